@@ -1,0 +1,1 @@
+//! Control groups: which hierarchy this host has, limits, figures.

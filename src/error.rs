@@ -1,0 +1,129 @@
+//! The one error of the library.
+//!
+//! Variants follow what a caller can do about them; the message names the object, the operation and the
+//! remedy in one lower-case line. The cause is reached through [`std::error::Error::source`], and [`Chain`]
+//! prints both.
+
+use std::fmt;
+use std::io;
+
+/// Shorthand for a result with this library's [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The input breaks a documented rule. The host was not touched.
+    #[error("invalid {what} {value:?}: {rule}")]
+    Invalid {
+        /// What was given: "container name", "mount source".
+        what: &'static str,
+        /// The value as it was given.
+        value: String,
+        /// The rule it breaks, or what to give instead.
+        rule: String,
+    },
+    /// An object that must exist does not.
+    #[error("{what} does not exist")]
+    NotFound {
+        /// The object: "volume `data`".
+        what: String,
+    },
+    /// The object exists, but not as asked. It was left as it is.
+    #[error("{what} exists but differs: {difference}")]
+    Differs {
+        /// The object: "bridge `br0`".
+        what: String,
+        /// Each field that differs: what it is, and what was asked for.
+        difference: String,
+    },
+    /// Somebody else uses the object now; trying again later may work.
+    #[error("{what} is busy: {reason}")]
+    Busy {
+        /// The object.
+        what: String,
+        /// Who or what uses it.
+        reason: String,
+    },
+    /// This host cannot do it as it is.
+    #[error("{what} is not possible on this host: {needs}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// What to enable: the kernel option, the boot parameter, the module, the package.
+        needs: String,
+    },
+    /// The operating system refused.
+    #[error("{call} on {target} failed")]
+    Os {
+        /// The system call, or the netlink message.
+        call: &'static str,
+        /// What it was applied to.
+        target: String,
+        /// The reason the kernel gave.
+        source: io::Error,
+    },
+    /// A program that does part of the work failed.
+    #[error("{program} failed ({status}): {stderr}")]
+    Command {
+        /// The program.
+        program: String,
+        /// How it ended: "exit status: 1".
+        status: String,
+        /// What it said about the reason.
+        stderr: String,
+    },
+    /// An operation failed, and so did undoing what it had done. `recover` finishes the job.
+    #[error("the operation failed and left {} behind", remains.join(", "))]
+    LeftBehind {
+        /// Why the operation failed.
+        #[source]
+        cause: Box<Error>,
+        /// What is still on the host.
+        remains: Vec<String>,
+    },
+}
+
+impl Error {
+    /// An [`Error::Invalid`].
+    pub(crate) fn invalid(what: &'static str, value: impl Into<String>, rule: impl Into<String>) -> Self {
+        Self::Invalid { what, value: value.into(), rule: rule.into() }
+    }
+
+    /// An [`Error::Os`]. `source` is what the call returned.
+    pub(crate) fn os(call: &'static str, target: impl fmt::Display, source: impl Into<io::Error>) -> Self {
+        Self::Os { call, target: target.to_string(), source: source.into() }
+    }
+
+    /// The number the kernel gave, when this is an [`Error::Os`].
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Os { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// Displays an error and everything beneath it, separated by `: `.
+///
+/// ```
+/// # use docklet::error::Chain;
+/// let error = docklet::name::ContainerName::new("-").unwrap_err();
+/// assert!(Chain(&error).to_string().starts_with("invalid container name"));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'a));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            write!(f, ": {cause}")?;
+            next = cause.source();
+        }
+        Ok(())
+    }
+}

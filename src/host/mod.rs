@@ -1,0 +1,1 @@
+//! One machine: specifications become running containers, and stay so.

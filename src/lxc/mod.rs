@@ -1,0 +1,1 @@
+//! LXC: typed configuration, and the life of one container.

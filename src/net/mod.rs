@@ -1,0 +1,1 @@
+//! Links of a host: bridges, veth pairs, addresses, NAT.

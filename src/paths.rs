@@ -1,0 +1,165 @@
+//! Where everything lives: the layout under one prefix.
+//!
+//! ```text
+//! PREFIX/global/             shared by the hosts of a cluster
+//!   images/                  the image store
+//! PREFIX/local/              this host's own
+//!   manifests/NAME.json      what each container should be
+//!   networks/NAME.json       what each network should be
+//!   containers/ID/           configuration, log, root and network namespace of one container
+//!   volumes/                 the pool of loop-file volumes
+//!   locks/                   one lock file per container, and the registry's
+//! ```
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use crate::error::{Error, Result};
+
+/// The prefix that is used when `FS_PREFIX` is not set.
+pub const DEFAULT_PREFIX: &str = "/var/lib/docklet";
+
+/// The directories of one prefix. All exist; several prefixes can be used on one host at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    prefix: PathBuf,
+}
+
+impl Paths {
+    /// The prefix that the environment variable `FS_PREFIX` names, or [`DEFAULT_PREFIX`]. Call it once, in `main`.
+    ///
+    /// # Errors
+    /// As [`Paths::new`].
+    pub fn from_env() -> Result<Self> {
+        Self::new(env::var_os("FS_PREFIX").unwrap_or_else(|| DEFAULT_PREFIX.into()))
+    }
+
+    /// Takes `prefix` and makes the directories beneath it that are missing (mode 0700).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `prefix` is relative, is `/`, or has `..` in it; [`Error::Os`] if it cannot be made
+    /// or written.
+    pub fn new(prefix: impl Into<PathBuf>) -> Result<Self> {
+        let given = prefix.into();
+        let invalid = |rule: &str| Error::invalid("FS_PREFIX", given.to_string_lossy(), rule);
+        if !given.is_absolute() {
+            return Err(invalid("must be an absolute path"));
+        }
+        if given.components().any(|c| c == Component::ParentDir) {
+            return Err(invalid("must not contain '..'"));
+        }
+        if given.components().count() < 2 {
+            return Err(invalid("must not be the root directory"));
+        }
+        make_dir(&given)?;
+        // One prefix has one name, however it was spelled: marks on host objects are made from it.
+        let prefix = fs::canonicalize(&given).map_err(|e| Error::os("realpath", given.display(), e))?;
+        if prefix.components().count() < 2 {
+            return Err(invalid("must not be the root directory"));
+        }
+        access(&prefix, Access::WRITE_OK | Access::EXEC_OK)
+            .map_err(|e| Error::os("access", prefix.display(), e))?;
+        let paths = Self { prefix };
+        for dir in [
+            paths.images(),
+            paths.manifests(),
+            paths.networks(),
+            paths.containers(),
+            paths.volumes(),
+            paths.locks(),
+        ] {
+            make_dir(&dir)?;
+        }
+        Ok(paths)
+    }
+
+    /// The prefix itself: absolute, without links.
+    #[must_use]
+    pub fn prefix(&self) -> &Path {
+        &self.prefix
+    }
+
+    /// The image store.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.prefix.join("global/images")
+    }
+
+    /// What each container should be.
+    #[must_use]
+    pub fn manifests(&self) -> PathBuf {
+        self.prefix.join("local/manifests")
+    }
+
+    /// What each network should be.
+    #[must_use]
+    pub fn networks(&self) -> PathBuf {
+        self.prefix.join("local/networks")
+    }
+
+    /// The containers' own directories; also liblxc's "lxcpath".
+    #[must_use]
+    pub fn containers(&self) -> PathBuf {
+        self.prefix.join("local/containers")
+    }
+
+    /// The pool of loop-file volumes.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.prefix.join("local/volumes")
+    }
+
+    /// Lock files.
+    #[must_use]
+    pub fn locks(&self) -> PathBuf {
+        self.prefix.join("local/locks")
+    }
+
+    /// Eight hexadecimal digits that tell this prefix from others on the same host. Host objects that have no
+    /// path (links, cgroups, nftables tables) carry it as the mark of their owner.
+    #[must_use]
+    pub fn tag(&self) -> String {
+        // FNV-1a: stable across versions and machines, unlike the standard library's hashers.
+        let hash = self
+            .prefix
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|e| Error::os("mkdir", dir.display(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_prefixes_are_refused() {
+        for (bad, rule) in [
+            ("relative/path", "absolute"),
+            ("", "absolute"),
+            ("/", "root directory"),
+            ("/tmp/../etc", "'..'"),
+        ] {
+            let message = Paths::new(bad).unwrap_err().to_string();
+            assert!(message.contains("FS_PREFIX") && message.contains(rule), "{message}");
+        }
+        let message = Paths::new("/proc/docklet").unwrap_err().to_string();
+        assert!(message.contains("mkdir") && message.contains("/proc/docklet"), "{message}");
+    }
+}

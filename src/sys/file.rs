@@ -1,0 +1,84 @@
+//! Small files: durable publication, reading, and single writes to the kernel's interface files.
+//!
+//! See `man 2 open` on `O_TMPFILE` and `man 2 fsync`. Not for large data.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Puts `content` at `path` so that after a crash either the old or the new content is there, whole.
+/// Returns once it is on the disk.
+pub(crate) fn publish(path: &Path, content: &[u8]) -> Result<()> {
+    replace(path, content, true)
+}
+
+/// As [`publish`], but a power cut may lose it. For what does not outlive a boot.
+pub(crate) fn publish_volatile(path: &Path, content: &[u8]) -> Result<()> {
+    replace(path, content, false)
+}
+
+fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = Path::new(&temporary);
+    // One name per target: writers of one target hold its lock, and a left-over is overwritten, never piled up.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(temporary)
+        .map_err(|e| Error::os("open", temporary.display(), e))?;
+    file.write_all(content).map_err(|e| Error::os("write", temporary.display(), e))?;
+    if durable {
+        file.sync_data().map_err(|e| Error::os("fdatasync", temporary.display(), e))?;
+    }
+    fs::rename(temporary, path).map_err(|e| Error::os("rename", path.display(), e))?;
+    if durable {
+        sync_parent(path)?;
+    }
+    Ok(())
+}
+
+/// Makes the creation, renaming or removal of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|e| Error::os("fsync", parent.display(), e))
+}
+
+/// The whole of `path` as text.
+pub(crate) fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|e| Error::os("read", path.display(), e))
+}
+
+/// The whole of `path` as text, or `None` if there is no such file.
+pub(crate) fn read_if_exists(path: &Path) -> Result<Option<String>> {
+    absent_is_none(fs::read_to_string(path)).map_err(|e| Error::os("read", path.display(), e))
+}
+
+/// Writes `value` to an interface file of the kernel, in one write.
+pub(crate) fn write_interface(path: &Path, value: &str) -> Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+        .map_err(|e| Error::os("write", format_args!("{} ({value:?})", path.display()), e))
+}
+
+/// Removes a file; one that is gone is removed.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    absent_is_none(fs::remove_file(path)).map(drop).map_err(|e| Error::os("unlink", path.display(), e))
+}
+
+/// Turns "no such file" into `None`.
+pub(crate) fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

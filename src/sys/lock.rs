@@ -1,0 +1,73 @@
+//! Locks between processes and threads, as files (`man 2 flock`).
+//!
+//! A lock belongs to the open file: the kernel releases it when its holder dies. Lock files can be removed by
+//! their holder: who waited for a removed file notices and takes the new one.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// A held lock. Dropping it releases it.
+#[derive(Debug)]
+#[must_use = "the lock is released when this is dropped"]
+pub(crate) struct FileLock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl FileLock {
+    /// Waits for the lock at `path` for at most `timeout`, then gives up with [`Error::Busy`] about `what`.
+    pub(crate) fn acquire(path: &Path, timeout: Duration, what: &str) -> Result<Self> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if let Some(lock) = Self::try_acquire(path)? {
+                return Ok(lock);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Busy {
+                    what: what.to_owned(),
+                    reason: format!("another operation holds {} for more than {timeout:?}", path.display()),
+                });
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    fn try_acquire(path: &Path) -> Result<Option<Self>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .map_err(|e| Error::os("open", path.display(), e))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(Error::os("flock", path.display(), error)),
+        }
+        let held = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
+        match fs::metadata(path) {
+            Ok(now) if (now.dev(), now.ino()) == (held.dev(), held.ino()) => {
+                Ok(Some(Self { _file: file, path: path.to_owned() }))
+            }
+            // The previous holder removed the file between our open and our lock.
+            _ => Ok(None),
+        }
+    }
+
+    /// Releases the lock and removes its file.
+    pub(crate) fn remove(self) -> Result<()> {
+        super::file::remove_file(&self.path)
+    }
+}

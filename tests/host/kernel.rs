@@ -1,0 +1,85 @@
+//! The kernel's word, through its own tools and files: never through the library that is being tested.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs a program and returns what it printed.
+///
+/// # Panics
+/// If it fails.
+pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(
+        output.status.success(),
+        "{program}: {} {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// As [`run`], parsed as JSON; nothing printed is `null`.
+pub fn json<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> serde_json::Value {
+    let text = run(program, args);
+    if text.trim().is_empty() { serde_json::Value::Null } else { serde_json::from_str(&text).expect("JSON") }
+}
+
+/// The lines of this thread's mountinfo whose target is `prefix` or beneath it.
+pub fn mounts_beneath(prefix: &Path) -> Vec<String> {
+    let needle = prefix.to_str().expect("UTF-8");
+    fs::read_to_string("/proc/thread-self/mountinfo")
+        .expect("mountinfo")
+        .lines()
+        .filter(|line| line.split(' ').nth(4).is_some_and(|target| Path::new(target).starts_with(needle)))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// `losetup`'s devices with a backing file beneath `prefix`: "/dev/loop0 /path".
+pub fn loops_beneath(prefix: &Path) -> Vec<String> {
+    let list = json("losetup", ["--json", "--list", "--output", "NAME,BACK-FILE"]);
+    list["loopdevices"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+        .iter()
+        .filter(|device| device["back-file"].as_str().is_some_and(|file| Path::new(file).starts_with(prefix)))
+        .map(|device| format!("{} {}", device["name"], device["back-file"]))
+        .collect()
+}
+
+/// Control groups whose path has a component `name`, in every hierarchy.
+pub fn cgroups_named(name: &str) -> Vec<String> {
+    let text = run("find", ["/sys/fs/cgroup", "-type", "d", "-name", name]);
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The interfaces of this thread's network namespace.
+pub fn links() -> Vec<String> {
+    let list = json("ip", ["-j", "link", "show"]);
+    list.as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default()
+        .iter()
+        .map(|link| link["ifname"].as_str().expect("ifname").to_owned())
+        .collect()
+}
+
+/// The nftables tables of this thread's network namespace: "inet name".
+pub fn nft_tables() -> Vec<String> {
+    let text = run("nft", ["list", "tables"]);
+    text.lines().map(|line| line.trim_start_matches("table ").to_owned()).collect()
+}
+
+/// Processes with `path` in their command line.
+pub fn processes_naming(path: &Path) -> Vec<String> {
+    let needle = path.to_str().expect("UTF-8");
+    fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
+        .map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " "))
+        .filter(|line| line.contains(needle))
+        .collect()
+}

@@ -1,0 +1,6 @@
+//! The host tier: every test drives the real kernel, in namespaces and under a prefix of its own.
+//!
+//! They need root and fail without it. Run them with `make test-host`.
+
+mod kernel;
+mod sandbox;

@@ -1,0 +1,72 @@
+//! A scratch host: namespaces and a prefix of a test's own, and the proof that nothing is left of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use docklet::paths::Paths;
+use nix::sched::{CloneFlags, unshare};
+
+use crate::kernel;
+
+/// Moves the calling thread into mount and network namespaces of its own, and gives it a prefix. Threads it
+/// starts later are in them too, so make one first thing in a test, and use a `current_thread` runtime.
+///
+/// When it is dropped it asserts with the kernel's own tools that nothing of the prefix is left on the host.
+pub struct Sandbox {
+    pub paths: Paths,
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+impl Sandbox {
+    /// # Panics
+    /// Without root: these tests have no meaning then.
+    pub fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this test needs root: run `make test` as root");
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("unshare");
+        kernel::run("mount", ["--make-rprivate", "/"]);
+        kernel::run("ip", ["link", "set", "lo", "up"]);
+        Self::beside()
+    }
+
+    /// A second prefix in the namespaces that this thread is in already.
+    pub fn beside() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let prefix = PathBuf::from(format!("/var/tmp/docklet-test-{}-{number}", std::process::id()));
+        Self { paths: Paths::new(prefix).expect("prefix"), _not_send: std::marker::PhantomData }
+    }
+
+    /// A new directory for the test's own files, beneath the prefix.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let dir = self.paths.prefix().join("scratch").join(name);
+        fs::create_dir_all(&dir).expect("scratch directory");
+        dir
+    }
+
+    /// What the host still has of this prefix: mounts, loop devices, cgroups, interfaces, nftables tables.
+    pub fn remains(&self) -> Vec<String> {
+        let prefix = self.paths.prefix();
+        let tag = self.paths.tag();
+        let mut remains = kernel::mounts_beneath(prefix);
+        remains.extend(kernel::loops_beneath(prefix));
+        remains.extend(kernel::cgroups_named(&tag));
+        remains.extend(kernel::links().into_iter().filter(|link| link != "lo"));
+        remains.extend(kernel::nft_tables().into_iter().filter(|table| table.contains(&tag)));
+        remains.extend(kernel::processes_naming(prefix));
+        remains
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("left for a look: {} {:?}", self.paths.prefix().display(), self.remains());
+            return;
+        }
+        assert_eq!(self.remains(), Vec::<String>::new(), "the test left something behind");
+        let prefix = self.paths.prefix();
+        let name = Path::new(prefix.file_name().expect("name"));
+        docklet::storage::remove_tree(prefix.parent().expect("parent"), name).expect("remove the prefix");
+    }
+}
