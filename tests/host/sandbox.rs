@@ -15,6 +15,7 @@ use crate::kernel;
 /// When it is dropped it asserts with the kernel's own tools that nothing of the prefix is left on the host.
 pub struct Sandbox {
     pub paths: Paths,
+    links_before: Vec<String>,
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
@@ -34,7 +35,11 @@ impl Sandbox {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = PathBuf::from(format!("/var/tmp/docklet-test-{}-{number}", std::process::id()));
-        Self { paths: Paths::new(prefix).expect("prefix"), _not_send: std::marker::PhantomData }
+        Self {
+            paths: Paths::new(prefix).expect("prefix"),
+            links_before: kernel::links(),
+            _not_send: std::marker::PhantomData,
+        }
     }
 
     /// A new directory for the test's own files, beneath the prefix.
@@ -51,7 +56,7 @@ impl Sandbox {
         let mut remains = kernel::mounts_beneath(prefix);
         remains.extend(kernel::loops_beneath(prefix));
         remains.extend(kernel::cgroups_named(&tag));
-        remains.extend(kernel::links().into_iter().filter(|link| link != "lo"));
+        remains.extend(kernel::links().into_iter().filter(|link| !self.links_before.contains(link)));
         remains.extend(kernel::nft_tables().into_iter().filter(|table| table.contains(&tag)));
         remains.extend(kernel::processes_naming(prefix));
         remains
