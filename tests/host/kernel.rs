@@ -9,7 +9,7 @@ use std::process::Command;
 ///
 /// # Panics
 /// If it fails.
-pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> String {
+pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> String {
     let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(
         output.status.success(),
@@ -21,13 +21,13 @@ pub fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) ->
 }
 
 /// As [`run`], parsed as JSON; nothing printed is `null`.
-pub fn json<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> serde_json::Value {
+pub(crate) fn json<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> serde_json::Value {
     let text = run(program, args);
     if text.trim().is_empty() { serde_json::Value::Null } else { serde_json::from_str(&text).expect("JSON") }
 }
 
 /// The lines of this thread's mountinfo whose target is `prefix` or beneath it.
-pub fn mounts_beneath(prefix: &Path) -> Vec<String> {
+pub(crate) fn mounts_beneath(prefix: &Path) -> Vec<String> {
     let needle = prefix.to_str().expect("UTF-8");
     fs::read_to_string("/proc/thread-self/mountinfo")
         .expect("mountinfo")
@@ -38,7 +38,7 @@ pub fn mounts_beneath(prefix: &Path) -> Vec<String> {
 }
 
 /// `losetup`'s devices with a backing file beneath `prefix`: "/dev/loop0 /path".
-pub fn loops_beneath(prefix: &Path) -> Vec<String> {
+pub(crate) fn loops_beneath(prefix: &Path) -> Vec<String> {
     let list = json("losetup", ["--json", "--list", "--output", "NAME,BACK-FILE"]);
     list["loopdevices"]
         .as_array()
@@ -51,13 +51,13 @@ pub fn loops_beneath(prefix: &Path) -> Vec<String> {
 }
 
 /// Control groups whose path has a component `name`, in every hierarchy.
-pub fn cgroups_named(name: &str) -> Vec<String> {
+pub(crate) fn cgroups_named(name: &str) -> Vec<String> {
     let text = run("find", ["/sys/fs/cgroup", "-type", "d", "-name", name]);
     text.lines().map(str::to_owned).collect()
 }
 
 /// The interfaces of this thread's network namespace.
-pub fn links() -> Vec<String> {
+pub(crate) fn links() -> Vec<String> {
     let list = json("ip", ["-j", "link", "show"]);
     list.as_array()
         .map(Vec::as_slice)
@@ -68,13 +68,13 @@ pub fn links() -> Vec<String> {
 }
 
 /// The nftables tables of this thread's network namespace: "inet name".
-pub fn nft_tables() -> Vec<String> {
+pub(crate) fn nft_tables() -> Vec<String> {
     let text = run("nft", ["list", "tables"]);
     text.lines().map(|line| line.trim_start_matches("table ").to_owned()).collect()
 }
 
 /// Processes with `path` in their command line.
-pub fn processes_naming(path: &Path) -> Vec<String> {
+pub(crate) fn processes_naming(path: &Path) -> Vec<String> {
     let needle = path.to_str().expect("UTF-8");
     fs::read_dir("/proc")
         .expect("/proc")

@@ -2,5 +2,7 @@
 //!
 //! They need root and fail without it. Run them with `make test-host`.
 
+#![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
+
 mod kernel;
 mod sandbox;

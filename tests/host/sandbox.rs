@@ -13,8 +13,8 @@ use crate::kernel;
 /// starts later are in them too, so make one first thing in a test, and use a `current_thread` runtime.
 ///
 /// When it is dropped it asserts with the kernel's own tools that nothing of the prefix is left on the host.
-pub struct Sandbox {
-    pub paths: Paths,
+pub(crate) struct Sandbox {
+    pub(crate) paths: Paths,
     links_before: Vec<String>,
     _not_send: std::marker::PhantomData<*const ()>,
 }
@@ -22,7 +22,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// # Panics
     /// Without root: these tests have no meaning then.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: run `make test` as root");
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("unshare");
         kernel::run("mount", ["--make-rprivate", "/"]);
@@ -31,7 +31,7 @@ impl Sandbox {
     }
 
     /// A second prefix in the namespaces that this thread is in already.
-    pub fn beside() -> Self {
+    pub(crate) fn beside() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let prefix = PathBuf::from(format!("/var/tmp/docklet-test-{}-{number}", std::process::id()));
@@ -43,14 +43,14 @@ impl Sandbox {
     }
 
     /// A new directory for the test's own files, beneath the prefix.
-    pub fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         let dir = self.paths.prefix().join("scratch").join(name);
         fs::create_dir_all(&dir).expect("scratch directory");
         dir
     }
 
     /// What the host still has of this prefix: mounts, loop devices, cgroups, interfaces, nftables tables.
-    pub fn remains(&self) -> Vec<String> {
+    pub(crate) fn remains(&self) -> Vec<String> {
         let prefix = self.paths.prefix();
         let tag = self.paths.tag();
         let mut remains = kernel::mounts_beneath(prefix);
@@ -74,4 +74,12 @@ impl Drop for Sandbox {
         let name = Path::new(prefix.file_name().expect("name"));
         docklet::storage::remove_tree(prefix.parent().expect("parent"), name).expect("remove the prefix");
     }
+}
+
+#[test]
+#[ignore = "needs root: namespaces"]
+fn a_sandbox_starts_and_ends_empty() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.dir("x").is_dir());
+    assert_eq!(sandbox.remains(), Vec::<String>::new());
 }
