@@ -4,5 +4,7 @@
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod busybox;
+mod container;
 mod kernel;
 mod sandbox;
