@@ -10,6 +10,7 @@ use docklet::cgroup::Hierarchies;
 use docklet::lxc::{Container, Exec, ExecOutput, LxcConfig, LxcTarget};
 use docklet::name::{ContainerName, ObjectId};
 
+use crate::kernel;
 use crate::sandbox::Sandbox;
 
 /// What busybox is called by in the root, beside its own name.
@@ -85,6 +86,11 @@ pub(crate) fn lock_files(sandbox: &Sandbox) -> String {
     let dir = format!("/run/lxc/lock{}", sandbox.paths.prefix().display());
     let output = Command::new("find").arg(dir).output().expect("find");
     String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The sandbox's own group in each hierarchy: containers leave it, their host removes it.
+pub(crate) fn tag_groups(sandbox: &Sandbox) -> Vec<String> {
+    kernel::cgroups_named(&sandbox.paths.tag())
 }
 
 /// Removes what the tests' containers leave in cgroups above their own.
