@@ -4,5 +4,6 @@
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod cgroup;
 mod kernel;
 mod sandbox;
