@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -123,6 +123,9 @@ fn container_is_frozen_and_thawed() {
     assert!(message.contains("a running container"), "{message}");
     container.start(&busybox::config(&root)).unwrap();
     sh(&container, "(while :; do date +%s%N > /tick; done) > /dev/null 2>&1 &");
+    while !root.join("tick").exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
     container.freeze().unwrap();
     assert_eq!(container.state().unwrap(), State::Frozen);
     let tick = fs::read(root.join("tick")).unwrap();
@@ -365,23 +368,16 @@ fn container_limits_hold_and_cannot_be_raised() {
     let payload = container.payload().unwrap();
     payload.verify(&limits).unwrap();
     // The kernel's word, in whichever hierarchy.
-    let group = format!("/{}/payload", payload.path().trim_end_matches("/payload"));
-    let read = |names: [&str; 2]| {
-        let files = kernel::run(
-            "find",
-            [
-                "/sys/fs/cgroup",
-                "-path",
-                &format!("*{group}/{}", names[0]),
-                "-o",
-                "-path",
-                &format!("*{group}/{}", names[1]),
-            ],
-        );
-        fs::read_to_string(files.lines().next().expect(names[0])).unwrap().trim().to_owned()
+    let read = |names: &[&str]| {
+        let files =
+            names.iter().map(|name| Path::new("/sys/fs/cgroup").join(name.replace("GROUP", payload.path())));
+        let file = files.into_iter().find(|file| file.exists()).expect("one of the files");
+        fs::read_to_string(file).unwrap().trim().to_owned()
     };
-    assert_eq!(read(["pids.max", "pids.max"]), "40");
-    assert_eq!(read(["memory.limit_in_bytes", "memory.max"]), (64 << 20).to_string());
+    let pids = || read(&["pids/GROUP/pids.max", "GROUP/pids.max"]);
+    let memory = || read(&["memory/GROUP/memory.limit_in_bytes", "GROUP/memory.max"]);
+    assert_eq!(pids(), "40");
+    assert_eq!(memory(), (64 << 20).to_string());
     // From inside: forking ends at the limit.
     let output = exec(&container, &["sh", "-c", "for i in $(seq 100); do sleep 20 & done"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("can't fork"), "{output:?}");
@@ -396,8 +392,8 @@ fn container_limits_hold_and_cannot_be_raised() {
     let output = exec(&container, &["sh", "-c", line]);
     assert!(!String::from_utf8_lossy(&output.stdout).contains("payload"), "{output:?}");
     payload.verify(&limits).unwrap();
-    assert_eq!(read(["pids.max", "pids.max"]), "40");
-    assert_eq!(read(["memory.limit_in_bytes", "memory.max"]), (64 << 20).to_string());
+    assert_eq!(pids(), "40");
+    assert_eq!(memory(), (64 << 20).to_string());
     container.kill().unwrap();
     busybox::end(&sandbox);
 }

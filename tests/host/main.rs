@@ -5,6 +5,8 @@
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
 mod busybox;
+mod cgroup;
 mod container;
 mod kernel;
+mod mount_entry;
 mod sandbox;
