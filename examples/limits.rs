@@ -8,7 +8,6 @@
 
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "a program speaks to the person who runs it")]
 
-use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -39,28 +38,26 @@ fn run(command: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let group = Cgroup::new(&hierarchies, format!("docklet/example-{}", std::process::id()))?;
     group.ensure()?;
     let done = run_in(&group, &limits, command);
-    // Whatever happened: nothing stays.
+    // Whatever happened: nothing stays. Printing comes later, for it can fail, too.
     group.kill(Duration::from_secs(5))?;
     group.remove()?;
-    done
+    println!("{}", done?);
+    Ok(())
 }
 
+/// Runs `command` in the group and reports how it went.
 fn run_in(
     group: &Cgroup,
     limits: &CgroupLimits,
     command: &[String],
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> Result<String, Box<dyn std::error::Error>> {
     group.apply(limits)?;
-    println!("limits: {}", serde_json::to_string(&group.limits()?)?);
+    let limits = serde_json::to_string(&group.limits()?)?;
     // A small shell script enters the group in each hierarchy, then becomes the command.
     let hierarchies = group.hierarchies().mounts();
     let files = hierarchies.iter().map(|hierarchy| hierarchy.mount.join(group.path()).join("cgroup.procs"));
     let enter = "while [ \"$1\" != -- ]; do echo 0 > \"$1\" || exit 126; shift; done; shift; exec \"$@\"";
     let status = Command::new("sh").args(["-c", enter, "sh"]).args(files).arg("--").args(command).status()?;
-    match status.signal() {
-        Some(signal) => println!("killed by signal {signal}"),
-        None => println!("{status}"),
-    }
-    println!("usage: {}", serde_json::to_string_pretty(&group.usage()?)?);
-    Ok(())
+    let usage = serde_json::to_string_pretty(&group.usage()?)?;
+    Ok(format!("limits: {limits}\n{status}\nusage: {usage}"))
 }
