@@ -308,12 +308,9 @@ unsafe fn prepare(plan: &Plan) -> bool {
         // A terminal's Ctrl-C is meant for the program that embeds us.
         libc::setsid();
         // Handlers are gone already (CLEAR_SIGHAND), ignored signals are not: Rust programs ignore SIGPIPE.
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-        libc::signal(libc::SIGHUP, libc::SIG_DFL);
-        libc::signal(libc::SIGINT, libc::SIG_DFL);
-        libc::signal(libc::SIGQUIT, libc::SIG_DFL);
-        libc::signal(libc::SIGTERM, libc::SIG_DFL);
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         let mut none: libc::sigset_t = mem::zeroed();
         libc::sigemptyset(&mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == 0
@@ -402,4 +399,93 @@ pub(crate) fn pid(raw: u32) -> Result<Pid> {
         .ok()
         .and_then(Pid::from_raw)
         .ok_or_else(|| Error::invalid("process id", raw.to_string(), "must be 1 to 2147483647"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    fn sh(line: &str, streams: [Stream; 3]) -> Child {
+        let program = Program::new(Path::new("/bin/sh")).unwrap().arg("-c").unwrap().arg(line).unwrap();
+        program.streams(streams).spawn().unwrap()
+    }
+
+    fn said(line: &str) -> String {
+        let mut child = sh(line, [Stream::Null, Stream::Pipe, Stream::Null]);
+        let mut text = String::new();
+        child.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(child.wait().unwrap(), Ended::Exited(0));
+        text
+    }
+
+    #[test]
+    fn ends_are_told() {
+        for (line, expected) in [
+            ("exit 0", Ended::Exited(0)),
+            ("exit 7", Ended::Exited(7)),
+            ("kill -9 $$", Ended::Signaled(9)),
+            // Rust ignores SIGPIPE; its children must not.
+            ("kill -PIPE $$", Ended::Signaled(13)),
+        ] {
+            let mut child = sh(line, [Stream::Null; 3]);
+            assert_eq!(child.wait().unwrap(), expected, "{line}");
+            assert_eq!(child.wait().unwrap(), expected, "{line}");
+        }
+        let mut child = sh("sleep 30", [Stream::Null; 3]);
+        assert_eq!(child.wait_timeout(Duration::from_millis(20)).unwrap(), None);
+        child.kill();
+        assert_eq!(child.wait_timeout(Duration::from_secs(20)).unwrap(), Some(Ended::Signaled(9)));
+    }
+
+    #[test]
+    fn a_program_that_cannot_run_is_an_error() {
+        for (path, expected) in
+            [("/nonexistent", libc::ENOENT), ("/etc/passwd", libc::EACCES), ("/etc", libc::EACCES)]
+        {
+            let error = Program::new(Path::new(path)).unwrap().spawn().unwrap_err();
+            assert_eq!(error.errno(), Some(expected), "{error}");
+            assert!(error.to_string().starts_with("execve on "), "{error}");
+        }
+        let error = Program::new(Path::new("/bin/true")).unwrap().arg("a\0b").unwrap_err();
+        assert!(error.to_string().contains("zero byte"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_handed_on_but_the_streams() {
+        // A descriptor that lacks CLOEXEC, as an embedding program may have.
+        let (read, _write) = pipe_with(PipeFlags::empty()).unwrap();
+        assert_eq!(said("ls /proc/self/fd").lines().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+        drop(read);
+        assert_eq!(said("env | grep -v ^_= | grep -v ^PWD= | cut -d= -f1"), "PATH\n");
+        // Beyond 31 are the C library's own ones, which it does not let anybody change.
+        assert_eq!(said("grep -cE 'SigBlk:.0{16}|SigIgn:.0{8}[08]0{7}' /proc/self/status"), "2\n");
+    }
+
+    #[test]
+    fn streams_are_pipes() {
+        let mut child = sh("cat; echo err >&2", [Stream::Pipe; 3]);
+        child.stdin.take().unwrap().write_all(b"in").unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        child.stdout.as_mut().unwrap().read_to_string(&mut out).unwrap();
+        child.stderr.as_mut().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!((out.as_str(), err.as_str()), ("in", "err\n"));
+        assert_eq!(child.wait().unwrap(), Ended::Exited(0));
+    }
+
+    /// Many threads at once: signal masks and stacks are each child's own.
+    #[test]
+    fn threads_start_children_at_once() {
+        let workers: Vec<_> = (0..8)
+            .map(|n| {
+                std::thread::spawn(move || {
+                    for _ in 0..20 {
+                        assert_eq!(said(&format!("echo {n}")), format!("{n}\n"));
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
 }
