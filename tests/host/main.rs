@@ -4,5 +4,8 @@
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+#[path = "../../examples/parts/busybox.rs"]
+mod busybox;
+mod host;
 mod kernel;
 mod sandbox;
