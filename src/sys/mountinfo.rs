@@ -45,7 +45,8 @@ pub(crate) fn mounts_beneath(path: &Path) -> Result<Vec<Mount>> {
     Ok(mounts()?.into_iter().filter(|mount| mount.target.starts_with(path)).collect())
 }
 
-fn parse(text: &[u8]) -> Vec<Mount> {
+/// The mounts that a mountinfo text lists; a line of another form is skipped.
+pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|b| *b == b'\n').filter_map(parse_line).collect()
 }
 
