@@ -3,4 +3,6 @@
 pub(crate) mod file;
 pub(crate) mod lock;
 pub(crate) mod mountinfo;
+pub(crate) mod pidfd;
+pub(crate) mod process;
 pub(crate) mod tree;
