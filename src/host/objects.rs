@@ -165,11 +165,8 @@ impl Host {
         root: &Path,
         place: Option<(&Manifest, &Path)>,
     ) -> Result<LxcConfig> {
-        let mut config = LxcConfig::new(root)?;
-        config.hostname(&spec.name)?;
-        config.init(&spec.init.command)?;
-        config.halt_signal(spec.init.halt_signal);
-        config.limits(&spec.limits);
+        let mut config = LxcConfig::new(&spec.name, root)?;
+        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal).limits(&spec.limits);
         for (key, value) in &spec.environment {
             config.environment(key, value)?;
         }
