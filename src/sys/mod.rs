@@ -3,4 +3,5 @@
 pub(crate) mod file;
 pub(crate) mod lock;
 pub(crate) mod mountinfo;
+pub(crate) mod netns;
 pub(crate) mod tree;
