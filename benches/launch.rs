@@ -5,10 +5,10 @@
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints")]
 
-#[path = "../examples/parts/busybox.rs"]
-mod busybox;
 #[path = "parts/bare.rs"]
 mod bare;
+#[path = "../examples/parts/busybox.rs"]
+mod busybox;
 #[path = "parts/steps.rs"]
 mod steps;
 
@@ -48,7 +48,8 @@ fn main() {
         let mut group = criterion.benchmark_group("launch");
         for side in 0..4 {
             group.bench_function(SIDES[side], |bencher| {
-                bencher.iter_custom(|n| (0..n).map(|_| sides.borrow_mut().next(side, &bench, &runtime)).sum());
+                bencher
+                    .iter_custom(|n| (0..n).map(|_| sides.borrow_mut().next(side, &bench, &runtime)).sum());
             });
         }
         group.finish();

@@ -114,7 +114,11 @@ async fn run(options: &Options) -> Outcome<()> {
     let result = match launched {
         Ok(info) => {
             let address = info.address.map(|address| address.to_string()).unwrap_or_default();
-            report.done("container with volume, root, port, limits", started, format!("{} at {address}", info.id));
+            report.done(
+                "container with volume, root, port, limits",
+                started,
+                format!("{} at {address}", info.id),
+            );
             prove(&host, &info, &mut report).await
         }
         Err(error) => Err(error.into()),
@@ -160,19 +164,31 @@ async fn prove(host: &Host, info: &ContainerInfo, report: &mut Report) -> Outcom
     let name = &info.spec.name;
     let started = Instant::now();
     let output = sh(host, name, "cat /srv/shared/greeting && ! touch /srv/shared/x 2>/dev/null").await?;
-    expect("the shared directory", output.status.success() && output.stdout == b"hello from the host\n", &output)?;
+    expect(
+        "the shared directory",
+        output.status.success() && output.stdout == b"hello from the host\n",
+        &output,
+    )?;
     report.done("shared directory is read-only there", started, text(&output.stdout));
 
     let started = Instant::now();
     let output = sh(host, name, &format!("ping -c 1 -w 5 {GATEWAY}")).await?;
     expect("ping", output.status.success(), &output)?;
-    report.done("gateway answers", started, text(&output.stdout).lines().nth(1).unwrap_or_default().to_owned());
+    report.done(
+        "gateway answers",
+        started,
+        text(&output.stdout).lines().nth(1).unwrap_or_default().to_owned(),
+    );
 
     let started = Instant::now();
     let output = sh(host, name, "dd if=/dev/zero of=/fill bs=1M; stat -c %s /fill; rm /fill").await?;
     expect("filling the disk", text(&output.stderr).contains("No space left"), &output)?;
     let bytes: u64 = text(&output.stdout).parse()?;
-    report.done("disk is full", started, format!("No space left on device after {} MiB of 1024", bytes >> 20));
+    report.done(
+        "disk is full",
+        started,
+        format!("No space left on device after {} MiB of 1024", bytes >> 20),
+    );
 
     let started = Instant::now();
     let kills = host.runtime(name)?.usage()?.oom_kills;
@@ -186,7 +202,11 @@ async fn prove(host: &Host, info: &ContainerInfo, report: &mut Report) -> Outcom
     let output = sh(host, name, count).await?;
     let forked = text(&output.stdout).lines().count();
     expect("forking", text(&output.stderr).contains("Resource temporarily unavailable"), &output)?;
-    report.done("processes", started, format!("fork refused after {forked}: Resource temporarily unavailable"));
+    report.done(
+        "processes",
+        started,
+        format!("fork refused after {forked}: Resource temporarily unavailable"),
+    );
     sh(host, name, "killall sleep").await?;
 
     let started = Instant::now();
@@ -204,7 +224,9 @@ fn keep(host: &Host, name: &ContainerName, report: &Report, json: bool) -> Outco
     if json {
         println!("{:#}", json!({ "steps": report.steps, "container": info, "enter": enter }));
     } else {
-        println!("\nThe container is left running. Enter it:    {enter}\nRemove it:   make quickstart ARGS=--remove");
+        println!(
+            "\nThe container is left running. Enter it:    {enter}\nRemove it:   make quickstart ARGS=--remove"
+        );
     }
     Ok(())
 }

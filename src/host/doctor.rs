@@ -92,11 +92,16 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
             checks.push(check("lxc", lxc));
         }
     }
-    checks.push(check("overlay", OverlayRoot::supported().map(|()| "overlay file systems can be mounted".to_owned())));
+    checks.push(check(
+        "overlay",
+        OverlayRoot::supported().map(|()| "overlay file systems can be mounted".to_owned()),
+    ));
     checks.push(check("loop devices", device("/dev/loop-control", "modprobe loop")));
-    for (subject, program, package) in
-        [("mkfs.ext4", "mkfs.ext4", "e2fsprogs"), ("nftables", "nft", "nftables"), ("lxc-attach", "lxc-attach", "lxc")]
-    {
+    for (subject, program, package) in [
+        ("mkfs.ext4", "mkfs.ext4", "e2fsprogs"),
+        ("nftables", "nft", "nftables"),
+        ("lxc-attach", "lxc-attach", "lxc"),
+    ] {
         checks.push(check(subject, program_path(program, package)));
     }
     checks
@@ -115,7 +120,10 @@ fn root() -> Result<String> {
     if rustix::process::geteuid().is_root() {
         return Ok("running as root".to_owned());
     }
-    Err(Error::Unsupported { what: "running containers as an ordinary user".to_owned(), needs: "run as root".to_owned() })
+    Err(Error::Unsupported {
+        what: "running containers as an ordinary user".to_owned(),
+        needs: "run as root".to_owned(),
+    })
 }
 
 fn kernel() -> Result<String> {
@@ -209,6 +217,9 @@ mod tests {
     #[test]
     fn a_missing_program_names_its_package() {
         let message = program_path("no-such-program", "some-package").unwrap_err().to_string();
-        assert!(message.contains("no-such-program") && message.contains("install the package some-package"), "{message}");
+        assert!(
+            message.contains("no-such-program") && message.contains("install the package some-package"),
+            "{message}"
+        );
     }
 }

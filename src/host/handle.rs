@@ -259,7 +259,10 @@ impl Host {
                 Phase::Created => {
                     return Err(Error::Differs {
                         what: format!("container `{}`", spec.name),
-                        difference: format!("its {} are not as asked", existing.spec.differences(&spec).join(", ")),
+                        difference: format!(
+                            "its {} are not as asked",
+                            existing.spec.differences(&spec).join(", ")
+                        ),
                     });
                 }
                 // Left by a crash; nobody was told that it exists, or somebody wanted it gone.

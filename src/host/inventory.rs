@@ -136,10 +136,14 @@ impl Host {
             }
             inventory.cgroups.insert(path);
         }
-        let locks = Path::new("/run/lxc/lock").join(inner.paths.containers().strip_prefix("/").unwrap_or(prefix));
+        let locks =
+            Path::new("/run/lxc/lock").join(inner.paths.containers().strip_prefix("/").unwrap_or(prefix));
         walk(&locks, &mut |path| inventory.lxc.insert(path.display().to_string()))?;
-        let mounted: BTreeSet<_> = mountinfo::mounts_beneath(prefix)?.into_iter().map(|mount| mount.target).collect();
-        for part in [inner.paths.manifests(), inner.paths.networks(), inner.paths.containers(), inner.paths.volumes()] {
+        let mounted: BTreeSet<_> =
+            mountinfo::mounts_beneath(prefix)?.into_iter().map(|mount| mount.target).collect();
+        for part in
+            [inner.paths.manifests(), inner.paths.networks(), inner.paths.containers(), inner.paths.volumes()]
+        {
             walk_unless(&part, &|path| mounted.contains(path) || is_cache(path), &mut |path| {
                 inventory.files.insert(path.display().to_string())
             })?;
@@ -157,7 +161,11 @@ fn walk(dir: &Path, found: &mut impl FnMut(&Path) -> bool) -> Result<()> {
     walk_unless(dir, &|_| false, found)
 }
 
-fn walk_unless(dir: &Path, skip: &impl Fn(&Path) -> bool, found: &mut impl FnMut(&Path) -> bool) -> Result<()> {
+fn walk_unless(
+    dir: &Path,
+    skip: &impl Fn(&Path) -> bool,
+    found: &mut impl FnMut(&Path) -> bool,
+) -> Result<()> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

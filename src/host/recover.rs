@@ -153,7 +153,11 @@ impl Host {
     /// What a container holds of the kernel's.
     async fn held(&self, manifest: &Manifest) -> Result<BTreeSet<String>> {
         let inventory = self.inventory().await?;
-        Ok(inventory.kernel_objects().filter(|object| object.contains(manifest.id.as_str())).cloned().collect())
+        Ok(inventory
+            .kernel_objects()
+            .filter(|object| object.contains(manifest.id.as_str()))
+            .cloned()
+            .collect())
     }
 
     /// The ids and links that carry this prefix's mark now.
@@ -166,9 +170,9 @@ impl Host {
         let parent = format!("docklet/{}", inner.tag);
         let names = Cgroup::list(&inner.hierarchies, &parent)?;
         let containers = inner.paths.containers();
-        let mounted = mountinfo::mounts_beneath(&containers)?
-            .into_iter()
-            .filter_map(|mount| Some(mount.target.strip_prefix(&containers).ok()?.iter().next()?.to_str()?.to_owned()));
+        let mounted = mountinfo::mounts_beneath(&containers)?.into_iter().filter_map(|mount| {
+            Some(mount.target.strip_prefix(&containers).ok()?.iter().next()?.to_str()?.to_owned())
+        });
         marked.ids.extend(names.into_iter().chain(mounted).filter_map(|name| ObjectId::new(name).ok()));
         Ok(marked)
     }
@@ -178,7 +182,8 @@ impl Host {
         let manifests = self.inner.manifests.all()?;
         let networks = self.inner.networks.all()?;
         for (link, owner) in marked.links {
-            let is_port = manifests.iter().any(|m| m.objects.port.as_ref().is_some_and(|port| port.link == link));
+            let is_port =
+                manifests.iter().any(|m| m.objects.port.as_ref().is_some_and(|port| port.link == link));
             if is_port || networks.iter().any(|network| network.bridge == link) {
                 continue;
             }

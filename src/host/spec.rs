@@ -189,12 +189,7 @@ mod tests {
     use super::*;
 
     fn network(gateway: &str) -> NetworkSpec {
-        NetworkSpec {
-            name: "n".parse().unwrap(),
-            gateway: gateway.parse().unwrap(),
-            nat: false,
-            mtu: None,
-        }
+        NetworkSpec { name: "n".parse().unwrap(), gateway: gateway.parse().unwrap(), nat: false, mtu: None }
     }
 
     #[test]

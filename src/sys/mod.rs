@@ -3,6 +3,7 @@
 pub(crate) mod file;
 pub(crate) mod lock;
 pub(crate) mod mountinfo;
+pub(crate) mod netns;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod tree;

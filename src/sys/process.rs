@@ -111,11 +111,13 @@ impl<'a> Program<'a> {
         for (index, stream) in self.streams.iter().enumerate() {
             let end = match stream {
                 Stream::Null => File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from),
-                Stream::Pipe => pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map(|(read, write)| {
-                    let (mine, its) = if index == 0 { (write, read) } else { (read, write) };
-                    ours[index] = Some(File::from(mine));
-                    its
-                }),
+                Stream::Pipe => {
+                    pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map(|(read, write)| {
+                        let (mine, its) = if index == 0 { (write, read) } else { (read, write) };
+                        ours[index] = Some(File::from(mine));
+                        its
+                    })
+                }
             };
             // Above the standard ones, so that the child's dup2 never meets its own source.
             let end = end.and_then(|fd| Ok(fcntl_dupfd_cloexec(&fd, 3)?)).map_err(failed.clone()("pipe"))?;

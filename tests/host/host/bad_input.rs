@@ -42,12 +42,18 @@ async fn wrong_specifications_are_refused() {
     };
     let bind = |source: &Path, target: &str| MountEntry::bind(source, target).unwrap();
     let cases: Vec<(ContainerSpec, &[&str])> = vec![
-        (ContainerSpec { image: "absent".parse().unwrap(), ..spec("bad") }, &["image `absent` does not exist"]),
+        (
+            ContainerSpec { image: "absent".parse().unwrap(), ..spec("bad") },
+            &["image `absent` does not exist"],
+        ),
         (with_init("/sbin/absent"), &["init command", "/sbin/absent", "no such program"]),
         (with_init("/etc"), &["init command", "no such program"]),
         (with_init("/etc/passwd"), &["init command", "no such program"]),
         (with_init("sbin/init"), &["init command", "absolute"]),
-        (ContainerSpec { init: Init { command: vec![], ..Init::default() }, ..spec("bad") }, &["init command"]),
+        (
+            ContainerSpec { init: Init { command: vec![], ..Init::default() }, ..spec("bad") },
+            &["init command"],
+        ),
         (with_size(0), &["size", "0"]),
         (with_size(1), &["size"]),
         (with_size(u64::MAX), &["size"]),
@@ -131,7 +137,8 @@ async fn a_planted_link_leads_nowhere() {
         })
         .unwrap();
     spec.image = "trap".parse().unwrap();
-    spec.mounts = vec![MountEntry::bind(&fixture.sandbox.dir("source"), "/srv/planted").unwrap().create_dir()];
+    spec.mounts =
+        vec![MountEntry::bind(&fixture.sandbox.dir("source"), "/srv/planted").unwrap().create_dir()];
     let error = fixture.host.launch(spec.clone()).await.unwrap_err();
     let message = Chain(&error).to_string();
     assert!(message.contains("/srv") && message.contains("link"), "{message}");
@@ -157,7 +164,8 @@ async fn wrong_networks_are_refused() {
         (NetworkSpec { mtu: Some(10), ..other("10.97.0.1/24") }, ["mtu", "10"]),
         (NetworkSpec { gateway: "10.99.0.2/24".parse().unwrap(), ..network() }, ["differs", "10.99.0.1/24"]),
     ] {
-        let message = Chain(&fixture.host.ensure_network(&spec).await.unwrap_err()).to_string().to_lowercase();
+        let message =
+            Chain(&fixture.host.ensure_network(&spec).await.unwrap_err()).to_string().to_lowercase();
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
         assert_eq!(fixture.changes().await, "", "{message}");
     }

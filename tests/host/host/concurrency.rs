@@ -185,7 +185,10 @@ fn open_descriptors() -> usize {
         .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
         .filter(|target| {
             let target = target.to_string_lossy();
-            target.contains("docklet") || target.starts_with("/sys/fs/cgroup") || target.contains("pidfd") || target.starts_with("/dev/loop")
+            target.contains("docklet")
+                || target.starts_with("/sys/fs/cgroup")
+                || target.contains("pidfd")
+                || target.starts_with("/dev/loop")
         })
         .count()
 }

@@ -34,7 +34,12 @@ impl Fixture {
     pub(super) async fn sh(&self, name: &ContainerName, script: &str) -> String {
         let exec = Exec::new(["/bin/sh", "-c", script]).timeout(Duration::from_secs(60));
         let output = self.host.exec(name, exec).await.expect("exec");
-        assert!(output.status.success(), "{script}: {:?} {}", output.status, String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{script}: {:?} {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -54,7 +59,12 @@ impl Fixture {
 }
 
 pub(super) fn network() -> NetworkSpec {
-    NetworkSpec { name: "lan".parse().unwrap(), gateway: "10.99.0.1/24".parse().unwrap(), nat: true, mtu: None }
+    NetworkSpec {
+        name: "lan".parse().unwrap(),
+        gateway: "10.99.0.1/24".parse().unwrap(),
+        nat: true,
+        mtu: None,
+    }
 }
 
 /// A small container with every kind of limit, in the network.

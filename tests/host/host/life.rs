@@ -36,7 +36,10 @@ async fn a_container_lives_and_leaves_nothing() {
 
     assert_eq!(fixture.sh(&name, "hostname").await, "one\n");
     assert_eq!(fixture.sh(&name, "cat /srv/shared/file").await, "from the host");
-    assert_eq!(fixture.sh(&name, "tr '\\0' '\\n' < /proc/1/environ | grep GREETING").await, "GREETING=hello world\n");
+    assert_eq!(
+        fixture.sh(&name, "tr '\\0' '\\n' < /proc/1/environ | grep GREETING").await,
+        "GREETING=hello world\n"
+    );
     fixture.sh(&name, "ping -c 1 -w 5 10.99.0.1").await;
     fixture.sh(&name, "echo kept > /root/data; echo y > /srv/shared/back").await;
     assert_eq!(fs::read_to_string(shared.join("back")).unwrap(), "y\n");
@@ -74,7 +77,10 @@ async fn a_repeated_launch_is_one_container() {
     other.volume.size_bytes *= 2;
     other.limits.pids_max = None;
     let message = fixture.host.launch(other).await.unwrap_err().to_string();
-    assert!(message.contains("container `one` exists but differs") && message.contains("volume, limits"), "{message}");
+    assert!(
+        message.contains("container `one` exists but differs") && message.contains("volume, limits"),
+        "{message}"
+    );
     assert_eq!(fixture.sh(&spec.name, "cat /root/data").await, "mine\n");
     fixture.host.remove(&spec.name).await.unwrap();
     fixture.end().await;

@@ -111,7 +111,8 @@ async fn orphans_go_and_strangers_stay() {
     kernel::run("ip", ["link", "set", "dkorphan", "alias", &mark]);
     kernel::run("ip", ["link", "add", "stranger", "type", "bridge"]);
     let group = format!("/sys/fs/cgroup/unified/docklet/{tag}/0123456789abcdef");
-    let group = if Path::new("/sys/fs/cgroup/unified").exists() { group } else { group.replace("/unified", "") };
+    let group =
+        if Path::new("/sys/fs/cgroup/unified").exists() { group } else { group.replace("/unified", "") };
     fs::create_dir_all(&group).unwrap();
 
     let report = fixture.host.recover().await.unwrap();
@@ -154,7 +155,13 @@ async fn a_supervised_container_comes_back() {
 }
 
 fn kill_init(fixture: &Fixture, name: &str) {
-    let pid = fixture.host.runtime(&name.parse().unwrap()).unwrap().init_pid().unwrap().expect("a running container");
+    let pid = fixture
+        .host
+        .runtime(&name.parse().unwrap())
+        .unwrap()
+        .init_pid()
+        .unwrap()
+        .expect("a running container");
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
 }
 
