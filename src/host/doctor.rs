@@ -10,7 +10,7 @@ use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use crate::error::{Chain, Error, Result};
 use crate::lxc::LxcTarget;
 use crate::name::LinkName;
-use crate::net::{Bridge, BridgeSpec, Netlink, NetworkNamespace};
+use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace};
 use crate::paths::Paths;
 use crate::storage::OverlayRoot;
 
@@ -88,7 +88,9 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
                 let result = limits.and_then(|limits| limits.check(&hierarchies));
                 checks.push(check(subject, result.map(|()| "can be limited".to_owned())));
             }
-            let lxc = LxcTarget::detect(&hierarchies).map(|target| format!("liblxc {}", target.version()));
+            let lxc = LxcTarget::detect(&hierarchies).map(|target| {
+                format!("liblxc {}.{}.{}", target.version.major, target.version.minor, target.version.patch)
+            });
             checks.push(check("lxc", lxc));
         }
     }
@@ -183,10 +185,10 @@ async fn probe_bridge(paths: &Paths) -> Result<()> {
     let pinned = path.clone();
     let namespace = blocking(move || NetworkNamespace::ensure(&pinned)).await?;
     let result = async {
-        let netlink = Netlink::connect_in(&namespace)?;
+        let netlink = Netlink::connect_in(&namespace).await?;
         let spec = BridgeSpec {
             name: LinkName::new("dkprobe")?,
-            owner: "docklet:probe".to_owned(),
+            owner: LinkOwner::new("docklet:probe")?,
             addresses: Vec::new(),
             mtu: None,
         };

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::Serialize;
 use tracing::{Instrument, info_span};
 
@@ -17,7 +16,7 @@ use crate::cgroup::Hierarchies;
 use crate::error::{Error, Result};
 use crate::lxc::{Container, Exec, ExecOutput, LxcTarget, State};
 use crate::name::{ContainerName, ObjectId};
-use crate::net::Netlink;
+use crate::net::{InterfaceAddress, LinkOwner, Nat, Netlink};
 use crate::paths::Paths;
 use crate::storage::{ImageStore, VolumePool};
 use crate::sys::lock::FileLock;
@@ -42,6 +41,7 @@ pub(super) struct Inner {
     pub(super) hierarchies: Hierarchies,
     pub(super) target: LxcTarget,
     pub(super) netlink: Netlink,
+    pub(super) nat: Nat,
     pub(super) pool: VolumePool,
     pub(super) images: ImageStore,
     pub(super) manifests: Records<Manifest>,
@@ -58,7 +58,7 @@ pub struct ContainerInfo {
     /// Whether it should run. It differs from `state` when the container ended by itself.
     pub should_run: bool,
     /// Its address and the length of its subnet.
-    pub address: Option<IpNet>,
+    pub address: Option<InterfaceAddress>,
     /// What it was asked to be.
     pub spec: ContainerSpec,
 }
@@ -80,7 +80,8 @@ impl Host {
             tag: paths.tag(),
             target: LxcTarget::detect(&hierarchies)?,
             hierarchies,
-            netlink: Netlink::connect()?,
+            nat: Nat::new(format!("docklet-{}", paths.tag()))?,
+            netlink: Netlink::connect().await?,
             pool: VolumePool::loop_files(paths.volumes())?,
             images: ImageStore::new(paths.images())?,
             manifests: Records::new(paths.manifests()),
@@ -311,10 +312,10 @@ impl Host {
                     .all()?
                     .iter()
                     .filter(|m| m.spec.network.as_ref().is_some_and(|a| a.network == attachment.network))
-                    .filter_map(|m| Some(m.objects.port.as_ref()?.address.addr()))
+                    .filter_map(|m| Some(m.objects.port.as_ref()?.address.ip()))
                     .collect();
                 let address = network.pick_address(attachment.address, &taken)?;
-                let owner = format!("docklet:{}:container:{id}", inner.tag);
+                let owner = LinkOwner::new(format!("docklet:{}:container:{id}", inner.tag))?;
                 Some(Port { link: id.link_name(), owner, address })
             }
         };
@@ -413,7 +414,7 @@ fn finished<T>(result: std::result::Result<Result<T>, tokio::task::JoinError>) -
     }
 }
 
-fn new_id() -> Result<ObjectId> {
+pub(super) fn new_id() -> Result<ObjectId> {
     let mut bytes = [0_u8; 8];
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
         .map_err(|e| Error::os("getrandom", "an object id", e))?;

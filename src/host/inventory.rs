@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::handle::{Host, blocking};
 use crate::cgroup::Cgroup;
+use crate::error::Chain;
 use crate::error::{Error, Result};
-use crate::net::Nat;
 use crate::storage::VolumePool;
 use crate::sys::mountinfo;
 
@@ -122,7 +122,7 @@ impl Host {
         let prefix = inner.paths.prefix();
         let mut inventory = Inventory {
             loops: VolumePool::attached_beneath(prefix)?.into_iter().collect(),
-            nft: Nat::current(&self.nat_table())?.into_iter().collect(),
+            nft: self.translations(),
             ..Inventory::default()
         };
         for mount in mountinfo::mounts_beneath(prefix)? {
@@ -149,6 +149,22 @@ impl Host {
             })?;
         }
         Ok(inventory)
+    }
+
+    /// The networks that the prefix's table translates for; a table that cannot be read is one, too.
+    fn translations(&self) -> BTreeSet<String> {
+        let table = self.inner.nat.table();
+        match self.inner.nat.current() {
+            Ok(None) => BTreeSet::new(),
+            Ok(Some(networks)) => networks
+                .into_iter()
+                .map(|network| format!("inet {table} {} behind {}", network.subnet, network.bridge))
+                .chain([format!("inet {table}")])
+                .collect(),
+            // A host without nftables has no table.
+            Err(Error::Unsupported { .. }) => BTreeSet::new(),
+            Err(error) => [format!("inet {table}: {}", Chain(&error))].into(),
+        }
     }
 }
 

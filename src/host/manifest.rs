@@ -6,13 +6,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{ContainerSpec, NetworkSpec};
 use crate::error::{Error, Result};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
+use crate::net::{InterfaceAddress, LinkOwner};
 use crate::sys::file;
 
 /// The version of the files' format that this version writes. It reads this and older ones.
@@ -57,8 +57,8 @@ pub(super) struct Port {
     /// The host's end of the veth pair.
     pub(super) link: LinkName,
     /// The mark in its `ifalias`.
-    pub(super) owner: String,
-    pub(super) address: IpNet,
+    pub(super) owner: LinkOwner,
+    pub(super) address: InterfaceAddress,
 }
 
 impl Manifest {
@@ -73,12 +73,12 @@ pub(super) struct NetworkRecord {
     format: u32,
     pub(super) bridge: LinkName,
     /// The mark in the bridge's `ifalias`.
-    pub(super) owner: String,
+    pub(super) owner: LinkOwner,
     pub(super) spec: NetworkSpec,
 }
 
 impl NetworkRecord {
-    pub(super) fn new(bridge: LinkName, owner: String, spec: NetworkSpec) -> Self {
+    pub(super) fn new(bridge: LinkName, owner: LinkOwner, spec: NetworkSpec) -> Self {
         Self { format: FORMAT, bridge, owner, spec }
     }
 }

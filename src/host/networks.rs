@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use tracing::{Instrument, info_span};
 
 use super::handle::{Host, blocking, new_id};
@@ -11,7 +10,7 @@ use super::manifest::NetworkRecord;
 use super::spec::NetworkSpec;
 use crate::error::{Error, Result};
 use crate::name::NetworkName;
-use crate::net::{Bridge, BridgeSpec, Nat, NatNetwork, allocate};
+use crate::net::{Bridge, BridgeSpec, InterfaceAddress, LinkOwner, NatNetwork, allocate};
 use crate::sys::lock::FileLock;
 
 impl Host {
@@ -24,7 +23,7 @@ impl Host {
     /// [`Error::Invalid`] if the gateway is no host's address, or the subnet overlaps another network's;
     /// [`Error::Differs`] if the name is taken; [`Error::Unsupported`] if `nat` is asked and nftables is missing.
     pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<()> {
-        spec.check()?;
+        spec.subnet()?;
         let spec = spec.clone();
         let span = info_span!("ensure network", network = %spec.name);
         self.owned(|host| async move { host.ensure_network_owned(spec).await }.instrument(span)).await
@@ -59,8 +58,9 @@ impl Host {
             None => {
                 refuse_overlap(&spec, &existing)?;
                 let id = new_id()?;
-                let owner = format!("docklet:{}:network:{id}", self.inner.tag);
+                let owner = LinkOwner::new(format!("docklet:{}:network:{id}", self.inner.tag))?;
                 let record = NetworkRecord::new(id.link_name(), owner, spec);
+                record.bridge_spec().check()?;
                 self.inner.networks.publish(&record.spec.name, &record)?;
                 record
             }
@@ -92,7 +92,7 @@ impl Host {
     /// Makes what is missing of a recorded network. Tells whether something was. The caller holds the registry's lock.
     pub(super) async fn raise_network(&self, record: &NetworkRecord) -> Result<bool> {
         let bridge = Bridge::ensure(&self.inner.netlink, &record.bridge_spec()).await?;
-        let rules = if record.spec.nat { self.apply_nat(None).await? } else { false };
+        let rules = record.spec.nat && self.apply_nat(None).await?;
         Ok(bridge.changed() || rules)
     }
 
@@ -106,20 +106,25 @@ impl Host {
 
     /// Makes the table say what the records say, leaving out one network. Tells whether it said something else.
     async fn apply_nat(&self, without: Option<&NetworkName>) -> Result<bool> {
-        let networks = self
-            .inner
-            .networks
-            .all()?
-            .into_iter()
-            .filter(|record| record.spec.nat && Some(&record.spec.name) != without)
-            .map(|record| NatNetwork { subnet: record.spec.gateway.trunc(), bridge: record.bridge })
-            .collect::<Vec<_>>();
-        let nat = Nat { table: self.nat_table(), networks };
-        blocking(move || if nat.networks.is_empty() { Nat::remove(&nat.table) } else { nat.apply() }).await
-    }
-
-    pub(super) fn nat_table(&self) -> String {
-        format!("docklet-{}", self.inner.tag)
+        let mut wanted = Vec::new();
+        for record in self.inner.networks.all()? {
+            if record.spec.nat && Some(&record.spec.name) != without {
+                wanted.push(NatNetwork { subnet: record.spec.subnet()?, bridge: record.bridge });
+            }
+        }
+        let nat = self.inner.nat.clone();
+        blocking(move || {
+            let is = match nat.current() {
+                Ok(networks) => networks.unwrap_or_default(),
+                // Somebody wrote into our table: it is made anew.
+                Err(Error::Differs { .. }) => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            // Forwarding is looked after in any case: it is lost with a reboot while nothing else is asked for.
+            nat.apply(&wanted)?;
+            Ok(is != wanted)
+        })
+        .await
     }
 
     pub(super) async fn registry(&self) -> Result<FileLock> {
@@ -156,47 +161,34 @@ impl NetworkRecord {
     }
 
     /// The address that was asked for, if it can be had, or a free one.
-    pub(super) fn pick_address(&self, asked: Option<IpAddr>, taken: &BTreeSet<IpAddr>) -> Result<IpNet> {
-        let (subnet, gateway) = (self.spec.gateway.trunc(), self.spec.gateway.addr());
-        let address = match asked {
-            None => allocate(subnet, gateway, taken)?,
-            Some(address) => {
-                let invalid = |rule: String| Error::invalid("container address", address.to_string(), rule);
-                if !subnet.contains(&address) {
-                    return Err(invalid(format!("is outside the network's subnet {subnet}")));
-                }
-                if address == gateway {
-                    return Err(invalid("is the network's gateway".to_owned()));
-                }
-                if address == subnet.network() || (address.is_ipv4() && address == subnet.broadcast()) {
-                    return Err(invalid("is the subnet's own or broadcast address".to_owned()));
-                }
-                if taken.contains(&address) {
-                    return Err(Error::Busy {
-                        what: format!("address {address}"),
-                        reason: format!("another container of network `{}` has it", self.spec.name),
-                    });
-                }
-                address
-            }
-        };
-        IpNet::new(address, subnet.prefix_len())
-            .map_err(|_| Error::invalid("container address", address.to_string(), "does not fit its subnet"))
+    pub(super) fn pick_address(
+        &self,
+        asked: Option<IpAddr>,
+        taken: &BTreeSet<IpAddr>,
+    ) -> Result<InterfaceAddress> {
+        let (subnet, gateway) = (self.spec.subnet()?, self.spec.gateway.ip());
+        let Some(address) = asked else { return subnet.interface(allocate(subnet, gateway, taken)?) };
+        if address == gateway {
+            return Err(Error::invalid("address", address.to_string(), "is the network's gateway"));
+        }
+        if taken.contains(&address) {
+            return Err(Error::Busy {
+                what: format!("address {address}"),
+                reason: format!("another container of network `{}` has it", self.spec.name),
+            });
+        }
+        subnet.interface(address)
     }
 }
 
 fn refuse_overlap(spec: &NetworkSpec, existing: &[NetworkRecord]) -> Result<()> {
-    let subnet = spec.gateway.trunc();
-    match existing.iter().find(|other| overlaps(subnet, other.spec.gateway.trunc())) {
-        None => Ok(()),
-        Some(other) => Err(Error::invalid(
-            "network gateway",
-            spec.gateway.to_string(),
-            format!("its subnet overlaps {} of network `{}`", other.spec.gateway.trunc(), other.spec.name),
-        )),
+    let subnet = spec.subnet()?;
+    for record in existing {
+        let other = record.spec.subnet()?;
+        if subnet.net().contains(&other.net()) || other.net().contains(&subnet.net()) {
+            let rule = format!("its subnet overlaps {other} of network `{}`", record.spec.name);
+            return Err(Error::invalid("network gateway", spec.gateway.to_string(), rule));
+        }
     }
-}
-
-fn overlaps(a: IpNet, b: IpNet) -> bool {
-    a.contains(&b) || b.contains(&a)
+    Ok(())
 }

@@ -140,8 +140,8 @@ impl Host {
             owner,
             bridge: network.bridge,
             inner_name: LinkName::new("eth0")?,
-            address,
-            gateway: Some(network.spec.gateway.addr()),
+            addresses: vec![address],
+            gateways: vec![network.spec.gateway.ip()],
             mtu: network.spec.mtu,
         };
         Veth::ensure(&self.inner.netlink, &namespace, &veth).await.map(drop)

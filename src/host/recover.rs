@@ -12,7 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Chain, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, LinkName, ObjectId};
-use crate::net::{Bridge, NetworkNamespace, Veth};
+use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
 use crate::storage::OverlayRoot;
 use crate::sys::mountinfo;
 
@@ -205,8 +205,8 @@ impl Host {
         Ok(())
     }
 
-    async fn remove_link(&self, link: &LinkName, owner: &str) -> Result<()> {
-        if owner.contains(":network:") {
+    async fn remove_link(&self, link: &LinkName, owner: &LinkOwner) -> Result<()> {
+        if owner.as_str().contains(":network:") {
             Bridge::remove(&self.inner.netlink, link, owner).await
         } else {
             Veth::remove(&self.inner.netlink, link, owner).await
@@ -239,6 +239,6 @@ impl Host {
 }
 
 struct Marked {
-    links: Vec<(LinkName, String)>,
+    links: Vec<(LinkName, LinkOwner)>,
     ids: BTreeSet<ObjectId>,
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupLimits;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lxc::{HaltSignal, MountEntry};
 use crate::name::{ContainerName, ImageName, NetworkName};
+use crate::net::{InterfaceAddress, Mtu, Subnet};
 use crate::storage::{Allocation, Filesystem};
 
 /// What a container should be.
@@ -153,60 +153,25 @@ pub struct NetworkSpec {
     /// Unique on the host.
     pub name: NetworkName,
     /// The bridge's own address and the length of the subnet: `10.88.0.1/24`. Containers use it as their gateway.
-    pub gateway: IpNet,
+    pub gateway: InterfaceAddress,
     /// Whether what leaves the subnet is masqueraded as the host. Default: it is not.
     #[serde(default)]
     pub nat: bool,
-    /// The largest packet in bytes. `None`: the kernel's default of 1500.
+    /// The largest packet. `None`: the kernel's default of 1500 bytes.
     #[serde(default)]
-    pub mtu: Option<u32>,
+    pub mtu: Option<Mtu>,
 }
 
 impl NetworkSpec {
-    /// Checks what concerns the specification alone.
-    pub(super) fn check(&self) -> Result<()> {
-        let invalid = |rule: &str| Error::invalid("network gateway", self.gateway.to_string(), rule);
-        let (bits, host_bits) = (self.gateway.max_prefix_len(), self.gateway.prefix_len());
-        if host_bits > bits - 2 {
-            return Err(invalid("the subnet must have room for at least two hosts"));
-        }
-        let address = self.gateway.addr();
-        if address == self.gateway.network() {
-            return Err(invalid("is the subnet's own address; give a host's, such as the first"));
-        }
-        if address.is_ipv4() && address == self.gateway.broadcast() {
-            return Err(invalid("is the subnet's broadcast address"));
-        }
-        if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
-            return Err(invalid("must be a unicast address outside the loopback range"));
-        }
-        Ok(())
+    /// The network that containers' addresses are taken from.
+    pub(super) fn subnet(&self) -> Result<Subnet> {
+        Subnet::new(ipnet::IpNet::from(self.gateway).trunc())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn network(gateway: &str) -> NetworkSpec {
-        NetworkSpec { name: "n".parse().unwrap(), gateway: gateway.parse().unwrap(), nat: false, mtu: None }
-    }
-
-    #[test]
-    fn gateways_are_checked() {
-        network("10.0.0.1/24").check().unwrap();
-        network("fd00::1/64").check().unwrap();
-        for (bad, rule) in [
-            ("10.0.0.0/24", "own address"),
-            ("10.0.0.255/24", "broadcast"),
-            ("10.0.0.1/31", "two hosts"),
-            ("127.0.0.1/8", "loopback"),
-            ("224.0.0.1/24", "unicast"),
-        ] {
-            let message = network(bad).check().unwrap_err().to_string();
-            assert!(message.contains(bad) && message.contains(rule), "{message}");
-        }
-    }
 
     #[test]
     fn a_spec_is_small_json() {

@@ -43,6 +43,7 @@ pub struct Bridge {
     name: LinkName,
     index: u32,
     mtu: u32,
+    changed: bool,
 }
 
 impl Bridge {
@@ -58,11 +59,15 @@ impl Bridge {
     /// address where IPv6 is off; [`Error::Os`] if the system refuses.
     pub async fn ensure(net: &Netlink, spec: &BridgeSpec) -> Result<Self> {
         spec.check()?;
+        let mut created = false;
         for _ in 0..ATTEMPTS {
             let result = match net.link(&spec.name).await? {
                 None => match create(net, spec).await {
                     // Somebody else made it, or it is made: look at it.
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        created = true;
+                        continue;
+                    }
                     Err(error) if error.errno() == Some(libc::EEXIST) => continue,
                     Err(error) => Err(error),
                 },
@@ -71,7 +76,7 @@ impl Bridge {
             match result {
                 // Somebody removed it while we were at it.
                 Err(error) if error.errno() == Some(libc::ENODEV) => {}
-                result => return result,
+                result => return result.map(|bridge| Self { changed: bridge.changed || created, ..bridge }),
             }
         }
         Err(Error::Busy {
@@ -88,7 +93,7 @@ impl Bridge {
         let link =
             net.link(name).await?.ok_or_else(|| Error::NotFound { what: format!("bridge `{name}`") })?;
         link.check_ours(name, owner, "bridge")?;
-        Ok(Self { name: name.clone(), index: link.index, mtu: link.mtu })
+        Ok(Self { name: name.clone(), index: link.index, mtu: link.mtu, changed: false })
     }
 
     /// Removes the bridge `name` of `owner`; its ports stay. One that is gone is removed. Takes 15 to 40 ms.
@@ -110,6 +115,12 @@ impl Bridge {
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether [`Bridge::ensure`] made it or put something right. A bridge that was opened has not changed.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.changed
     }
 
     /// The largest packet it carries now, in bytes.
@@ -157,7 +168,8 @@ async fn adopt(net: &Netlink, spec: &BridgeSpec, found: &Link) -> Result<Bridge>
             changes.push(link::add_address(spec.name.as_str(), found.index, *address));
         }
     }
+    let changed = !changes.is_empty();
     net.change_all(changes).await.map_err(link::explain_ipv6)?;
     let mtu = spec.mtu.map_or(found.mtu, Mtu::bytes);
-    Ok(Bridge { name: spec.name.clone(), index: found.index, mtu })
+    Ok(Bridge { name: spec.name.clone(), index: found.index, mtu, changed })
 }
