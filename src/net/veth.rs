@@ -175,15 +175,14 @@ async fn ensure_once(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpe
     Ok(Some(Veth { name: spec.name.clone(), index: host.index }))
 }
 
-/// One message makes both ends, in their places and up. The kernel takes no alias here; the hardware address is the
-/// mark until there is one.
+/// One message makes both ends, in their places. The kernel takes no alias here; the hardware address is the mark until
+/// there is one. Nor does it take an inner end that is up (ENOTCONN: it is not tied to the other one yet).
 async fn create(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec, bridge: &Link) -> Result<()> {
     let mtu = spec.mtu.map_or(bridge.mtu, Mtu::bytes);
     let mut inner = MessageBuilder::default()
         .name(spec.inner_name.to_string())
         .address(MacAddress::derive(&spec.owner, spec.inner_name.as_str()).octets().to_vec())
         .mtu(mtu)
-        .up()
         .build();
     inner.attributes.push(LinkAttribute::NetNsFd(namespace.as_fd().as_raw_fd()));
     let message = LinkVeth::new(spec.name.as_str(), spec.inner_name.as_str())
