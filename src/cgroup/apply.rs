@@ -237,3 +237,44 @@ fn above(one: Option<Limit>, other: Option<Limit>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_as_either_interface_prints_them() {
+        for (text, expected) in [
+            ("max\n", Some(Limit::Max)),
+            ("-1\n", Some(Limit::Max)),
+            ("9223372036854771712\n", Some(Limit::Max)),
+            ("134217728\n", Some(Limit::At(134_217_728))),
+            ("0", Some(Limit::At(0))),
+            ("", None),
+            ("1 2", None),
+        ] {
+            assert_eq!(parse_limit(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_the_same_up_to_a_page() {
+        let setting = |value: &str| Setting {
+            controller: Controller::Memory,
+            version: Version::V2,
+            file: "memory.max",
+            value: value.to_owned(),
+        };
+        for (asked, found, expected) in [
+            ("10000000", "9998336", true),
+            ("10000000", "10000001", false),
+            ("10000000", "9900000", false),
+            ("max", "max", true),
+            ("-1", "9223372036854771712", true),
+            ("10000000", "max", false),
+            ("10000000", "", false),
+        ] {
+            assert_eq!(same(&setting(asked), found), expected, "{asked} {found}");
+        }
+    }
+}

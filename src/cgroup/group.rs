@@ -354,3 +354,52 @@ fn gone_is_none<T>(result: io::Result<T>, dir: &Path) -> Result<Option<T>> {
         Err(error) => Err(Error::os("read", dir.display(), error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    #[test]
+    fn only_our_own_paths_are_taken() {
+        let host = Hierarchies::from_probe(samples::hybrid());
+        for (bad, rule) in [
+            ("", "begin with 'docklet'"),
+            ("/", "begin with 'docklet'"),
+            ("/docklet/x", "begin with 'docklet'"),
+            ("system.slice/x", "begin with 'docklet'"),
+            ("docklets/x", "begin with 'docklet'"),
+            ("../docklet/x", "begin with 'docklet'"),
+            ("docklet", "at least two components"),
+            ("docklet/", "1 to 255 bytes"),
+            ("docklet//x", "1 to 255 bytes"),
+            ("docklet/x/", "1 to 255 bytes"),
+            ("docklet/..", "no component begins with '.'"),
+            ("docklet/x/../../system.slice", "no component begins with '.'"),
+            ("docklet/.", "no component begins with '.'"),
+            ("docklet/a b", "only letters, digits"),
+            ("docklet/a\nb", "only letters, digits"),
+            ("docklet/ä", "only letters, digits"),
+        ] {
+            let message = Cgroup::new(&host, bad).unwrap_err().to_string();
+            assert!(message.contains(rule), "{bad}: {message}");
+        }
+        let message = Cgroup::new(&host, format!("docklet/{}", "x".repeat(256))).unwrap_err().to_string();
+        assert!(message.contains("1 to 255 bytes"), "{message}");
+        assert!(Cgroup::list(&host, "/").is_err());
+        let group = Cgroup::new(&host, "docklet/0a/payload").unwrap();
+        assert_eq!(group.child("inner").unwrap().path(), "docklet/0a/payload/inner");
+        assert!(group.child("..").is_err());
+    }
+
+    #[test]
+    fn processes_are_tracked_in_v2_or_where_they_can_be_frozen() {
+        let check = |probe, expected: &str| {
+            let group = Cgroup::new(&Hierarchies::from_probe(probe), "docklet/x").unwrap();
+            assert_eq!(group.procs_file().unwrap(), Path::new(expected));
+        };
+        check(samples::v2(), "/sys/fs/cgroup/docklet/x/cgroup.procs");
+        check(samples::hybrid(), "/sys/fs/cgroup/unified/docklet/x/cgroup.procs");
+        check(samples::v1(), "/sys/fs/cgroup/freezer/docklet/x/cgroup.procs");
+    }
+}

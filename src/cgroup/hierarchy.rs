@@ -151,3 +151,68 @@ fn v1_controllers(options: &str, known: &str) -> Vec<String> {
         .map(str::to_owned)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    fn mount(found: &Hierarchies, controller: Controller) -> Option<(Version, &str)> {
+        let hierarchy = found.serving(controller)?;
+        Some((hierarchy.version, hierarchy.mount.to_str().expect("UTF-8")))
+    }
+
+    #[test]
+    fn v2_serves_all_from_one_place() {
+        let found = Hierarchies::from_probe(samples::v2());
+        assert_eq!(found.layout(), Layout::V2);
+        assert_eq!(found.mounts().len(), 1);
+        for controller in [Controller::Cpu, Controller::Memory, Controller::Pids] {
+            assert_eq!(mount(&found, controller), Some((Version::V2, "/sys/fs/cgroup")));
+        }
+        assert_eq!(mount(&found, Controller::Freezer), None);
+    }
+
+    #[test]
+    fn hybrid_serves_each_controller_where_it_is() {
+        let found = Hierarchies::from_probe(samples::hybrid());
+        assert_eq!(found.layout(), Layout::Hybrid);
+        assert_eq!(found.mounts().len(), 8);
+        assert_eq!(found.unified(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(mount(&found, Controller::Memory), Some((Version::V1, "/sys/fs/cgroup/memory")));
+        // Booted with cgroup_no_v1=memory.
+        let found = samples::changed(samples::hybrid(), |probe| {
+            probe.mountinfo =
+                probe.mountinfo.replace("/sys/fs/cgroup/memory rw,relatime - cgroup ", "/x - tmpfs ");
+            probe.unified_controllers = "memory hugetlb\n".to_owned();
+        });
+        assert_eq!(mount(&found, Controller::Memory), Some((Version::V2, "/sys/fs/cgroup/unified")));
+        assert_eq!(mount(&found, Controller::Pids), Some((Version::V1, "/sys/fs/cgroup/pids")));
+    }
+
+    #[test]
+    fn v1_may_mount_controllers_together_and_views_are_not_hierarchies() {
+        let found = Hierarchies::from_probe(samples::v1());
+        assert_eq!(found.layout(), Layout::V1);
+        assert_eq!(found.unified(), None);
+        let joint = Some((Version::V1, "/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(
+            (mount(&found, Controller::Cpu), mount(&found, Controller::CpuAccounting)),
+            (joint, joint)
+        );
+        assert_eq!(mount(&found, Controller::Freezer), Some((Version::V1, "/sys/fs/cgroup/freezer")));
+        assert_eq!(found.mounts()[0].controllers, ["name=systemd"]);
+        assert_eq!(found.mounts().len(), 5);
+    }
+
+    /// A VPN client mounts `net_cls` somewhere on a v2 host: for liblxc, and so for us, that is still v2.
+    #[test]
+    fn a_stray_v1_mount_does_not_make_v2_hybrid() {
+        let found = samples::changed(samples::v2(), |probe| {
+            probe.controllers.push_str("net_cls\t1\t1\t1\n");
+            probe.mountinfo.push_str("77 28 0:40 / /mnt/net_cls rw - cgroup net_cls rw,net_cls\n");
+        });
+        assert_eq!(found.layout(), Layout::V2);
+        assert_eq!(found.mounts().len(), 1);
+    }
+}

@@ -127,3 +127,70 @@ fn check_not_endless(what: &'static str, bytes: u64) -> Result<()> {
     }
     Err(Error::invalid(what, bytes.to_string(), "is more than any machine has; say \"max\" for no limit"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(limits: CgroupLimits) -> String {
+        limits.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn absurd_limits_are_refused_with_the_rule() {
+        let none = CgroupLimits::default();
+        let at = |value| Some(Limit::At(value));
+        assert_eq!(
+            rule(CgroupLimits { memory_max_bytes: at(0), ..none }),
+            "invalid memory limit \"0\": must be at least 4194304 bytes (4 MiB): with less no container can start"
+        );
+        assert_eq!(
+            rule(CgroupLimits { memory_max_bytes: at(u64::MAX), ..none }),
+            "invalid memory limit \"18446744073709551615\": is more than any machine has; say \"max\" for no limit"
+        );
+        assert_eq!(
+            rule(CgroupLimits { memory_swap_max_bytes: at(0), ..none }),
+            "invalid swap limit \"0\": needs a memory limit too: without one, memory is used instead of swap"
+        );
+        let memory_max_bytes = at(8 << 20);
+        assert_eq!(
+            rule(CgroupLimits { memory_max_bytes, memory_swap_max_bytes: at(u64::MAX), ..none }),
+            "invalid swap limit \"18446744073709551615\": is more than any machine has; say \"max\" for no limit"
+        );
+        for pids in [0, (4 << 20) + 1] {
+            assert_eq!(
+                rule(CgroupLimits { pids_max: at(pids), ..none }),
+                format!("invalid pids limit \"{pids}\": must be 1 to 4194304, or \"max\" for no limit")
+            );
+        }
+        let max = Some(Limit::Max);
+        let all =
+            CgroupLimits { memory_max_bytes: max, memory_swap_max_bytes: max, cpu: None, pids_max: max };
+        all.validate().unwrap();
+    }
+
+    #[test]
+    fn json_is_checked_too() {
+        let parse = serde_json::from_str::<CgroupLimits>;
+        let text = r#"{"memory_max_bytes":134217728,"memory_swap_max_bytes":0,"cpu":{"quota_us":50000,"period_us":100000},"pids_max":"max"}"#;
+        let limits = parse(text).unwrap();
+        assert_eq!(limits.pids_max, Some(Limit::Max));
+        assert_eq!(serde_json::to_string(&limits).unwrap(), text);
+        assert_eq!(parse("{}").unwrap(), CgroupLimits::default());
+        assert_eq!(serde_json::to_string(&CgroupLimits::default()).unwrap(), "{}");
+        for (bad, reason) in [
+            (r#"{"memory_max_bytes":0}"#, "at least 4194304 bytes"),
+            (r#"{"memory_max_bytes":-1}"#, "a whole number or \"max\""),
+            (r#"{"pids_max":0}"#, "must be 1 to 4194304"),
+            (r#"{"pids_max":"none"}"#, "a whole number or \"max\""),
+            (r#"{"memory_max":1}"#, "unknown field"),
+            (r#"{"cpu":{"quota_us":0}}"#, "a quota from 1 ms"),
+            (r#"{"cpu":{"quota_us":2000}}"#, "crawls"),
+            (r#"{"cpu":{"quota_us":2000,"period_us":0}}"#, "a period from 1 ms to 1 s"),
+        ] {
+            let message = parse(bad).unwrap_err().to_string();
+            assert!(message.contains(reason), "{bad}: {message}");
+        }
+        parse(r#"{"cpu":{"quota_us":2000,"allow_crawling":true}}"#).unwrap();
+    }
+}

@@ -21,6 +21,8 @@ mod limits;
 mod probe;
 mod quota;
 mod remedy;
+#[cfg(test)]
+mod samples;
 mod settings;
 mod usage;
 mod walk;

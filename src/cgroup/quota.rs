@@ -173,3 +173,74 @@ impl From<CpuQuota> for Fields {
         Self { quota_us: quota.quota_us, period_us: quota.period_us, allow_crawling: quota.crawls() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn cores_become_the_nearest_microsecond() {
+        for (cores, us) in
+            [(0.05, 5_000), (0.5, 50_000), (1.0, 100_000), (1.333_333, 133_333), (8191.0, 819_100_000)]
+        {
+            assert_eq!(CpuQuota::cores(cores).unwrap().quota(), Some(Duration::from_micros(us)), "{cores}");
+        }
+    }
+
+    #[test]
+    fn bad_quotas_are_refused_with_the_rule() {
+        for cores in [0.0, -0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
+            let message = CpuQuota::cores(cores).unwrap_err().to_string();
+            assert!(message.contains("must be a number of cores from 0.05 to 8192"), "{cores}: {message}");
+        }
+        let message = CpuQuota::cores(8192.0).unwrap_err().to_string();
+        assert!(message.contains("must be less than 8192 cores"), "{message}");
+        assert_eq!(
+            CpuQuota::cores(0.02).unwrap_err().to_string(),
+            "invalid cpu quota \"2000 of 100000 microseconds\": below 0.05 cores a container crawls (its processes \
+             stand still for most of each period); if that is meant, allow it: CpuQuota::crawling, or \
+             \"allow_crawling\": true"
+        );
+        let ms = Duration::from_millis;
+        CpuQuota::crawling(ms(1), ms(1000)).unwrap();
+        for (quota, period, rule) in [
+            (Duration::ZERO, ms(100), "a quota from 1 ms"),
+            (Duration::from_micros(999), ms(10), "a quota from 1 ms"),
+            (ms(1), Duration::ZERO, "a period from 1 ms to 1 s"),
+            (ms(1), Duration::from_micros(999), "a period from 1 ms to 1 s"),
+            (ms(100), Duration::from_micros(1_000_001), "a period from 1 ms to 1 s"),
+            (Duration::MAX, ms(100), "less than 8192 cores"),
+            (ms(100), Duration::MAX, "a period from 1 ms to 1 s"),
+        ] {
+            let message = CpuQuota::crawling(quota, period).unwrap_err().to_string();
+            assert!(message.contains(rule), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_survives_json(quota in 0_u64..2_000_000_000, period in 0_u64..1_100_000, crawl: bool) {
+            if let Ok(value) = CpuQuota::checked(Limit::At(quota), period, crawl) {
+                let text = serde_json::to_string(&value).unwrap();
+                prop_assert_eq!(serde_json::from_str::<CpuQuota>(&text).unwrap(), value);
+                prop_assert_eq!(value.quota(), Some(Duration::from_micros(quota)));
+                prop_assert_eq!(value.period(), Duration::from_micros(period));
+            }
+        }
+
+        #[test]
+        fn every_number_of_cores_is_kept_or_refused(cores: f64) {
+            if let Ok(value) = CpuQuota::cores(cores) {
+                prop_assert!((value.as_cores().unwrap() - cores).abs() <= 0.000_006);
+            }
+        }
+
+        #[test]
+        fn cores_in_range_are_kept(cores in 0.05_f64..8191.9) {
+            let value = CpuQuota::cores(cores).unwrap();
+            prop_assert!((value.as_cores().unwrap() - cores).abs() <= 0.000_006);
+        }
+    }
+}

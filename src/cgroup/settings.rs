@@ -98,3 +98,111 @@ fn v1_value(limit: Limit) -> String {
         Limit::At(value) => value.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::quota::CpuQuota;
+    use super::super::{probe::HierarchyProbe, samples};
+    use super::*;
+
+    fn limits() -> CgroupLimits {
+        CgroupLimits {
+            memory_max_bytes: Some(Limit::At(128 << 20)),
+            memory_swap_max_bytes: Some(Limit::At(0)),
+            cpu: Some(CpuQuota::cores(0.5).unwrap()),
+            pids_max: Some(Limit::At(64)),
+        }
+    }
+
+    fn check(probe: HierarchyProbe, limits: &CgroupLimits, expected: &[&str]) {
+        let table = settings(limits, &Hierarchies::from_probe(probe)).unwrap();
+        let shown: Vec<_> = table
+            .iter()
+            .map(|s| format!("{:?} {} {} {}", s.version, s.controller, s.file, s.value))
+            .collect();
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn each_layout_has_its_files() {
+        let v1 = [
+            "V1 memory memory.limit_in_bytes 134217728",
+            "V1 memory memory.memsw.limit_in_bytes 134217728",
+            "V1 cpu cpu.cfs_period_us 100000",
+            "V1 cpu cpu.cfs_quota_us 50000",
+            "V1 pids pids.max 64",
+        ];
+        check(samples::v1(), &limits(), &v1);
+        check(samples::hybrid(), &limits(), &v1);
+        check(
+            samples::v2(),
+            &limits(),
+            &[
+                "V2 memory memory.max 134217728",
+                "V2 memory memory.swap.max 0",
+                "V2 cpu cpu.max 50000 100000",
+                "V2 pids pids.max 64",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_not_stated_is_not_written() {
+        for probe in [samples::v1(), samples::hybrid(), samples::v2(), HierarchyProbe::default()] {
+            check(probe, &CgroupLimits::default(), &[]);
+        }
+    }
+
+    #[test]
+    fn no_limit_is_written_as_each_interface_writes_it() {
+        let limits = CgroupLimits {
+            memory_max_bytes: Some(Limit::Max),
+            memory_swap_max_bytes: Some(Limit::Max),
+            cpu: Some(CpuQuota::unlimited()),
+            pids_max: Some(Limit::Max),
+        };
+        check(
+            samples::v1(),
+            &limits,
+            &[
+                "V1 memory memory.limit_in_bytes -1",
+                "V1 memory memory.memsw.limit_in_bytes -1",
+                "V1 cpu cpu.cfs_period_us 100000",
+                "V1 cpu cpu.cfs_quota_us -1",
+                "V1 pids pids.max max",
+            ],
+        );
+        check(
+            samples::v2(),
+            &limits,
+            &[
+                "V2 memory memory.max max",
+                "V2 memory memory.swap.max max",
+                "V2 cpu cpu.max max 100000",
+                "V2 pids pids.max max",
+            ],
+        );
+    }
+
+    /// v1 writes memory and swap as a sum.
+    #[test]
+    fn swap_is_beyond_memory() {
+        let limits = CgroupLimits {
+            memory_max_bytes: Some(Limit::At(8 << 20)),
+            memory_swap_max_bytes: Some(Limit::At(4 << 20)),
+            ..CgroupLimits::default()
+        };
+        let v1 =
+            ["V1 memory memory.limit_in_bytes 8388608", "V1 memory memory.memsw.limit_in_bytes 12582912"];
+        check(samples::v1(), &limits, &v1);
+        check(samples::v2(), &limits, &["V2 memory memory.max 8388608", "V2 memory memory.swap.max 4194304"]);
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_swap_keeps_every_swap_limit() {
+        let mut probe = samples::v2();
+        (probe.can_swap, probe.swap_file) = (false, Some(false));
+        let limits = CgroupLimits { cpu: None, pids_max: None, ..limits() };
+        check(probe, &limits, &["V2 memory memory.max 134217728"]);
+    }
+}

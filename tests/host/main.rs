@@ -7,5 +7,6 @@
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod host;
+mod cgroup;
 mod kernel;
 mod sandbox;
