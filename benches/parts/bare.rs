@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use docklet::cgroup::{Setting, Version};
 
 /// One container of bare LXC: overlay root on the host's own file system, LXC's own veth on a bridge, the same limits.
-pub struct Bare {
+pub(crate) struct Bare {
     lxc_path: PathBuf,
 }
 
@@ -16,7 +16,7 @@ const NAME: &str = "bare";
 const BRIDGE: &str = "barebr0";
 
 impl Bare {
-    pub fn new(dir: &Path, lower: &Path, limits: &[Setting]) -> Self {
+    pub(crate) fn new(dir: &Path, lower: &Path, limits: &[Setting]) -> Self {
         let container = dir.join(NAME);
         for part in ["upper", "work"] {
             fs::create_dir_all(container.join(part)).expect("directory");
@@ -41,7 +41,7 @@ impl Bare {
         Self { lxc_path: dir.to_owned() }
     }
 
-    pub fn start_and_stop(&self) -> (Duration, Duration) {
+    pub(crate) fn start_and_stop(&self) -> (Duration, Duration) {
         let path = self.lxc_path.to_str().expect("UTF-8");
         let started = Instant::now();
         run("lxc-start", &["-P", path, "-n", NAME, "-d"]);
@@ -51,12 +51,12 @@ impl Bare {
         (start, started.elapsed())
     }
 
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         run("ip", &["link", "delete", BRIDGE]);
     }
 }
 
-pub fn run(program: &str, arguments: &[&str]) {
+pub(crate) fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(status.success(), "{program} {arguments:?}: {status}");
 }

@@ -11,10 +11,10 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// The durations of each kind of span, in the order in which they first ended.
 #[derive(Clone, Default)]
-pub struct Steps(Arc<Mutex<BTreeMap<&'static str, Vec<Duration>>>>);
+pub(crate) struct Steps(Arc<Mutex<BTreeMap<&'static str, Vec<Duration>>>>);
 
 /// Starts collecting, for the whole process.
-pub fn record() -> Steps {
+pub(crate) fn record() -> Steps {
     let steps = Steps::default();
     let subscriber = tracing_subscriber::registry().with(Collect(steps.clone()));
     tracing::subscriber::set_global_default(subscriber).expect("the only subscriber");
@@ -22,11 +22,11 @@ pub fn record() -> Steps {
 }
 
 impl Steps {
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.0.lock().expect("lock").clear();
     }
 
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         println!("\nsteps (some pass at the same time)      median   times");
         let mut rows: Vec<_> = self.0.lock().expect("lock").clone().into_iter().collect();
         rows.iter_mut().for_each(|(_, durations)| durations.sort());

@@ -11,7 +11,7 @@ use docklet::{Error, Result};
 const BUSYBOX: &str = "/bin/busybox";
 
 /// Opens the image `name`, or builds it.
-pub fn ensure(images: &ImageStore, name: &ImageName) -> Result<Image> {
+pub(crate) fn ensure(images: &ImageStore, name: &ImageName) -> Result<Image> {
     match images.open(name) {
         Err(Error::NotFound { .. }) => build(images, name),
         result => result,

@@ -176,7 +176,8 @@ impl Host {
                 if let Some(manifest) = host.inner.manifests.get(&name)? {
                     host.tear_down(manifest).await?;
                 }
-                lock.remove()
+                lock.remove()?;
+                host.release_parent().await
             }
             .instrument(span)
         })
@@ -191,7 +192,7 @@ impl Host {
         let name = name.clone();
         self.owned(|host| async move {
             let _lock = host.lock_container(&name).await?;
-            let container = host.container(&host.created(&name)?);
+            let container = host.container(&host.created(&name)?)?;
             blocking(move || container.freeze()).await
         })
         .await
@@ -205,7 +206,7 @@ impl Host {
         let name = name.clone();
         self.owned(|host| async move {
             let _lock = host.lock_container(&name).await?;
-            let container = host.container(&host.created(&name)?);
+            let container = host.container(&host.created(&name)?)?;
             blocking(move || container.unfreeze()).await
         })
         .await
@@ -216,7 +217,7 @@ impl Host {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Busy`] if the container does not run or the program outlives its time-out.
     pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
-        let container = self.container(&self.created(name)?);
+        let container = self.container(&self.created(name)?)?;
         blocking(move || container.exec(&exec)).await
     }
 
@@ -249,7 +250,7 @@ impl Host {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn runtime(&self, name: &ContainerName) -> Result<Container> {
-        Ok(self.container(&self.created(name)?))
+        self.container(&self.created(name)?)
     }
 
     async fn launch_owned(self, spec: ContainerSpec) -> Result<ContainerInfo> {
@@ -327,7 +328,7 @@ impl Host {
     }
 
     async fn start_locked(&self, mut manifest: Manifest) -> Result<ContainerInfo> {
-        if self.container(&manifest).state()? == State::Stopped {
+        if self.container(&manifest)?.state()? == State::Stopped {
             self.lower(&manifest, Duration::ZERO).await?;
             let wished = manifest.run;
             if !wished {
@@ -346,7 +347,7 @@ impl Host {
 
     fn info(&self, manifest: Manifest) -> Result<ContainerInfo> {
         Ok(ContainerInfo {
-            state: self.container(&manifest).state()?,
+            state: self.container(&manifest)?.state()?,
             id: manifest.id,
             should_run: manifest.run,
             address: manifest.objects.port.map(|port| port.address),
@@ -363,9 +364,9 @@ impl Host {
         Err(Error::NotFound { what: format!("container `{name}`") })
     }
 
-    pub(super) fn container(&self, manifest: &Manifest) -> Container {
+    pub(super) fn container(&self, manifest: &Manifest) -> Result<Container> {
         let inner = &self.inner;
-        Container::new(&inner.paths.containers(), &manifest.id, &inner.hierarchies, &manifest.objects.cgroup)
+        Container::new(&inner.paths.containers(), &manifest.id, &inner.target, &manifest.objects.cgroup)
     }
 
     /// Where one container's own files are.

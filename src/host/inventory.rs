@@ -11,8 +11,7 @@ use super::handle::{Host, blocking};
 use crate::cgroup::Cgroup;
 use crate::error::Chain;
 use crate::error::{Error, Result};
-use crate::storage::VolumePool;
-use crate::sys::mountinfo;
+use crate::sys::{loopdev, mountinfo};
 
 /// What a host has of one prefix. Two of them can be compared with [`Inventory::diff`].
 ///
@@ -121,7 +120,10 @@ impl Host {
         let inner = &self.inner;
         let prefix = inner.paths.prefix();
         let mut inventory = Inventory {
-            loops: VolumePool::attached_beneath(prefix)?.into_iter().collect(),
+            loops: loopdev::attached_beneath(prefix)?
+                .into_iter()
+                .map(|(_, file)| file.display().to_string())
+                .collect(),
             nft: self.translations(),
             ..Inventory::default()
         };

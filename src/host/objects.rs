@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::handle::{Host, blocking};
 use super::manifest::{Manifest, Phase, Port};
 use super::spec::ContainerSpec;
+use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lxc::LxcConfig;
 use crate::name::{LinkName, VolumeName};
@@ -50,9 +51,8 @@ impl Host {
             (storage?, network?)
         };
         let config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
-        let container = self.container(manifest);
-        let target = self.inner.target.clone();
-        let started = blocking(move || container.start(&config, &target));
+        let container = self.container(manifest)?;
+        let started = blocking(move || container.start(&config));
         if manifest.phase == Phase::Created {
             started.await?;
             return Ok(manifest.clone());
@@ -70,7 +70,7 @@ impl Host {
 
     /// Releases what a running container needs: its processes, its port, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
-        let container = self.container(manifest);
+        let container = self.container(manifest)?;
         blocking(move || container.stop(grace).map(drop)).await?;
         let (network, storage) = tokio::join!(self.lower_port(manifest), self.lower_root(manifest));
         network?;
@@ -90,6 +90,22 @@ impl Host {
             host.inner.pool.remove(&manifest.objects.volume)?;
             remove_tree(&host.inner.paths.containers(), Path::new(manifest.id.as_str()))?;
             host.inner.manifests.remove(&manifest.spec.name)
+        })
+        .await
+    }
+
+    /// Removes the control group above those of containers when there are none. It would do no harm, but a host
+    /// without containers should look like one.
+    pub(super) async fn release_parent(&self) -> Result<()> {
+        let host = self.clone();
+        blocking(move || {
+            // A launch writes its manifest under this lock before it makes a group: there is none to come now.
+            let _registry = host.lock_registry()?;
+            if host.inner.manifests.names()?.is_empty() {
+                let parent = format!("docklet/{}", host.inner.tag);
+                Cgroup::new(&host.inner.hierarchies, parent)?.remove_unused()?;
+            }
+            Ok(())
         })
         .await
     }

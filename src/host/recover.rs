@@ -91,6 +91,7 @@ impl Host {
         let (tidied, failures) = blocking(move || Ok(host.tidy())).await?;
         report.orphans.extend(tidied);
         report.failures.extend(failures);
+        self.release_parent().await?;
         Ok(report)
     }
 
@@ -133,7 +134,7 @@ impl Host {
     }
 
     async fn converge_created(&self, manifest: &Manifest) -> Result<Outcome> {
-        let running = self.container(manifest).state()? != State::Stopped;
+        let running = self.container(manifest)?.state()? != State::Stopped;
         if manifest.run {
             if running {
                 return Ok(Outcome::Unchanged);
@@ -219,7 +220,7 @@ impl Host {
         use crate::lxc::Container;
         let inner = &self.inner;
         let cgroup = format!("docklet/{}/{id}", inner.tag);
-        Container::new(&inner.paths.containers(), id, &inner.hierarchies, &cgroup).clean()?;
+        Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
         let directory = inner.paths.containers().join(id.as_str());
         OverlayRoot::unmount(&root_path(&directory))?;
         NetworkNamespace::remove(&namespace_path(&directory))

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::handle::Host;
 use super::recover::Outcome;
 use crate::error::{Error, Result};
 use crate::name::ContainerName;
+use crate::sys::pidfd;
 
 /// How often the list of containers is read again: others may launch and stop some.
 const LIST_INTERVAL: Duration = Duration::from_secs(2);
@@ -78,19 +77,17 @@ impl Host {
 
     /// A future that is ready when the container's first process ends. `None` if it has none.
     fn end_of(&self, name: &ContainerName) -> Result<Option<impl Future<Output = ContainerName> + use<>>> {
-        let pidfd = match self.runtime(name) {
+        let fd = match self.runtime(name) {
             Ok(container) => container.init_pidfd()?,
             // Removed meanwhile.
             Err(Error::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
-        let Some(pidfd) = pidfd else { return Ok(None) };
-        let readable = AsyncFd::with_interest(pidfd, Interest::READABLE)
-            .map_err(|e| Error::os("epoll_ctl", format_args!("the end of container `{name}`"), e))?;
+        let Some(fd) = fd else { return Ok(None) };
         let name = name.clone();
         Ok(Some(async move {
-            // An error means the same as readiness: look again.
-            let _ = readable.readable().await;
+            // An error means the same as the end: look again.
+            drop(pidfd::ended(fd).await);
             name
         }))
     }

@@ -65,6 +65,14 @@ impl OverlayLayers {
 }
 
 impl OverlayRoot {
+    /// Whether this host has overlay file systems. Loads the kernel module if it is not there yet.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] naming the module, and how to have it after a reboot.
+    pub fn supported() -> Result<()> {
+        overlay_support::load()
+    }
+
     /// An overlay of these directories, the uppermost first. They must be absolute and exist when it is mounted, and
     /// must not change while it is.
     pub fn over<P: AsRef<Path>>(layers: &[P]) -> OverlayLayers {

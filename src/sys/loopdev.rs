@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::ffi::c_int;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -168,31 +169,58 @@ pub(crate) fn wait_until_free(number: u32, path: &Path, timeout: Duration) -> Re
 
 /// The numbers of the devices whose backing file has this name, in any directory.
 fn attached_numbers(name: &[u8]) -> Result<Vec<u32>> {
+    let mut attached = numbers()?;
+    let mut failure = Ok(());
+    attached.retain(|number| {
+        shows(*number, name).unwrap_or_else(|error| {
+            failure = Err(error);
+            false
+        })
+    });
+    failure.map(|()| attached)
+}
+
+/// The numbers of all loop devices, attached or not.
+fn numbers() -> Result<Vec<u32>> {
     let shown = "/sys/block";
     let mut numbers = Vec::new();
     for entry in fs::read_dir(shown).map_err(|e| Error::os("getdents", shown, e))? {
         let entry = entry.map_err(|e| Error::os("getdents", shown, e))?.file_name();
-        let number = entry.to_str().and_then(|n| n.strip_prefix("loop")).and_then(|n| n.parse().ok());
-        if let Some(number) = number
-            && shows(number, name)?
-        {
-            numbers.push(number);
-        }
+        numbers
+            .extend(entry.to_str().and_then(|n| n.strip_prefix("loop")).and_then(|n| n.parse::<u32>().ok()));
     }
     Ok(numbers)
 }
 
+/// The devices whose backing file lies beneath `dir`, with the file's name as the kernel shows it.
+pub(crate) fn attached_beneath(dir: &Path) -> Result<Vec<(u32, PathBuf)>> {
+    let mut found = Vec::new();
+    for number in numbers()? {
+        if let Some(file) = backing_file(number)?
+            && file.starts_with(dir)
+        {
+            found.push((number, file));
+        }
+    }
+    Ok(found)
+}
+
 fn shows(number: u32, name: &[u8]) -> Result<bool> {
+    Ok(backing_file(number)?.is_some_and(|file| file.file_name().is_some_and(|n| n.as_bytes() == name)))
+}
+
+/// The backing file of device `number`, without the kernel's remark that it was deleted. `None` if it has none.
+fn backing_file(number: u32) -> Result<Option<PathBuf>> {
     let path = format!("/sys/block/loop{number}/loop/backing_file");
     match fs::read(&path) {
         Ok(bytes) => {
             let file = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
             let file = file.strip_suffix(b" (deleted)").unwrap_or(file);
-            Ok(file.rsplit(|b| *b == b'/').next() == Some(name))
+            Ok(Some(PathBuf::from(OsStr::from_bytes(file))))
         }
         // Not attached, or detached while we read it.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::ENXIO)) => {
-            Ok(false)
+            Ok(None)
         }
         Err(error) => Err(Error::os("read", path, error)),
     }

@@ -4,9 +4,11 @@
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
-#[path = "../../examples/parts/busybox.rs"]
 mod busybox;
-mod host;
+#[path = "../../examples/parts/busybox.rs"]
+mod busybox_image;
 mod cgroup;
+mod container;
+mod host;
 mod kernel;
 mod sandbox;

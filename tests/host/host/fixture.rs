@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
 use docklet::host::{Attachment, ContainerSpec, Host, Init, Inventory, NetworkSpec, RootVolume};
-use docklet::lxc::{Exec, HaltSignal};
+use docklet::lxc::Exec;
 use docklet::name::ContainerName;
 
-use crate::busybox;
+use crate::busybox_image;
 use crate::sandbox::Sandbox;
 
 pub(super) struct Fixture {
@@ -24,7 +24,7 @@ impl Fixture {
 
     pub(super) async fn within(sandbox: Sandbox) -> Self {
         let host = Host::open(sandbox.paths.clone()).await.expect("open");
-        busybox::ensure(host.images(), &"busybox".parse().unwrap()).expect("image");
+        busybox_image::ensure(host.images(), &"busybox".parse().unwrap()).expect("image");
         host.ensure_network(&network()).await.expect("network");
         let before = host.inventory().await.expect("inventory");
         Self { host, before, sandbox }
@@ -32,7 +32,7 @@ impl Fixture {
 
     /// Runs a shell line inside and returns what it printed.
     pub(super) async fn sh(&self, name: &ContainerName, script: &str) -> String {
-        let exec = Exec::new(["/bin/sh", "-c", script]).timeout(Duration::from_secs(60));
+        let exec = Exec { timeout: Some(Duration::from_secs(60)), ..Exec::new(["/bin/sh", "-c", script]) };
         let output = self.host.exec(name, exec).await.expect("exec");
         assert!(
             output.status.success(),
@@ -78,7 +78,7 @@ pub(super) fn spec(name: &str) -> ContainerSpec {
             cpu: Some(CpuQuota::cores(0.5).unwrap()),
             pids_max: Some(Limit::At(64)),
         },
-        init: Init { halt_signal: HaltSignal::SIGUSR2, ..Init::default() },
+        init: Init { halt_signal: "SIGUSR2".parse().unwrap(), ..Init::default() },
         ..ContainerSpec::new(name.parse().unwrap(), "busybox".parse().unwrap())
     }
 }

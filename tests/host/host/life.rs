@@ -49,7 +49,7 @@ async fn a_container_lives_and_leaves_nothing() {
     assert_eq!(fixture.host.get(&name).unwrap().state, State::Stopped);
     assert_eq!(kernel::loops_beneath(fixture.sandbox.paths.prefix()), Vec::<String>::new());
     let error = fixture.host.exec(&name, docklet::lxc::Exec::new(["true"])).await.unwrap_err();
-    assert!(matches!(error, Error::Busy { .. }), "{error}");
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
 
     let again = fixture.host.start(&name).await.unwrap();
     assert_eq!((again.id, again.address), (info.id, info.address));
@@ -95,12 +95,12 @@ async fn two_containers_share_a_network() {
     let first = fixture.host.launch(one.clone()).await.unwrap().address.unwrap();
     let second = fixture.host.launch(two.clone()).await.unwrap().address.unwrap();
     assert_ne!(first, second);
-    fixture.sh(&one.name, &format!("ping -c 1 -w 5 {}", second.addr())).await;
+    fixture.sh(&one.name, &format!("ping -c 1 -w 5 {}", second.ip())).await;
 
     let mut third = spec("three");
-    third.network = Some(Attachment { network: network().name, address: Some(second.addr()) });
+    third.network = Some(Attachment { network: network().name, address: Some(second.ip()) });
     let message = fixture.host.launch(third).await.unwrap_err().to_string();
-    assert!(message.contains(&second.addr().to_string()) && message.contains("busy"), "{message}");
+    assert!(message.contains(&second.ip().to_string()) && message.contains("busy"), "{message}");
     let message = fixture.host.remove_network(&network().name).await.unwrap_err().to_string();
     assert!(message.contains("network `lan` is busy") && message.contains("container `"), "{message}");
 
@@ -147,7 +147,7 @@ async fn two_prefixes_do_not_meet() {
     let first = Fixture::new().await;
     let beside = crate::sandbox::Sandbox::beside();
     let second = docklet::host::Host::open(beside.paths.clone()).await.unwrap();
-    crate::busybox::ensure(second.images(), &"busybox".parse().unwrap()).unwrap();
+    crate::busybox_image::ensure(second.images(), &"busybox".parse().unwrap()).unwrap();
     let mut lan = network();
     lan.gateway = "10.98.0.1/24".parse().unwrap();
     second.ensure_network(&lan).await.unwrap();
