@@ -287,14 +287,8 @@ mod tests {
     fn entries_are_rendered() {
         let odd = MountEntry::bind("/a b\t\\c\nd", "/#x,\"y\":'z'/").unwrap();
         for (entry, expected) in [
-            (
-                odd.clone(),
-                "/a\\040b\\011\\134c\\012d #x,\"y\":'z' none bind,private 0 0",
-            ),
-            (
-                odd.clone().read_only(),
-                "/a\\040b\\011\\134c\\012d #x,\"y\":'z' none bind,private,ro 0 0",
-            ),
+            (odd.clone(), "/a\\040b\\011\\134c\\012d #x,\"y\":'z' none bind,private 0 0"),
+            (odd.clone().read_only(), "/a\\040b\\011\\134c\\012d #x,\"y\":'z' none bind,private,ro 0 0"),
             (odd.recursive(), "/a\\040b\\011\\134c\\012d #x,\"y\":'z' none rbind 0 0"),
         ] {
             assert_eq!(entry.render(entry.source()), expected);

@@ -79,7 +79,8 @@ fn find(program: &str) -> Result<PathBuf> {
 }
 
 fn ask_version(lxc_start: &Path) -> Result<String> {
-    let program = Program::new(lxc_start)?.arg("--version")?.streams([Stream::Null, Stream::Pipe, Stream::Null]);
+    let program =
+        Program::new(lxc_start)?.arg("--version")?.streams([Stream::Null, Stream::Pipe, Stream::Null]);
     let mut child = program.spawn()?;
     let ended = child.wait_timeout(Duration::from_secs(20))?;
     let mut text = String::new();

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::sys::process;
 
 /// Opens the process `pid`; `None` if there is none.
-pub(crate) fn open(pid: i32) -> Result<Option<OwnedFd>> {
+pub(crate) fn open(pid: u32) -> Result<Option<OwnedFd>> {
     match pidfd_open(process::pid(pid)?, PidfdFlags::empty()) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::SRCH | Errno::INVAL) => Ok(None),
@@ -24,7 +24,7 @@ pub(crate) fn open(pid: i32) -> Result<Option<OwnedFd>> {
 }
 
 /// Opens the process `pid` if it is the one that was born at `start_time` and it still lives.
-pub(crate) fn open_born(pid: i32, start_time: u64) -> Result<Option<OwnedFd>> {
+pub(crate) fn open_born(pid: u32, start_time: u64) -> Result<Option<OwnedFd>> {
     let Some(fd) = open(pid)? else { return Ok(None) };
     // Read after the open: if the number still means this birth now, the descriptor is of this process.
     if self::start_time(pid) != Some(start_time) || wait_exit(fd.as_fd(), Some(Duration::ZERO))? {
@@ -34,16 +34,16 @@ pub(crate) fn open_born(pid: i32, start_time: u64) -> Result<Option<OwnedFd>> {
 }
 
 /// When a process was born, in clock ticks since boot (field 22 of `/proc/PID/stat`).
-pub(crate) fn start_time(pid: i32) -> Option<u64> {
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
     stat_field(pid, 22)?.parse().ok()
 }
 
 /// The pid of a process's parent.
-pub(crate) fn parent(pid: i32) -> Option<i32> {
+pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, 4)?.parse().ok()
 }
 
-fn stat_field(pid: i32, number: usize) -> Option<String> {
+fn stat_field(pid: u32, number: usize) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name (field 2) can hold anything, also brackets; the fields after the last bracket begin with the third.
     let (_, rest) = text.rsplit_once(')')?;

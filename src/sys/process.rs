@@ -53,7 +53,7 @@ pub(crate) enum Ended {
 /// A running program. Dropping it kills and reaps it.
 #[derive(Debug)]
 pub(crate) struct Child {
-    pub(crate) pid: i32,
+    pub(crate) pid: u32,
     pidfd: OwnedFd,
     ended: Option<Ended>,
     /// Our end of the child's standard input, if it is a pipe.
@@ -222,7 +222,7 @@ struct Plan {
 /// Bytes of stack for the child: it calls a dozen thin functions.
 const STACK: usize = 64 * 1024;
 
-fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(i32, OwnedFd)> {
+fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(u32, OwnedFd)> {
     let mut stack: Vec<u128> = vec![0; STACK / mem::size_of::<u128>()];
     let mut pidfd: RawFd = -1;
     // SAFETY: all zero is a valid clone_args.
@@ -251,7 +251,7 @@ fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(i
     }
     // SAFETY: the kernel has just made this descriptor for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let pid = i32::try_from(result).map_err(io::Error::other)?;
+    let pid = u32::try_from(result).map_err(io::Error::other)?;
     Ok((pid, pidfd))
 }
 
@@ -329,8 +329,8 @@ unsafe fn clone3_call(
     args: &libc::clone_args,
     entry: extern "C" fn(*mut libc::c_void) -> !,
     arg: *mut libc::c_void,
-) -> isize {
-    let result: isize;
+) -> i64 {
+    let result: i64;
     // SAFETY: the child leaves this function at once, on its own stack; the caller goes on as after any call.
     unsafe {
         std::arch::asm!(
@@ -342,7 +342,7 @@ unsafe fn clone3_call(
             "call r12",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => result,
+            inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") ptr::from_ref(args),
             in("rsi") mem::size_of::<libc::clone_args>(),
             in("r12") entry,
@@ -363,8 +363,8 @@ unsafe fn clone3_call(
     args: &libc::clone_args,
     entry: extern "C" fn(*mut libc::c_void) -> !,
     arg: *mut libc::c_void,
-) -> isize {
-    let result: isize;
+) -> i64 {
+    let result: i64;
     // SAFETY: the child leaves this function at once, on its own stack; the caller goes on as after any call.
     unsafe {
         std::arch::asm!(
@@ -375,9 +375,9 @@ unsafe fn clone3_call(
             "blr {entry}",
             "brk 1",
             "2:",
-            inlateout("x0") ptr::from_ref(args) as isize => result,
+            inlateout("x0") ptr::from_ref(args) as i64 => result,
             in("x1") mem::size_of::<libc::clone_args>(),
-            in("x8") libc::SYS_clone3 as isize,
+            in("x8") libc::SYS_clone3,
             entry = in(reg) entry,
             arg = in(reg) arg,
             lateout("x30") _,
@@ -397,6 +397,9 @@ impl Ended {
 }
 
 /// The pid as rustix wants it.
-pub(crate) fn pid(raw: i32) -> Result<Pid> {
-    Pid::from_raw(raw).ok_or_else(|| Error::invalid("process id", raw.to_string(), "must not be 0"))
+pub(crate) fn pid(raw: u32) -> Result<Pid> {
+    i32::try_from(raw)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| Error::invalid("process id", raw.to_string(), "must be 1 to 2147483647"))
 }

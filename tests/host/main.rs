@@ -11,4 +11,5 @@ mod cgroup;
 mod container;
 mod host;
 mod kernel;
+mod mount_entry;
 mod sandbox;
