@@ -18,6 +18,7 @@ mod hierarchy;
 mod kill;
 mod limit;
 mod limits;
+mod members;
 mod probe;
 mod quota;
 mod remedy;
