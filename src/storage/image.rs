@@ -48,7 +48,13 @@ impl Image {
     pub fn has_executable(&self, path: &Path) -> Result<bool> {
         for layer in &self.layers {
             let root = ConfinedRoot::open(layer)?;
-            let Ok(file) = root.open_at(path, OFlags::PATH, Mode::empty(), true) else { continue };
+            let file = match root.open_at(path, OFlags::PATH, Mode::empty(), true) {
+                Ok(file) => file,
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
+                    continue;
+                }
+                Err(e) => return Err(Error::os("openat2", layer.join(path).display(), e)),
+            };
             let metadata = File::from(file).metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
             return Ok(metadata.is_file() && metadata.mode() & 0o111 != 0);
         }

@@ -43,7 +43,7 @@ impl ConfinedRoot {
         }
         let relative = path.strip_prefix("/").unwrap_or(path);
         let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-        Ok(openat2(&self.root, relative, flags | OFlags::CLOEXEC, mode, resolve)?)
+        Ok(settled(|| openat2(&self.root, relative, flags | OFlags::CLOEXEC, mode, resolve))?)
     }
 
     /// Makes the directory `path` (mode 0755) and those above it. No link on the way is followed.
@@ -93,6 +93,18 @@ impl ConfinedRoot {
     fn show(&self, path: &Path) -> String {
         self.shown.join(path.strip_prefix("/").unwrap_or(path)).display().to_string()
     }
+}
+
+/// Repeats a confined resolution that a rename or a mount elsewhere on the host disturbed: `EAGAIN` says no more
+/// than that, and only for paths with `..` in them or in a link (`man 2 openat2`).
+fn settled<T>(resolve: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    for _ in 0..1000 {
+        match resolve() {
+            Err(Errno::AGAIN) => std::thread::yield_now(),
+            result => return result,
+        }
+    }
+    resolve()
 }
 
 /// Removes `relative` and everything beneath it, where `relative` is a path beneath `base` without links.

@@ -19,13 +19,14 @@ use crate::kernel;
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn wrong_specifications_are_refused() {
-    let fixture = Fixture::new().await;
+    let mut fixture = Fixture::new().await;
     let dir = fixture.sandbox.dir("source");
     let file = dir.join("file");
     fs::write(&file, "x").unwrap();
     let submounted = fixture.sandbox.dir("submounted");
     fs::create_dir(submounted.join("inner")).unwrap();
     kernel::run("mount", ["-t", "tmpfs", "none", submounted.join("inner").to_str().unwrap()]);
+    fixture.before = fixture.host.inventory().await.unwrap();
 
     let with_mount = |mount: MountEntry| ContainerSpec { mounts: vec![mount], ..spec("bad") };
     let with_init = |init: &str| ContainerSpec {
@@ -58,7 +59,7 @@ async fn wrong_specifications_are_refused() {
         (with_size(0), &["size", "0"]),
         (with_size(1), &["size"]),
         (with_size(u64::MAX), &["size"]),
-        (with_address("10.1.1.1"), &["10.1.1.1", "outside"]),
+        (with_address("10.1.1.1"), &["10.1.1.1", "must be in the network"]),
         (with_address("10.99.0.1"), &["gateway"]),
         (with_address("10.99.0.255"), &["broadcast"]),
         (
@@ -89,6 +90,7 @@ async fn wrong_specifications_are_refused() {
         assert_eq!(fixture.changes().await, "", "{message}");
     }
     kernel::run("umount", [submounted.join("inner")]);
+    fixture.before = fixture.host.inventory().await.unwrap();
     fixture.end().await;
 }
 
@@ -251,5 +253,5 @@ fn without_lxc_it_says_so() {
     kernel::run("umount", ["/usr/bin/lxc-start"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
-    assert!(said.contains("package lxc"), "{said}");
+    assert!(said.contains("apt install lxc"), "{said}");
 }

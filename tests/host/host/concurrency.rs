@@ -159,14 +159,27 @@ async fn a_dropped_launch_is_whole() {
     fixture.end().await;
 }
 
-/// Fifty lives leave no descriptor, no object and no file behind.
+/// Fifty lives leave no descriptor, no object and no file behind. In a process of its own: other tests of this one open
+/// files, too.
+#[test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+fn fifty_cycles_leave_nothing() {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "host::concurrency::fifty_cycles_alone", "--include-ignored", "--test-threads=1"])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// What the test above runs; counts descriptors only when nobody else has any.
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts, LXC"]
-async fn fifty_cycles_leave_nothing() {
+async fn fifty_cycles_alone() {
     let fixture = Fixture::new().await;
+    let alone = std::env::args().any(|argument| argument == "--test-threads=1");
     let spec = spec("again");
     let mut descriptors = 0;
-    for cycle in 0..50 {
+    for cycle in 0..if alone { 50 } else { 5 } {
         fixture.host.launch(spec.clone()).await.unwrap();
         fixture.host.remove(&spec.name).await.unwrap();
         if cycle == 0 {
@@ -174,21 +187,12 @@ async fn fifty_cycles_leave_nothing() {
         }
     }
     assert_eq!(fixture.changes().await, "");
-    assert_eq!(open_descriptors(), descriptors);
+    if alone {
+        assert_eq!(open_descriptors(), descriptors);
+    }
     fixture.end().await;
 }
 
-/// Descriptors that stand for something of the library's: other tests of this process open files too.
 fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
-        .filter(|target| {
-            let target = target.to_string_lossy();
-            target.contains("docklet")
-                || target.starts_with("/sys/fs/cgroup")
-                || target.contains("pidfd")
-                || target.starts_with("/dev/loop")
-        })
-        .count()
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

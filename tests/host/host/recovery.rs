@@ -51,8 +51,8 @@ async fn a_simulated_reboot_is_recovered() {
     for line in kernel::mounts_beneath(fixture.sandbox.paths.prefix()).into_iter().rev() {
         kernel::run("umount", [line.split(' ').nth(4).unwrap()]);
     }
-    for link in kernel::links().iter().filter(|link| link.starts_with("dk")) {
-        kernel::run("ip", ["link", "delete", link]);
+    for bridge in kernel::json("ip", ["-j", "link", "show", "type", "bridge"]).as_array().unwrap() {
+        kernel::run("ip", ["link", "delete", bridge["ifname"].as_str().unwrap()]);
     }
     kernel::run("nft", ["flush", "ruleset"]);
 
