@@ -100,10 +100,9 @@ impl VolumePool {
             return Err(Error::Differs { what: what(&spec.name), difference: differences.join(", ") });
         }
         let mut volume = Volume::new(self.clone(), spec.clone());
-        let grown_halfway = found.superblock.is_some_and(|s| s.size_bytes() < spec.size_bytes);
         let discarded =
             spec.allocation == Allocation::Preallocated && found.allocated_bytes < spec.size_bytes;
-        if grown_halfway || discarded {
+        if found.growing || discarded {
             volume.grow(spec.size_bytes)?;
         }
         Ok(volume)

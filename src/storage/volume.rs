@@ -9,19 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use rustix::io::Errno;
 use tracing::{debug, info_span};
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::overlay_options::overlays;
 use crate::storage::pool::{VolumePool, allocated, make_directory, not_found, what};
-use crate::storage::spec::{Allocation, Usage, VolumeSpec, check_size};
-use crate::sys::ext4::{self, Superblock};
+use crate::storage::spec::{Usage, VolumeSpec};
+use crate::sys::ext4::Superblock;
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::mount::{Unmounted, mount_device, mounted_on, unmount_at, users_of};
-use crate::sys::sparse;
 
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an unmounted volume may still be held by a copy of the mount namespace, as a container that is just
@@ -34,8 +32,8 @@ const EXT4_OPTIONS: [(&str, Option<&str>); 2] = [("errors", Some("remount-ro")),
 /// A volume of a [`VolumePool`]. Dropping it does nothing to the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
-    pool: VolumePool,
-    spec: VolumeSpec,
+    pub(super) pool: VolumePool,
+    pub(super) spec: VolumeSpec,
 }
 
 /// A volume that was mounted. Dropping it does not unmount it.
@@ -81,7 +79,7 @@ impl Volume {
         self.pool.file(&self.spec.name)
     }
 
-    fn mount_point(&self) -> PathBuf {
+    pub(super) fn mount_point(&self) -> PathBuf {
         self.pool.mount_point(&self.spec.name)
     }
 
@@ -100,7 +98,7 @@ impl Volume {
         self.mount_locked()
     }
 
-    fn mount_locked(&self) -> Result<MountedVolume> {
+    pub(super) fn mount_locked(&self) -> Result<MountedVolume> {
         let (path, target) = (self.file(), self.mount_point());
         let file = self.open_writable()?;
         let mounted = MountedVolume { path: target.clone(), name: self.spec.name.clone() };
@@ -153,7 +151,7 @@ impl Volume {
         }
     }
 
-    fn unmount_locked(&self) -> Result<()> {
+    pub(super) fn unmount_locked(&self) -> Result<()> {
         let (path, target) = (self.file(), self.mount_point());
         let file = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
         let device = match self.device_of_mount(&file)? {
@@ -189,88 +187,6 @@ impl Volume {
         }
     }
 
-    /// Makes the volume larger, also while it is mounted and written to. If it is not mounted it is for a moment.
-    /// Repeating an interrupted call finishes it; the present size changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if `size_bytes` is less than the present size (volumes never shrink) or breaks the rules of
-    /// [`VolumeSpec::size_bytes`]; [`Error::NoSpace`] if the pool may not promise that much. Nothing happened then.
-    pub fn grow(&mut self, size_bytes: u64) -> Result<()> {
-        let span = info_span!("grow_volume", volume = %self.spec.name, size_bytes);
-        let _entered = span.enter();
-        check_size(size_bytes)?;
-        let _lock = self.lock()?.ok_or_else(|| not_found(&self.spec.name))?;
-        let (path, target) = (self.file(), self.mount_point());
-        let file = self.open_writable()?;
-        self.lengthen(&file, size_bytes)?;
-        self.spec.size_bytes = size_bytes;
-
-        let was_mounted = self.device_of_mount(&file)?.is_some();
-        if !was_mounted {
-            self.mount_locked()?;
-        }
-        let result = self.grow_filesystem(&file, &target, size_bytes);
-        let result = result.and_then(|()| self.take_space(&file, size_bytes));
-        if !was_mounted {
-            self.unmount_locked()?;
-        }
-        result?;
-        debug!(file = %path.display(), size_bytes, "grew volume");
-        Ok(())
-    }
-
-    /// The file first, durably: a file system that ends before its file is grown by the next call, one that ends
-    /// behind it is lost.
-    fn lengthen(&self, file: &File, size_bytes: u64) -> Result<()> {
-        let path = self.file();
-        let length = || file.metadata().map(|m| m.len()).map_err(|e| Error::os("fstat", path.display(), e));
-        let _lock = self.pool.lock()?;
-        let present = length()?;
-        if size_bytes < present {
-            let rule = format!("volumes never shrink: volume `{}` has {present} bytes", self.spec.name);
-            return Err(Error::invalid("volume size", size_bytes.to_string(), rule));
-        }
-        let more = size_bytes - present;
-        if more > 0 {
-            let what = format!("{more} more bytes of {}", what(&self.spec.name));
-            self.pool.room()?.check(self.pool.ratio(), more, &what)?;
-            if let Err(error) = self.take_space(file, size_bytes) {
-                // Gives back what was taken behind the end.
-                file.set_len(present).map_err(|e| Error::os("ftruncate", path.display(), e))?;
-                return Err(error);
-            }
-            file.set_len(size_bytes).map_err(|e| Error::os("ftruncate", path.display(), e))?;
-        }
-        file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))
-    }
-
-    fn grow_filesystem(&self, file: &File, target: &Path, size_bytes: u64) -> Result<()> {
-        let path = self.file();
-        let device = self.device_of_mount(file)?.ok_or_else(|| not_found(&self.spec.name))?;
-        device.update_capacity()?;
-        let superblock =
-            Superblock::read(file, &path)?.ok_or_else(|| self.differs("its file system is gone"))?;
-        let inside = File::open(target).map_err(|e| Error::os("open", target.display(), e))?;
-        ext4::grow_mounted(&inside, size_bytes / superblock.block_bytes, target)
-    }
-
-    /// Takes the disk space of a preallocated volume.
-    fn take_space(&self, file: &File, size_bytes: u64) -> Result<()> {
-        if self.spec.allocation == Allocation::Sparse {
-            return Ok(());
-        }
-        let path = self.file();
-        let held = allocated(file, &path)?;
-        sparse::allocate(file, size_bytes).map_err(|errno| match errno {
-            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace {
-                what: format!("{} of {size_bytes} bytes", what(&self.spec.name)),
-                needed_bytes: size_bytes.saturating_sub(held),
-                available_bytes: self.pool.room().map_or(0, |room| room.available_bytes),
-            },
-            errno => Error::os("fallocate", path.display(), errno),
-        })
-    }
-
     /// What the volume holds. Of one that is not mounted, what its superblock says, which is exact if it was
     /// unmounted in an orderly way.
     ///
@@ -304,11 +220,11 @@ impl Volume {
         })
     }
 
-    fn lock(&self) -> Result<Option<FileLock>> {
+    pub(super) fn lock(&self) -> Result<Option<FileLock>> {
         lock(&self.file(), &self.spec.name)
     }
 
-    fn open_writable(&self) -> Result<File> {
+    pub(super) fn open_writable(&self) -> Result<File> {
         let path = self.file();
         // A descriptor that cannot write would silently make a device that cannot.
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path).map_err(|e| {
@@ -327,7 +243,7 @@ impl Volume {
     }
 
     /// The loop device that is mounted in the volume's place. Something else there is [`Error::Differs`].
-    fn device_of_mount(&self, file: &File) -> Result<Option<LoopDevice>> {
+    pub(super) fn device_of_mount(&self, file: &File) -> Result<Option<LoopDevice>> {
         let (path, target) = (self.file(), self.mount_point());
         let Some(mounted) = mounted_on(&target)? else { return Ok(None) };
         let metadata: fs::Metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
@@ -337,11 +253,11 @@ impl Volume {
             .ok_or_else(|| self.differs(&format!("something else is mounted on {}", target.display())))
     }
 
-    fn busy(&self, reason: String) -> Error {
+    pub(super) fn busy(&self, reason: String) -> Error {
         Error::Busy { what: what(&self.spec.name), reason }
     }
 
-    fn differs(&self, difference: &str) -> Error {
+    pub(super) fn differs(&self, difference: &str) -> Error {
         Error::Differs { what: what(&self.spec.name), difference: difference.to_owned() }
     }
 }

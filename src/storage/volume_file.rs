@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, XattrFlags, fgetxattr, fsetxattr, linkat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::storage::grow::is_growing;
 use crate::storage::spec::{Allocation, Filesystem, VolumeSpec};
 use crate::sys::ext4::Superblock;
 
@@ -27,6 +28,8 @@ pub(crate) struct VolumeFile {
     pub(crate) allocated_bytes: u64,
     pub(crate) superblock: Option<Superblock>,
     pub(crate) allocation: Allocation,
+    /// A growth was interrupted.
+    pub(crate) growing: bool,
     /// A directory, link, device … is in the place of the file.
     odd: bool,
 }
@@ -57,6 +60,7 @@ impl VolumeFile {
             } else {
                 Allocation::Sparse
             }),
+            growing: is_growing(&file),
             odd: false,
         }))
     }
@@ -67,6 +71,7 @@ impl VolumeFile {
             allocated_bytes: 0,
             superblock: None,
             allocation: Allocation::Sparse,
+            growing: false,
             odd: true,
         }
     }
