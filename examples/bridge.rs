@@ -63,7 +63,8 @@ async fn show(net: &Netlink, bridge: &BridgeSpec, veth: &VethSpec, pin: &Path) -
     println!("{:>10.3?}  the same again: adopted", start.elapsed());
 
     let inside = format!("--net={}", pin.display());
-    let ping = Command::new("nsenter").args([&inside, "ping", "-c", "1", "-W", "2", "10.213.0.1"]).output()?;
+    let ping =
+        Command::new("nsenter").args([&inside, "ping", "-c", "1", "-W", "2", "10.213.0.1"]).output()?;
     print!("{}", String::from_utf8_lossy(&ping.stdout));
 
     // The pair goes with its namespace, sooner than by a deletion.

@@ -4,5 +4,9 @@
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod bridge;
 mod kernel;
+mod nat;
+mod netns;
 mod sandbox;
+mod veth;
