@@ -204,7 +204,7 @@ fn sixteen_at_once_make_one_bridge() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let net = Netlink::connect().await.unwrap();
-            if removing && number % 4 == 0 {
+            if removing && number.is_multiple_of(4) {
                 Bridge::remove(&net, &spec.name, &spec.owner).await.unwrap();
             } else {
                 Bridge::ensure(&net, &spec).await.unwrap();
