@@ -225,14 +225,12 @@ async fn check_adoptable(
         differences.push(format!("its MTU is {}, not {mtu}", host.mtu));
     }
     let present = inside.addresses(inner.index).await?;
-    let missing = spec.addresses.iter().any(|asked| !present.contains(&(*asked).into()));
-    for other in
-        present.iter().filter(|a| !spec.addresses.iter().any(|asked| ipnet::IpNet::from(*asked) == **a))
-    {
-        // One that was added beside those asked for is the container's own affair.
-        if missing {
-            differences.push(format!("it has the address {other}, which was not asked for"));
-        }
+    let asked: Vec<ipnet::IpNet> = spec.addresses.iter().map(|address| (*address).into()).collect();
+    // Those beside one that was asked for are the container's own affair.
+    if !asked.is_empty() && !present.iter().any(|address| asked.contains(address)) {
+        let others =
+            present.iter().map(|other| format!("it has the address {other}, which was not asked for"));
+        differences.extend(others);
     }
     if !differences.is_empty() {
         return Err(Error::Differs {
