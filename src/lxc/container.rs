@@ -92,7 +92,7 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
-    /// [`Error::NotFound`] if the root or its init is missing; as [`LxcConfig::prepare_targets`]. Then
+    /// [`Error::NotFound`] if the root, its init or the network namespace is missing; as [`LxcConfig::prepare_targets`]. Then
     /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
     /// [`Error::LeftBehind`] if what was begun could not be removed.
     pub fn start(&self, config: &LxcConfig) -> Result<Started> {
@@ -102,6 +102,7 @@ impl Container {
         }
         let text = config.render_in(&self.target, Some(self.group.path()))?;
         config.check_init()?;
+        config.check_network()?;
         config.prepare_targets()?;
         self.clean()?;
         self.attempt(config, &text).map_err(|cause| match self.clean() {
@@ -131,7 +132,7 @@ impl Container {
         self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
         verify_network(init.pid, &config.network)?;
         let monitor = crate::sys::pidfd::parent(init.pid).and_then(Birth::of);
-        let Some(monitor) = monitor else { return Err(self.start_failed("init has ended")) };
+        let Some(monitor) = monitor else { return Err(self.init_ended()) };
         let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
@@ -177,9 +178,7 @@ impl Container {
                 _ => break,
             }
         }
-        // The reason may be written a moment later than init is gone.
-        thread::sleep(Duration::from_millis(20));
-        Err(self.start_failed("init did not run"))
+        Err(self.init_ended())
     }
 
     /// The process in the payload's group that is the first one of its pid namespace.
@@ -199,13 +198,24 @@ impl Container {
     }
 
     fn start_failed(&self, status: &str) -> Error {
+        let stderr = reason::distill(&self.log_text());
+        Error::Command { program: "lxc-start".to_owned(), status: status.to_owned(), stderr }
+    }
+
+    /// LXC said that it runs, and it is gone: LXC hands a file without a known format to `/bin/sh`, for one.
+    fn init_ended(&self) -> Error {
+        let log = self.log_text();
+        let errors = reason::errors(&log);
+        let stderr = match errors.first() {
+            Some(error) => (*error).to_owned(),
+            None => "init ended as soon as it was started; what it said is on its console".to_owned(),
+        };
+        Error::Command { program: "lxc-start".to_owned(), status: "the container stopped".to_owned(), stderr }
+    }
+
+    fn log_text(&self) -> String {
         let log = fs::read(self.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log[..log.len().min(LOG_MOST_BYTES)]);
-        Error::Command {
-            program: "lxc-start".to_owned(),
-            status: status.to_owned(),
-            stderr: reason::distill(&log),
-        }
+        String::from_utf8_lossy(&log[..log.len().min(LOG_MOST_BYTES)]).into_owned()
     }
 
     /// What it does now.

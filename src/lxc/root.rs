@@ -6,12 +6,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, statfs};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::lxc::config::{CheckedMount, LxcConfig};
+use crate::lxc::config::{CheckedMount, LxcConfig, Network};
 use crate::lxc::mount_entry::Create;
 use crate::sys::tree::ConfinedRoot;
+
+/// The file system of namespaces (`linux/magic.h`).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 impl LxcConfig {
     /// Makes the targets of the mounts, where they are missing and were asked for. No link is followed.
@@ -67,6 +71,22 @@ impl LxcConfig {
                 Err(Error::NotFound { what: what() })
             }
             Err(e) => Err(Error::os("openat2", what(), e)),
+        }
+    }
+
+    /// Checks that a network namespace is pinned where one is to be joined.
+    pub(crate) fn check_network(&self) -> Result<()> {
+        let Network::Joined(path) = &self.network else { return Ok(()) };
+        match statfs(path) {
+            Ok(found) if found.f_type == NSFS_MAGIC => Ok(()),
+            Ok(_) => {
+                let rule = "must be a pinned namespace (a bind mount of /proc/PID/ns/net)";
+                Err(Error::invalid("network namespace", path.to_string_lossy(), rule))
+            }
+            Err(Errno::NOENT) => {
+                Err(Error::NotFound { what: format!("network namespace `{}`", path.display()) })
+            }
+            Err(error) => Err(Error::os("statfs", path.display(), error)),
         }
     }
 

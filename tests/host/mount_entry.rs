@@ -146,11 +146,11 @@ fn mount_entry_submounts_are_shown_hidden_or_refused() {
     let container = busybox::container(&sandbox);
     container.start(&config).unwrap();
     assert_eq!(sh(&container, "ls /all/below"), "sub\n");
-    assert_eq!(sh(&container, "ls /own/below /own-ro/below"), "/own/below:\n\n/own-ro/below:\n");
+    assert_eq!(sh(&container, "ls -A /own/below; ls -A /own-ro/below"), "");
     kernel::run("mount", ["-t", "tmpfs", "late", late.to_str().unwrap()]);
     fs::write(late.join("later"), "").unwrap();
     assert_eq!(sh(&container, "ls /all/late"), "later\n");
-    assert_eq!(sh(&container, "ls /own/late /own-ro/late"), "/own/late:\n\n/own-ro/late:\n");
+    assert_eq!(sh(&container, "ls -A /own/late; ls -A /own-ro/late"), "");
     // And the container's own mounts never reach the host.
     sh(&container, "mount -t tmpfs inside /all/below; mount -t tmpfs inside /own; touch /own/x /all/below/x");
     assert!(!below.join("x").exists() && !source.join("x").exists());
