@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lxc::config::{LxcConfig, Network};
@@ -30,7 +32,8 @@ const REBOOT_PATIENCE: Duration = Duration::from_secs(2);
 const LOG_MOST_BYTES: usize = 64 << 10;
 
 /// What a container does now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// No start was completed, or it has ended. What a crash left half-started counts as stopped:
     /// [`Container::clean`] and [`Container::start`] remove it.

@@ -11,6 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 use crate::error::{Error, Result};
 use crate::sys::process;
 
@@ -87,4 +90,13 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<bool> {
         error if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
         error => Err(Error::os("pidfd_send_signal", format_args!("signal {signal}"), error)),
     }
+}
+
+/// Waits until the process behind `pidfd` has ended, without a thread.
+pub(crate) async fn ended(pidfd: OwnedFd) -> Result<()> {
+    // SAFETY: the descriptor is owned, so it stays open and the same until the registration is dropped with it.
+    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    let failed = |error: io::Error| Error::os("epoll_ctl", "a process descriptor", error);
+    let readable = registered.map_err(|error| failed(error.into()))?;
+    readable.readable().await.map(drop).map_err(failed)
 }

@@ -1,0 +1,49 @@
+# `make` alone lists the commands. Those that touch the host need root.
+
+CARGO_DIR = $(shell scripts/find-cargo.sh)
+# Deferred: set-up may be what installs cargo.
+CARGO = PATH="$(CARGO_DIR):$$PATH" cargo
+ROOT = $(if $(filter 0,$(shell id -u)),,$(error make $(or $(MAKECMDGOALS),$@) needs root: namespaces, mounts and loop devices belong to it))
+
+.PHONY: help demo quickstart test test-unit test-host test-kill test-all bench lint doc setup-demo setup-test clean-host
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+demo: setup-demo quickstart ## install what is missing, build, and run the quickstart (root)
+
+quickstart: ## run one container with every limit proven from inside (root)
+	@$(ROOT)$(CARGO) run --quiet --release --example quickstart -- $(ARGS)
+
+test: setup-test ## every tier but the long ones: what CI runs (root)
+	@scripts/test.sh lint build unit tidy host kill
+
+test-all: setup-test ## every tier, the long ones too (root)
+	@scripts/test.sh lint build unit tidy host kill-full
+
+test-unit: ## what needs no root: unit tests, doc tests, the rules of the code
+	@scripts/test.sh unit tidy
+
+test-host: setup-test ## the tests against the real kernel (root)
+	@scripts/test.sh host
+
+test-kill: setup-test ## a SIGKILL before and after every system call that changes the host (root, long)
+	@scripts/test.sh kill-full
+
+bench: setup-test ## the benchmarks (root)
+	@$(CARGO) bench
+
+lint: ## format, clippy and documentation, warnings are errors
+	@scripts/test.sh lint
+
+doc: ## the documentation, in target/doc
+	@$(CARGO) doc --no-deps
+
+clean-host: ## remove what interrupted tests left on this machine (root)
+	@$(ROOT)scripts/clean-host.sh
+
+setup-demo:
+	@$(ROOT)scripts/setup.sh demo
+
+setup-test:
+	@$(ROOT)scripts/setup.sh test

@@ -1,0 +1,93 @@
+//! The programs that are killed, and those that look afterwards: this binary, run again as `--operate NAME` with
+//! FS_PREFIX set. They use docklet as any program does.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use docklet::error::Chain;
+
+/// The argument that makes this binary one of the programs.
+pub(crate) const OPERATE: &str = "--operate";
+
+type Program = fn() -> Result<(), Box<dyn Error>>;
+
+const PROGRAMS: &[(&str, Program)] = &[
+    ("make-directories", make_directories),
+    ("spawn", spawn),
+    ("linger", linger),
+    ("make-tree", make_tree),
+    ("remove-tree", remove_tree),
+    ("tree-state", tree_state),
+];
+
+/// Runs the program called `name`, once a tracer says so.
+pub(crate) fn run(name: &str) -> ExitCode {
+    let (_, program) = PROGRAMS.iter().find(|(known, _)| *known == name).expect("a program's name");
+    // The tracer writes a byte when it is ready; without a tracer this is the end of an empty file.
+    io::stdin().read_exact(&mut [0]).ok();
+    match program() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", Chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn scratch() -> Result<PathBuf, env::VarError> {
+    Ok(Path::new(&env::var("FS_PREFIX")?).join("scratch"))
+}
+
+/// Twelve directories, made by four threads.
+fn make_directories() -> Result<(), Box<dyn Error>> {
+    let scratch = scratch()?;
+    let make = |thread: i32| (0..3).try_for_each(|n| fs::create_dir(scratch.join(format!("{thread}-{n}"))));
+    thread::scope(|scope| {
+        let threads = [0, 1, 2, 3].map(|thread| scope.spawn(move || make(thread)));
+        threads.into_iter().try_for_each(|thread| thread.join().expect("thread"))
+    })?;
+    Ok(())
+}
+
+/// Runs [`linger`] as a child process.
+fn spawn() -> Result<(), Box<dyn Error>> {
+    let status = Command::new("/proc/self/exe").args([OPERATE, "linger"]).stdin(Stdio::null()).status()?;
+    if status.success() { Ok(()) } else { Err(status.to_string().into()) }
+}
+
+/// Makes three directories slowly.
+fn linger() -> Result<(), Box<dyn Error>> {
+    for name in ["a", "b", "c"] {
+        thread::sleep(Duration::from_millis(2));
+        fs::create_dir(scratch()?.join(name))?;
+    }
+    Ok(())
+}
+
+/// A tree of four directories with three files each.
+fn make_tree() -> Result<(), Box<dyn Error>> {
+    for directory in ["tree", "tree/a", "tree/a/b", "tree/c"] {
+        let directory = scratch()?.join(directory);
+        fs::create_dir(&directory)?;
+        for file in ["1", "2", "3"] {
+            fs::write(directory.join(file), file)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree() -> Result<(), Box<dyn Error>> {
+    docklet::storage::remove_tree(&scratch()?, Path::new("tree"))?;
+    Ok(())
+}
+
+fn tree_state() -> Result<(), Box<dyn Error>> {
+    println!("{}", if scratch()?.join("tree").exists() { "left" } else { "absent" });
+    Ok(())
+}
