@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
+use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{LxcConfig, Network};
 use crate::lxc::record::{Birth, Record, boot_id};
 use crate::lxc::{LxcTarget, lock_file, reason, render};
@@ -54,7 +55,7 @@ pub struct Started {
 /// One container of this host, by its id. It need not exist. Nothing happens when it is dropped.
 ///
 /// Its directory holds `config`, `lxc.log` (of the last start; the one before is `lxc.log.old`) and `started.json`. Its
-/// control group holds `start` (`lxc-start` itself), `monitor`, `payload` and `payload/inner`, so that everything that
+/// control group holds `start` (LXC's programs), `monitor`, `payload` and `payload/inner`, so that everything that
 /// belongs to it can be found and ended, however far a start came.
 ///
 /// Who changes a container holds a lock for it: two starts of one container at once are not kept apart here.
@@ -143,24 +144,13 @@ impl Container {
     }
 
     fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
-        let group = self.group.child("start")?;
-        group.ensure_tracking()?;
-        let dir = group.dir_for_clone()?;
-        let procs;
         let mut program = Program::new(&self.target.lxc_start)?;
         for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
-        if let Some(dir) = &dir {
-            program = program.in_cgroup(dir.as_fd());
-        } else {
-            let path = group.procs_file()?;
-            let file = fs::File::options().write(true).open(&path);
-            procs = file.map_err(|e| Error::os("open", path.display(), e))?;
-            program = program.entering(procs.as_fd());
-        }
-        let mut child = program.spawn()?;
+        let place = Birthplace::ensure(&self.group)?;
+        let mut child = place.of(program).spawn()?;
         tracing::debug!(pid = child.pid, "lxc-start");
         match child.wait_timeout(START_PATIENCE)? {
             Some(Ended::Exited(0)) => Ok(()),

@@ -10,8 +10,8 @@ use crate::lxc::{lock_file, render};
 use crate::sys::{file, pidfd};
 
 /// How long killed processes are waited for one by one, before the group is killed as a whole. One that is frozen by v1
-/// does not die before that.
-const KNOWN_PATIENCE: Duration = Duration::from_millis(100);
+/// does not die before that, and init ends late if the host's init is slow to reap.
+const KNOWN_PATIENCE: Duration = Duration::from_millis(30);
 
 /// How a container stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
