@@ -115,8 +115,9 @@ impl Volume {
         let device = match LoopDevice::find(&file, &path)? {
             Some(device) => {
                 debug!(device = %device.path().display(), "adopted loop device");
-                // It may have been attached before the file grew.
+                // It may have been attached before the file grew, and to stay.
                 device.update_capacity()?;
+                device.clear_with_last_user()?;
                 device
             }
             None => LoopDevice::attach(&file, &path)?,

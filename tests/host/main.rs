@@ -4,5 +4,11 @@
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod image;
 mod kernel;
+mod overlay;
 mod sandbox;
+mod tree;
+mod volume;
+mod volume_races;
+mod volume_space;
