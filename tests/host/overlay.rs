@@ -185,6 +185,16 @@ fn overlay_is_adopted_or_differs() {
         "{refused}"
     );
     assert_eq!(kernel::mounts_beneath(&target), line);
+    // Somebody exchanges the volume beneath a mounted overlay: the same paths are other directories then.
+    kernel::run("umount", [space.path()]);
+    kernel::run("mount", ["-t".as_ref(), "tmpfs".as_ref(), "x".as_ref(), space.path().as_os_str()]);
+    fs::create_dir(space.path().join("upper")).expect("mkdir");
+    fs::create_dir(space.path().join("work")).expect("mkdir");
+    let refused = message(mount(&layers, &space, &target));
+    assert!(refused.contains("its upper directory is an earlier one of that name"), "{refused}");
+    kernel::run("umount", [space.path()]);
+    assert_eq!(volume.mount().expect("mount"), space);
+    assert_eq!(mount(&layers, &space, &target).expect("adopt"), first);
     OverlayRoot::unmount(&target).expect("unmount");
 
     let shown = target.to_str().expect("UTF-8");
