@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::fs::statvfs;
 use rustix::io::Errno;
-use tracing::{debug, info_span};
+use tracing::{debug, debug_span, info_span};
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
@@ -128,14 +128,17 @@ impl VolumePool {
         }
         let template = template::open(&self.directory.join("templates"), spec.filesystem, spec.size_bytes)?;
         let file = unnamed(&self.directory.join("files"))?;
-        sparse::copy(&template, &file, &path)?;
+        debug_span!("copy_template").in_scope(|| sparse::copy(&template, &file, &path))?;
         if spec.allocation == Allocation::Preallocated {
             sparse::allocate(&file, spec.size_bytes).map_err(out_of_space)?;
         }
         record_allocation(&file, spec.allocation, &path)?;
         // Before it gets its name: a name with half a file system behind it could never be told from a real one.
-        file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))?;
+        debug_span!("fsync_file")
+            .in_scope(|| file.sync_all())
+            .map_err(|e| Error::os("fsync", path.display(), e))?;
         {
+            let _entered = debug_span!("check_and_link").entered();
             let _lock = self.lock()?;
             let mut room = self.room()?;
             // What the new file takes is part of what it is promised.
@@ -145,7 +148,7 @@ impl VolumePool {
                 return Ok(false);
             }
         }
-        sync_parent(&path)?;
+        debug_span!("fsync_directory").in_scope(|| sync_parent(&path))?;
         debug!(file = %path.display(), "created volume");
         Ok(true)
     }
@@ -198,8 +201,8 @@ impl VolumePool {
                 return Err(busy(format!("it is attached to {}", device.path().display())));
             }
             remove_directory(&target)?;
-            remove_file(&path)?;
-            sync_parent(&path)?;
+            debug_span!("unlink").in_scope(|| remove_file(&path))?;
+            debug_span!("fsync_directory").in_scope(|| sync_parent(&path))?;
             debug!(file = %path.display(), "removed volume");
         } else {
             remove_directory(&target)?;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use linux_raw_sys::loop_device::{
     LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LOOP_CONFIGURE, LOOP_CTL_GET_FREE,
-    LOOP_GET_STATUS64, LOOP_SET_CAPACITY, loop_config, loop_info64,
+    LOOP_GET_STATUS64, LOOP_SET_CAPACITY, LOOP_SET_STATUS64, loop_config, loop_info64,
 };
 use rustix::io::Errno;
 use tracing::debug;
@@ -131,6 +131,17 @@ impl LoopDevice {
     /// The device's number `N`, for [`wait_until_free`].
     pub(crate) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Has the kernel free the device with its last user, if whoever attached it did not.
+    pub(crate) fn clear_with_last_user(&self) -> Result<()> {
+        let Some(mut info) = status(self.device.as_fd()) else { return Ok(()) };
+        if info.lo_flags & LO_FLAGS_AUTOCLEAR as u32 != 0 {
+            return Ok(());
+        }
+        info.lo_flags |= LO_FLAGS_AUTOCLEAR as u32;
+        ioctl_pointer(self.device.as_fd(), LOOP_SET_STATUS64, &mut info)
+            .map_err(|e| Error::os("LOOP_SET_STATUS64", self.path().display(), e))
     }
 
     /// Takes over the new length of the backing file.
@@ -263,7 +274,7 @@ fn ioctl(fd: BorrowedFd<'_>, request: u32, argument: c_int) -> rustix::io::Resul
 }
 
 fn ioctl_pointer<T>(fd: BorrowedFd<'_>, request: u32, argument: &mut T) -> rustix::io::Result<()> {
-    // SAFETY: both requests this file uses it with read or write one structure of the type given, which lives
+    // SAFETY: the requests this file uses it with read or write one structure of the type given, which lives
     // through the call; the descriptor is open.
     let result =
         unsafe { libc::ioctl(fd.as_raw_fd(), libc::Ioctl::from(request), std::ptr::from_mut(argument)) };
