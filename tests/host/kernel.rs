@@ -52,7 +52,7 @@ pub(crate) fn loops_beneath(prefix: &Path) -> Vec<String> {
 
 /// Control groups whose path has a component `name`, in every hierarchy.
 pub(crate) fn cgroups_named(name: &str) -> Vec<String> {
-    let text = run("find", ["/sys/fs/cgroup", "-type", "d", "-name", name]);
+    let text = run("find", ["/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d", "-name", name]);
     text.lines().map(str::to_owned).collect()
 }
 
