@@ -91,7 +91,8 @@ impl Veth {
     /// [`Error::Unsupported`] for an IPv6 address where IPv6 is off; [`Error::Os`] if the system refuses.
     pub async fn ensure(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec) -> Result<Self> {
         spec.check()?;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            link::pause(attempt).await;
             match ensure_once(net, namespace, spec).await {
                 Ok(Some(veth)) => return Ok(veth),
                 // Something came or went while we were at it.
