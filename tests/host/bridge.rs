@@ -153,7 +153,7 @@ async fn another_address_is_a_difference() {
     let _sandbox = Sandbox::new();
     let net = Netlink::connect().await.unwrap();
     Bridge::ensure(&net, &spec(&["10.0.0.1/24"])).await.unwrap();
-    let before = kernel::run("ip", ["-j", "-d", "addr", "show", "br0"]);
+    let before = addresses(&show("br0"));
     let error = Bridge::ensure(&net, &spec(&["10.0.1.1/24"])).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -161,7 +161,7 @@ async fn another_address_is_a_difference() {
     );
     let error = Bridge::ensure(&net, &spec(&["10.0.0.1/16"])).await.unwrap_err();
     assert!(matches!(error, Error::Differs { .. }), "{error}");
-    assert_eq!(kernel::run("ip", ["-j", "-d", "addr", "show", "br0"]), before);
+    assert_eq!(addresses(&show("br0")), before);
     Bridge::remove(&net, &spec(&[]).name, &spec(&[]).owner).await.unwrap();
 }
 
