@@ -218,12 +218,6 @@ impl LxcConfig {
     pub fn root(&self) -> &Path {
         &self.root
     }
-
-    /// The limits it was given.
-    #[must_use]
-    pub fn limits_given(&self) -> &CgroupLimits {
-        &self.limits
-    }
 }
 
 pub(crate) fn check_variable(name: &str) -> Result<()> {

@@ -15,8 +15,8 @@ use crate::lxc::config::{LxcConfig, Network};
 use crate::lxc::record::{Birth, Record, boot_id};
 use crate::lxc::{LxcTarget, lock_file, reason, render};
 use crate::name::ObjectId;
-use crate::sys::file;
 use crate::sys::process::{Ended, Program};
+use crate::sys::{file, pidfd};
 
 /// How long `lxc-start` may take: a loaded host needs a second, a wedged one is given up.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +24,10 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long freezing may take.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long init may take from LXC's word that it runs to its execution.
+const INIT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a reboot from inside may take between the old init and the new one.
+const REBOOT_PATIENCE: Duration = Duration::from_secs(2);
 /// How much of LXC's log is read for the reason.
 const LOG_MOST_BYTES: usize = 64 << 10;
 
@@ -128,11 +132,10 @@ impl Container {
             .map_err(|e| Error::os("rename", log.display(), e))?;
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
         self.run_lxc_start(&dir.join("config"), &log)?;
-        let init = self.await_init()?;
+        let (init, monitor) = self.await_init()?;
         self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
+        self.verify_devices()?;
         verify_network(init.pid, &config.network)?;
-        let monitor = crate::sys::pidfd::parent(init.pid).and_then(Birth::of);
-        let Some(monitor) = monitor else { return Err(self.init_ended()) };
         let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
@@ -167,16 +170,17 @@ impl Container {
     }
 
     /// Finds init, and waits until it is the program it should be: LXC says "running" just before it executes it.
-    fn await_init(&self) -> Result<Birth> {
-        let lxc = fs::metadata(&self.target.lxc_start)
-            .map_err(|e| Error::os("stat", self.target.lxc_start.display(), e))?;
-        let deadline = Instant::now() + Duration::from_secs(10);
+    fn await_init(&self) -> Result<(Birth, Birth)> {
+        let deadline = Instant::now() + INIT_PATIENCE;
         while let Some(init) = self.find_init()? {
-            match fs::metadata(format!("/proc/{}/exe", init.pid)) {
-                Ok(exe) if (exe.dev(), exe.ino()) != (lxc.dev(), lxc.ino()) => return Ok(init),
-                Ok(_) if Instant::now() < deadline => thread::sleep(Duration::from_micros(100)),
-                _ => break,
+            let Some(monitor) = pidfd::parent(init.pid).and_then(Birth::of) else { break };
+            if has_executed(init.pid, monitor.pid) {
+                return Ok((init, monitor));
             }
+            if Instant::now() >= deadline {
+                break;
+            }
+            thread::sleep(Duration::from_micros(100));
         }
         Err(self.init_ended())
     }
@@ -195,6 +199,18 @@ impl Container {
             }
         }
         Ok(None)
+    }
+
+    /// Checks that the device rules took hold: without them root inside can open the host's disks. In v2 they are a
+    /// program that the kernel does not show; LXC fails when it cannot load it.
+    fn verify_devices(&self) -> Result<()> {
+        let Some(devices) = self.target.devices() else { return Ok(()) };
+        let list = devices.mount.join(self.group.path()).join(render::PAYLOAD).join("devices.list");
+        if file::read(&list)?.lines().any(|line| line.starts_with("a *:*")) {
+            let difference = "every device is allowed".to_owned();
+            return Err(Error::Differs { what: list.display().to_string(), difference });
+        }
+        Ok(())
     }
 
     fn start_failed(&self, status: &str) -> Error {
@@ -283,12 +299,23 @@ impl Container {
         if let Some(init_fd) = record.init.open()? {
             return Ok(Some(Running { init: record.init, init_fd, record }));
         }
-        // Rebooted from inside: the monitor that was verified then has started a new init with the same settings.
-        if record.monitor.open()?.is_none() {
-            return Ok(None);
+        // Rebooted from inside: the monitor that was verified then starts a new init with the same settings. It has
+        // its limits once it is executed. If there is none and the monitor lives, one or the other ends soon.
+        let deadline = Instant::now() + REBOOT_PATIENCE;
+        while let Some(monitor) = record.monitor.open()? {
+            if let Some(init) = self.find_init()?
+                && has_executed(init.pid, record.monitor.pid)
+                && let Some(init_fd) = init.open()?
+            {
+                return Ok(Some(Running { init, init_fd, record }));
+            }
+            if pidfd::wait_exit(monitor.as_fd(), Some(Duration::from_millis(1)))?
+                || Instant::now() >= deadline
+            {
+                break;
+            }
         }
-        let Some(init) = self.find_init()? else { return Ok(None) };
-        Ok(init.open()?.map(|init_fd| Running { init, init_fd, record }))
+        Ok(None)
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -306,6 +333,12 @@ impl Container {
     pub(crate) fn shown(&self) -> String {
         format!("container `{}`", self.id)
     }
+}
+
+/// Whether init is another program than the monitor, which it is a fork of at first.
+fn has_executed(init: u32, monitor: u32) -> bool {
+    let exe = |pid: u32| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
+    matches!((exe(init), exe(monitor)), (Ok(init), Ok(monitor)) if init != monitor)
 }
 
 /// Checks that init is in the namespace it should be in: with the type "none" and a join that did not take place it

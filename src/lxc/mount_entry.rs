@@ -314,4 +314,36 @@ mod tests {
             assert!(message.contains(expected), "{message}");
         }
     }
+
+    /// As `getmntent` reads a field.
+    fn decode(field: &str) -> String {
+        let codes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+        let mut decoded = String::new();
+        let mut rest = field;
+        while let Some(c) = rest.chars().next() {
+            let (text, length) = match codes.iter().find(|(code, _)| rest.starts_with(code)) {
+                Some((code, text)) => (*text, code.len()),
+                None => (&rest[..c.len_utf8()], c.len_utf8()),
+            };
+            decoded.push_str(text);
+            rest = &rest[length..];
+        }
+        decoded
+    }
+
+    proptest::proptest! {
+        /// Whatever is accepted is one line of six fields that say what was asked for.
+        #[test]
+        fn accepted_paths_survive(source in "/\\PC{0,40}[ \t\n\\\\#\"',]{0,5}\\PC{0,9}", target in "/[^\0]{0,60}") {
+            if let Ok(entry) = MountEntry::bind(&source, &target) {
+                let line = entry.render(entry.source());
+                proptest::prop_assert!(!line.contains(['\n', '\r', '\0']));
+                let fields: Vec<_> = line.split([' ', '\t']).collect();
+                proptest::prop_assert_eq!(fields.len(), 6);
+                proptest::prop_assert_eq!(PathBuf::from(decode(fields[0])), entry.source());
+                proptest::prop_assert_eq!(Path::new("/").join(decode(fields[1])), entry.target());
+                proptest::prop_assert_eq!(&fields[2..], ["none", "bind,private", "0", "0"]);
+            }
+        }
+    }
 }

@@ -139,3 +139,141 @@ impl Lines {
         let _ = writeln!(self.0, "{key} = {}", text::quoted(value));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, HierarchyProbe, Limit};
+    use crate::lxc::{HaltSignal, LxcVersion, MountEntry};
+    use crate::name::ContainerName;
+
+    const V1: [&str; 4] = ["cpu", "memory", "pids", "devices"];
+
+    /// A host with these mounts.
+    fn target(v1: &[&str], unified: &str, controllers: &str, major: u32) -> LxcTarget {
+        let mut probe = HierarchyProbe {
+            unified_controllers: controllers.to_owned(),
+            kernel_release: "6.1.0-18-amd64".to_owned(),
+            can_swap: true,
+            swap_file: Some(true),
+            quota_file: Some(true),
+            ..HierarchyProbe::default()
+        };
+        for name in v1 {
+            probe.mountinfo += &format!("3 3 0:1 / /sys/fs/cgroup/{name} rw - cgroup cgroup rw,{name}\n");
+            probe.controllers += &format!("{name}\t1\t1\t1\n");
+        }
+        probe.mountinfo += &format!("4 3 0:9 / {unified} rw - cgroup2 cgroup2 rw\n");
+        LxcTarget {
+            version: LxcVersion { major, minor: 0, patch: 2 },
+            hierarchies: Hierarchies::from_probe(probe),
+            lxc_start: PathBuf::from("/usr/bin/lxc-start"),
+            lxc_attach: PathBuf::from("/usr/bin/lxc-attach"),
+            seccomp: Some(PathBuf::from("/usr/share/lxc/config/common.seccomp")),
+        }
+    }
+
+    fn hybrid() -> LxcTarget {
+        target(&V1, "/sys/fs/cgroup/unified", "", 5)
+    }
+
+    fn v2() -> LxcTarget {
+        target(&[], "/sys/fs/cgroup", "cpu memory pids", 5)
+    }
+
+    fn config() -> LxcConfig {
+        LxcConfig::new(&ContainerName::new("web").unwrap(), "/srv/web").unwrap()
+    }
+
+    fn limited() -> LxcConfig {
+        let mut config = config();
+        config.limits(&CgroupLimits {
+            memory_max_bytes: Some(Limit::At(128 << 20)),
+            cpu: Some(CpuQuota::cores(0.5).unwrap()),
+            pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
+        });
+        config
+    }
+
+    #[test]
+    fn a_whole_configuration() {
+        let mut config = limited();
+        config.init(["/sbin/init", "--log=a\"b"]).unwrap().halt_signal(HaltSignal::USER2);
+        config.environment("A", " padded ").unwrap().environment("B", "").unwrap();
+        config.cgroup_dir("docklet/t/i").unwrap().join_network("/run/net s").unwrap();
+        config.console_log("/var/log/c", 5000).unwrap();
+        config.mount(MountEntry::bind("/etc", "/a b").unwrap().without_submounts().read_only()).unwrap();
+        let expected = "\
+lxc.uts.name = web
+lxc.rootfs.path = dir:/srv/web
+lxc.init.cmd = /sbin/init --log=a\"b
+lxc.signal.halt = 12
+lxc.environment = \"A= padded \"
+lxc.environment = B=
+lxc.cap.drop = audit_control audit_read block_suspend bpf dac_read_search mac_admin mac_override perfmon sys_module \
+sys_rawio sys_time syslog wake_alarm
+lxc.seccomp.profile = /usr/share/lxc/config/common.seccomp
+lxc.autodev = 1
+lxc.tty.max = 0
+lxc.pty.max = 1024
+lxc.console.logfile = /var/log/c
+lxc.console.size = 8192
+lxc.console.rotate = 1
+lxc.net.0.type = none
+lxc.namespace.share.net = /run/net s
+lxc.cgroup.dir.monitor = docklet/t/i/monitor
+lxc.cgroup.dir.monitor.pivot = docklet/t/i/pivot
+lxc.cgroup.dir.container = docklet/t/i/payload
+lxc.cgroup.dir.container.inner = inner
+lxc.cgroup.memory.limit_in_bytes = 134217728
+lxc.cgroup.cpu.cfs_period_us = 100000
+lxc.cgroup.cpu.cfs_quota_us = 50000
+lxc.cgroup.pids.max = 64
+lxc.cgroup.devices.deny = a
+";
+        let text = config.render(&hybrid()).unwrap();
+        let (head, tail) = text.split_once("lxc.cgroup.devices.allow").unwrap();
+        assert_eq!(head, expected);
+        assert!(tail.ends_with(
+            "lxc.cgroup.devices.allow = c 136:* rwm
+lxc.mount.auto = proc:mixed sys:mixed
+lxc.mount.entry = /etc a\\040b none bind,private,ro 0 0
+"
+        ));
+    }
+
+    #[test]
+    fn limits_fit_the_hierarchy() {
+        let text = limited().render(&v2()).unwrap();
+        for line in [
+            "lxc.cgroup2.memory.max = 134217728\n",
+            "lxc.cgroup2.cpu.max = 50000 100000\n",
+            "lxc.cgroup2.pids.max = 64\n",
+            "lxc.cgroup2.devices.deny = a\n",
+            "lxc.net.0.type = empty\n",
+            "lxc.console.path = none\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+        assert!(!text.contains("lxc.cgroup."), "{text}");
+        assert!(limited().render(&target(&[], "/sys/fs/cgroup", "cpu memory pids", 7)).is_ok());
+    }
+
+    #[test]
+    fn what_would_not_be_enforced_is_refused() {
+        for (refusing, expected) in [
+            (target(&V1, "/sys/fs/cgroup/unified", "", 7), "version 7 has no keys for v1"),
+            (target(&["cpu", "pids"], "/sys/fs/cgroup/unified", "", 5), "memory"),
+            (target(&[], "/sys/fs/cgroup", "cpu memory", 5), "pids"),
+        ] {
+            let message = limited().render(&refusing).unwrap_err().to_string();
+            assert!(
+                message.contains("is not possible on this host") && message.contains(expected),
+                "{message}"
+            );
+        }
+    }
+}

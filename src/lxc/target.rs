@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cgroup::Hierarchies;
+use crate::cgroup::{Hierarchies, Hierarchy};
 use crate::error::{Error, Result};
 use crate::sys::process::{Ended, Program, Stream};
 
@@ -62,6 +62,12 @@ impl LxcTarget {
         }
         let seccomp = Path::new(SECCOMP).is_file().then(|| PathBuf::from(SECCOMP));
         Ok(Self { version, hierarchies: hierarchies.clone(), lxc_start, lxc_attach, seccomp })
+    }
+
+    /// The v1 hierarchy with the device rules. In v2 they are not a controller's.
+    pub(crate) fn devices(&self) -> Option<&Hierarchy> {
+        let named = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|name| name == "devices");
+        self.hierarchies.mounts().iter().find(named)
     }
 }
 

@@ -4,16 +4,12 @@
 //! clone and exec it shares the caller's memory and allocates nothing. No shell, no search in `PATH`, no inherited
 //! environment.
 
-#![allow(unsafe_code)]
-
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr;
 use std::time::Duration;
 
 use rustix::io::fcntl_dupfd_cloexec;
@@ -21,7 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::error::{Error, Result};
-use crate::sys::pidfd;
+use crate::sys::{clone, pidfd};
 
 /// What a standard stream of the child is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,24 +119,20 @@ impl<'a> Program<'a> {
             let end = end.and_then(|fd| Ok(fcntl_dupfd_cloexec(&fd, 3)?)).map_err(failed.clone()("pipe"))?;
             theirs.push(end);
         }
-        let argv = pointers(&self.args);
-        let envp = pointers(&self.env);
-        let procs: Vec<RawFd> = self.procs.iter().map(AsRawFd::as_raw_fd).collect();
-        let mut plan = Plan {
-            path: self.path.as_ptr(),
-            argv: argv.as_ptr(),
-            envp: envp.as_ptr(),
-            streams: [theirs[0].as_raw_fd(), theirs[1].as_raw_fd(), theirs[2].as_raw_fd()],
-            procs: procs.as_ptr(),
-            procs_len: procs.len(),
-            errno: 0,
+        let request = clone::Request {
+            path: &self.path,
+            args: &self.args,
+            env: &self.env,
+            streams: [theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()],
+            procs: &self.procs,
+            cgroup: self.cgroup,
         };
-        let (pid, pidfd) = clone_child(&mut plan, self.cgroup).map_err(failed.clone()("clone3"))?;
+        let (pid, pidfd, refused) = clone::spawn(&request).map_err(failed.clone()("clone3"))?;
         let [stdin, stdout, stderr] = ours;
         let mut child = Child { pid, pidfd, ended: None, stdin, stdout, stderr };
-        if plan.errno != 0 {
+        if let Some(error) = refused {
             child.wait()?;
-            return Err(failed("execve")(io::Error::from_raw_os_error(plan.errno)));
+            return Err(failed("execve")(error));
         }
         Ok(child)
     }
@@ -203,189 +195,6 @@ fn c_string(text: &OsStr) -> Result<CString> {
         .map_err(|_| Error::invalid("argument", text.to_string_lossy(), "must not contain a zero byte"))
 }
 
-fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
-}
-
-/// What the child reads, and the one thing it writes. Both live in the caller's memory.
-#[repr(C)]
-struct Plan {
-    path: *const libc::c_char,
-    argv: *const *const libc::c_char,
-    envp: *const *const libc::c_char,
-    streams: [RawFd; 3],
-    procs: *const RawFd,
-    procs_len: usize,
-    errno: i32,
-}
-
-/// Bytes of stack for the child: it calls a dozen thin functions.
-const STACK: usize = 64 * 1024;
-
-fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(u32, OwnedFd)> {
-    let mut stack: Vec<u128> = vec![0; STACK / mem::size_of::<u128>()];
-    let mut pidfd: RawFd = -1;
-    // SAFETY: all zero is a valid clone_args.
-    let mut args: libc::clone_args = unsafe { mem::zeroed() };
-    // VM and VFORK: nothing is copied, however large the caller is, and the caller's thread sleeps until the exec.
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
-    args.flags = u64::from(flags.unsigned_abs()) | CLONE_CLEAR_SIGHAND;
-    args.pidfd = ptr::from_mut(&mut pidfd) as u64;
-    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
-    args.stack = stack.as_mut_ptr() as u64;
-    args.stack_size = STACK as u64;
-    if let Some(dir) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = u64::from(dir.as_raw_fd().unsigned_abs());
-    }
-    // No handler of the caller may run in the child, on the caller's memory.
-    let before = block_all_signals()?;
-    // SAFETY: the stack is ours, 16-byte aligned, and lives until the child has left this memory (VFORK); the child
-    // runs `child` only, which never returns; `plan` outlives it for the same reason.
-    let result = unsafe { clone3_call(&args, child, ptr::from_mut(plan).cast()) };
-    // SAFETY: `before` was filled by the same call.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
-    drop(stack);
-    if result < 0 {
-        return Err(io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO)));
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let pid = u32::try_from(result).map_err(io::Error::other)?;
-    Ok((pid, pidfd))
-}
-
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-
-fn block_all_signals() -> io::Result<libc::sigset_t> {
-    // SAFETY: both sets are plain memory that the calls fill.
-    unsafe {
-        let mut all: libc::sigset_t = mem::zeroed();
-        let mut before: libc::sigset_t = mem::zeroed();
-        libc::sigfillset(&mut all);
-        match libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) {
-            0 => Ok(before),
-            error => Err(io::Error::from_raw_os_error(error)),
-        }
-    }
-}
-
-/// The child's whole life before exec. It shares the caller's memory: no allocation, no lock, no drop.
-extern "C" fn child(plan: *mut libc::c_void) -> ! {
-    // SAFETY: `plan` is the `Plan` that the sleeping caller keeps; each call is async-signal-safe.
-    unsafe {
-        let plan = plan.cast::<Plan>();
-        if prepare(&*plan) {
-            libc::execve((*plan).path, (*plan).argv, (*plan).envp);
-        }
-        (*plan).errno = match *libc::__errno_location() {
-            0 => libc::EIO,
-            errno => errno,
-        };
-        libc::_exit(127)
-    }
-}
-
-/// # Safety
-/// Only in the child, before exec.
-unsafe fn prepare(plan: &Plan) -> bool {
-    // SAFETY: plain system calls on descriptors and memory that the caller keeps open and alive.
-    unsafe {
-        for index in 0..plan.procs_len {
-            // "0" is the writer itself.
-            if libc::write(*plan.procs.add(index), c"0".as_ptr().cast(), 1) != 1 {
-                return false;
-            }
-        }
-        for (target, source) in (0..).zip(plan.streams) {
-            if libc::dup2(source, target) < 0 {
-                return false;
-            }
-        }
-        // Descriptors of the embedding program that lack CLOEXEC are not the container's business.
-        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 4_u32);
-        // A terminal's Ctrl-C is meant for the program that embeds us.
-        libc::setsid();
-        // Handlers are gone already (CLEAR_SIGHAND), ignored signals are not: Rust programs ignore SIGPIPE.
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-        libc::signal(libc::SIGHUP, libc::SIG_DFL);
-        libc::signal(libc::SIGINT, libc::SIG_DFL);
-        libc::signal(libc::SIGQUIT, libc::SIG_DFL);
-        libc::signal(libc::SIGTERM, libc::SIG_DFL);
-        let mut none: libc::sigset_t = mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == 0
-    }
-}
-
-/// `clone3` whose child runs `entry(arg)` on the stack in `args`. Returns the pid, or the negative error number.
-///
-/// # Safety
-/// `args` must give a stack; `entry` must not return.
-#[cfg(target_arch = "x86_64")]
-unsafe fn clone3_call(
-    args: &libc::clone_args,
-    entry: extern "C" fn(*mut libc::c_void) -> !,
-    arg: *mut libc::c_void,
-) -> i64 {
-    let result: i64;
-    // SAFETY: the child leaves this function at once, on its own stack; the caller goes on as after any call.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r13",
-            "call r12",
-            "ud2",
-            "2:",
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") ptr::from_ref(args),
-            in("rsi") mem::size_of::<libc::clone_args>(),
-            in("r12") entry,
-            in("r13") arg,
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    result
-}
-
-/// As on x86-64.
-///
-/// # Safety
-/// `args` must give a stack; `entry` must not return.
-#[cfg(target_arch = "aarch64")]
-unsafe fn clone3_call(
-    args: &libc::clone_args,
-    entry: extern "C" fn(*mut libc::c_void) -> !,
-    arg: *mut libc::c_void,
-) -> i64 {
-    let result: i64;
-    // SAFETY: the child leaves this function at once, on its own stack; the caller goes on as after any call.
-    unsafe {
-        std::arch::asm!(
-            "svc 0",
-            "cbnz x0, 2f",
-            "mov x29, xzr",
-            "mov x0, {arg}",
-            "blr {entry}",
-            "brk 1",
-            "2:",
-            inlateout("x0") ptr::from_ref(args) as i64 => result,
-            in("x1") mem::size_of::<libc::clone_args>(),
-            in("x8") libc::SYS_clone3,
-            entry = in(reg) entry,
-            arg = in(reg) arg,
-            lateout("x30") _,
-        );
-    }
-    result
-}
-
 impl Ended {
     /// As a person reads it.
     pub(crate) fn shown(self) -> String {
@@ -402,4 +211,93 @@ pub(crate) fn pid(raw: u32) -> Result<Pid> {
         .ok()
         .and_then(Pid::from_raw)
         .ok_or_else(|| Error::invalid("process id", raw.to_string(), "must be 1 to 2147483647"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    fn sh(line: &str, streams: [Stream; 3]) -> Child {
+        let program = Program::new(Path::new("/bin/sh")).unwrap().arg("-c").unwrap().arg(line).unwrap();
+        program.streams(streams).spawn().unwrap()
+    }
+
+    fn said(line: &str) -> String {
+        let mut child = sh(line, [Stream::Null, Stream::Pipe, Stream::Null]);
+        let mut text = String::new();
+        child.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(child.wait().unwrap(), Ended::Exited(0));
+        text
+    }
+
+    #[test]
+    fn ends_are_told() {
+        for (line, expected) in [
+            ("exit 0", Ended::Exited(0)),
+            ("exit 7", Ended::Exited(7)),
+            ("kill -9 $$", Ended::Signaled(9)),
+            // Rust ignores SIGPIPE; its children must not.
+            ("kill -PIPE $$", Ended::Signaled(13)),
+        ] {
+            let mut child = sh(line, [Stream::Null; 3]);
+            assert_eq!(child.wait().unwrap(), expected, "{line}");
+            assert_eq!(child.wait().unwrap(), expected, "{line}");
+        }
+        let mut child = sh("sleep 30", [Stream::Null; 3]);
+        assert_eq!(child.wait_timeout(Duration::from_millis(20)).unwrap(), None);
+        child.kill();
+        assert_eq!(child.wait_timeout(Duration::from_secs(20)).unwrap(), Some(Ended::Signaled(9)));
+    }
+
+    #[test]
+    fn a_program_that_cannot_run_is_an_error() {
+        for (path, expected) in
+            [("/nonexistent", libc::ENOENT), ("/etc/passwd", libc::EACCES), ("/etc", libc::EACCES)]
+        {
+            let error = Program::new(Path::new(path)).unwrap().spawn().unwrap_err();
+            assert_eq!(error.errno(), Some(expected), "{error}");
+            assert!(error.to_string().starts_with("execve on "), "{error}");
+        }
+        let error = Program::new(Path::new("/bin/true")).unwrap().arg("a\0b").unwrap_err();
+        assert!(error.to_string().contains("zero byte"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_handed_on_but_the_streams() {
+        // A descriptor that lacks CLOEXEC, as an embedding program may have.
+        let (read, _write) = pipe_with(PipeFlags::empty()).unwrap();
+        assert_eq!(said("ls /proc/self/fd").lines().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+        drop(read);
+        assert_eq!(said("env | grep -v ^_= | grep -v ^PWD= | cut -d= -f1"), "PATH\n");
+        // Beyond 31 are the C library's own ones, which it does not let anybody change.
+        assert_eq!(said("grep -cE 'SigBlk:.0{16}|SigIgn:.0{8}[08]0{7}' /proc/self/status"), "2\n");
+    }
+
+    #[test]
+    fn streams_are_pipes() {
+        let mut child = sh("cat; echo err >&2", [Stream::Pipe; 3]);
+        child.stdin.take().unwrap().write_all(b"in").unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        child.stdout.as_mut().unwrap().read_to_string(&mut out).unwrap();
+        child.stderr.as_mut().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!((out.as_str(), err.as_str()), ("in", "err\n"));
+        assert_eq!(child.wait().unwrap(), Ended::Exited(0));
+    }
+
+    /// Many threads at once: signal masks and stacks are each child's own.
+    #[test]
+    fn threads_start_children_at_once() {
+        let workers: Vec<_> = (0..8)
+            .map(|n| {
+                std::thread::spawn(move || {
+                    for _ in 0..20 {
+                        assert_eq!(said(&format!("echo {n}")), format!("{n}\n"));
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
 }

@@ -55,11 +55,15 @@ pub(crate) fn target() -> LxcTarget {
 
 /// A container of a new id in this sandbox.
 pub(crate) fn container(sandbox: &Sandbox) -> Container {
+    container_with(sandbox, &target())
+}
+
+pub(crate) fn container_with(sandbox: &Sandbox, target: &LxcTarget) -> Container {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let id = ObjectId::new(format!("{:08x}{number:08x}", std::process::id())).expect("id");
     let cgroup = format!("docklet/{}/{id}", sandbox.paths.tag());
-    Container::new(&sandbox.paths.containers(), &id, &target(), cgroup).expect("container")
+    Container::new(&sandbox.paths.containers(), &id, target, cgroup).expect("container")
 }
 
 pub(crate) fn config(root: &Path) -> LxcConfig {

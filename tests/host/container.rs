@@ -523,3 +523,46 @@ fn container_starts_ten_times_fast_and_two_at_once() {
     }
     busybox::end(&sandbox);
 }
+
+/// What a killed program leaves: `lxc-start` at work, and nobody who waits for it. Its end is found by the group.
+#[test]
+#[ignore = "needs root: containers"]
+fn container_half_started_is_cleaned() {
+    let sandbox = Sandbox::new();
+    let root = busybox::root(&sandbox, "a");
+    // It has just been started, and has not moved anywhere yet.
+    let slow = sandbox.dir("slow").join("lxc-start");
+    busybox::write_program(&slow, "#!/bin/sh\nsleep 5 \nexec /usr/bin/lxc-start \"$@\"\n");
+    let mut target = busybox::target();
+    target.lxc_start = slow;
+    let container = busybox::container_with(&sandbox, &target);
+    let starting = container.clone();
+    let config = busybox::config(&root);
+    let start = config.clone();
+    let starter = thread::spawn(move || starting.start(&start).unwrap_err().to_string());
+    let group = PathBuf::from("/sys/fs/cgroup/unified").join(container.payload().unwrap().path());
+    let procs = group.with_file_name("start").join("cgroup.procs");
+    while fs::read_to_string(&procs).unwrap_or_default().is_empty() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(container.state().unwrap(), State::Stopped);
+    container.clean().unwrap();
+    let message = starter.join().unwrap();
+    assert!(message.starts_with("lxc-start failed (signal: 9)"), "{message}");
+    // At any later moment.
+    let container = busybox::container(&sandbox);
+    for millis in 0..24 {
+        let (starting, start) = (container.clone(), config.clone());
+        let starter = thread::spawn(move || starting.start(&start).map(drop));
+        thread::sleep(Duration::from_millis(millis * 3 / 2));
+        // It may meet a start that goes on making groups; what counts is the last one, when nothing makes any more.
+        let _ = container.clean();
+        let result = starter.join().unwrap();
+        container.clean().unwrap_or_else(|e| panic!("{e} after {result:?}"));
+        assert_eq!(container.state().unwrap(), State::Stopped);
+        assert_eq!(sandbox.remains(), busybox::tag_groups(&sandbox), "after {millis} ms");
+    }
+    container.start(&config).unwrap();
+    container.kill().unwrap();
+    busybox::end(&sandbox);
+}

@@ -1,0 +1,29 @@
+//! Prints the LXC configuration of a container for this host. Needs LXC, but changes nothing.
+//!
+//! `cargo run --example lxc_config`
+
+#![allow(clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+
+use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
+use docklet::lxc::{HaltSignal, LxcConfig, LxcTarget, MountEntry};
+use docklet::name::ContainerName;
+
+fn main() -> docklet::Result<()> {
+    let target = LxcTarget::detect(&Hierarchies::detect()?)?;
+    let mut config = LxcConfig::new(&ContainerName::new("web")?, "/srv/roots/web")?;
+    config.init(["/sbin/init"])?.halt_signal(HaltSignal::SYSTEMD_HALT);
+    config.environment("GREETING", "hello world")?;
+    config.limits(&CgroupLimits {
+        memory_max_bytes: Some(Limit::At(128 << 20)),
+        cpu: Some(CpuQuota::cores(0.5)?),
+        pids_max: Some(Limit::At(64)),
+        ..CgroupLimits::default()
+    });
+    config.mount(MountEntry::bind("/etc/hostname", "/etc/host name")?.read_only().create_file())?;
+    // A mistake is told before anything is touched.
+    if let Err(error) = config.mount(MountEntry::bind("/proc", "/host-proc")?.create_file()) {
+        println!("# refused: {error}");
+    }
+    print!("{}", config.render(&target)?);
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! A child that shares the caller's memory until it becomes another program: `vfork` with a stack of its own, and a
+//! control group to be born in (`man 2 clone3`).
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// What the child is to do before it becomes the program.
+pub(super) struct Request<'a> {
+    pub(super) path: &'a CStr,
+    pub(super) args: &'a [CString],
+    pub(super) env: &'a [CString],
+    /// Its standard streams. Numbers above 2, so that none is overwritten before it is taken.
+    pub(super) streams: [BorrowedFd<'a>; 3],
+    /// Files it writes itself into.
+    pub(super) procs: &'a [BorrowedFd<'a>],
+    /// The cgroup v2 directory it is born in.
+    pub(super) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// What the child reads, and the one thing it writes. Both live in the caller's memory.
+struct Plan {
+    path: *const libc::c_char,
+    argv: *const *const libc::c_char,
+    envp: *const *const libc::c_char,
+    streams: [RawFd; 3],
+    procs: *const RawFd,
+    procs_len: usize,
+    errno: i32,
+}
+
+/// Bytes of stack for the child: it calls a dozen thin functions.
+const STACK: usize = 64 * 1024;
+
+/// Makes the child and returns once it runs the program; or it could not, and has ended with the error that stands
+/// beside its id. It has to be waited for in both cases.
+pub(super) fn spawn(request: &Request<'_>) -> io::Result<(u32, OwnedFd, Option<io::Error>)> {
+    let argv = pointers(request.args);
+    let envp = pointers(request.env);
+    let procs: Vec<RawFd> = request.procs.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut plan = Plan {
+        path: request.path.as_ptr(),
+        argv: argv.as_ptr(),
+        envp: envp.as_ptr(),
+        streams: request.streams.map(|fd| fd.as_raw_fd()),
+        procs: procs.as_ptr(),
+        procs_len: procs.len(),
+        errno: 0,
+    };
+    let (pid, pidfd) = clone_child(&mut plan, request.cgroup)?;
+    let error = (plan.errno != 0).then(|| io::Error::from_raw_os_error(plan.errno));
+    Ok((pid, pidfd, error))
+}
+
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// `plan`'s pointers must be valid, as [`spawn`] makes them.
+fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(u32, OwnedFd)> {
+    let mut stack: Vec<u128> = vec![0; STACK / mem::size_of::<u128>()];
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all zero is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
+    // VM and VFORK: nothing is copied, however large the caller is, and the caller's thread sleeps until the exec.
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+    args.flags = u64::from(flags.unsigned_abs()) | CLONE_CLEAR_SIGHAND;
+    args.pidfd = ptr::from_mut(&mut pidfd) as u64;
+    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    args.stack = stack.as_mut_ptr() as u64;
+    args.stack_size = STACK as u64;
+    if let Some(dir) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(dir.as_raw_fd().unsigned_abs());
+    }
+    // No handler of the caller may run in the child, on the caller's memory.
+    let before = block_all_signals()?;
+    // SAFETY: the stack is ours, 16-byte aligned, and lives until the child has left this memory (VFORK); the child
+    // runs `child` only, which never returns; `plan` outlives it for the same reason.
+    let result = unsafe { clone3_call(&args, child, ptr::from_mut(plan).cast()) };
+    // SAFETY: `before` was filled by the same call.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
+    drop(stack);
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO)));
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = u32::try_from(result).map_err(io::Error::other)?;
+    Ok((pid, pidfd))
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+fn block_all_signals() -> io::Result<libc::sigset_t> {
+    // SAFETY: both sets are plain memory that the calls fill.
+    unsafe {
+        let mut all: libc::sigset_t = mem::zeroed();
+        let mut before: libc::sigset_t = mem::zeroed();
+        libc::sigfillset(&mut all);
+        match libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before) {
+            0 => Ok(before),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// The child's whole life before exec. It shares the caller's memory: no allocation, no lock, no drop.
+extern "C" fn child(plan: *mut libc::c_void) -> ! {
+    // SAFETY: `plan` is the `Plan` that the sleeping caller keeps; each call is async-signal-safe.
+    unsafe {
+        let plan = plan.cast::<Plan>();
+        if prepare(&*plan) {
+            libc::execve((*plan).path, (*plan).argv, (*plan).envp);
+        }
+        (*plan).errno = match *libc::__errno_location() {
+            0 => libc::EIO,
+            errno => errno,
+        };
+        libc::_exit(127)
+    }
+}
+
+/// # Safety
+/// Only in the child, before exec.
+unsafe fn prepare(plan: &Plan) -> bool {
+    // SAFETY: plain system calls on descriptors and memory that the caller keeps open and alive.
+    unsafe {
+        for index in 0..plan.procs_len {
+            // "0" is the writer itself.
+            if libc::write(*plan.procs.add(index), c"0".as_ptr().cast(), 1) != 1 {
+                return false;
+            }
+        }
+        for (target, source) in (0..).zip(plan.streams) {
+            if libc::dup2(source, target) < 0 {
+                return false;
+            }
+        }
+        // Descriptors of the embedding program that lack CLOEXEC are not the container's business.
+        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 4_u32);
+        // A terminal's Ctrl-C is meant for the program that embeds us.
+        libc::setsid();
+        // Handlers are gone already (CLEAR_SIGHAND), ignored signals are not: Rust programs ignore SIGPIPE.
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == 0
+    }
+}
+
+/// `clone3` whose child runs `entry(arg)` on the stack in `args`. Returns the pid, or the negative error number.
+///
+/// # Safety
+/// `args` must give a stack; `entry` must not return.
+#[cfg(target_arch = "x86_64")]
+unsafe fn clone3_call(
+    args: &libc::clone_args,
+    entry: extern "C" fn(*mut libc::c_void) -> !,
+    arg: *mut libc::c_void,
+) -> i64 {
+    let result: i64;
+    // SAFETY: the child leaves this function at once, on its own stack; the caller goes on as after any call.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r13",
+            "call r12",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") ptr::from_ref(args),
+            in("rsi") mem::size_of::<libc::clone_args>(),
+            in("r12") entry,
+            in("r13") arg,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    result
+}
+
+/// As on x86-64.
+///
+/// # Safety
+/// `args` must give a stack; `entry` must not return.
+#[cfg(target_arch = "aarch64")]
+unsafe fn clone3_call(
+    args: &libc::clone_args,
+    entry: extern "C" fn(*mut libc::c_void) -> !,
+    arg: *mut libc::c_void,
+) -> i64 {
+    let result: i64;
+    // SAFETY: the child leaves this function at once, on its own stack; the caller goes on as after any call.
+    unsafe {
+        std::arch::asm!(
+            "svc 0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, {arg}",
+            "blr {entry}",
+            "brk 1",
+            "2:",
+            inlateout("x0") ptr::from_ref(args) as i64 => result,
+            in("x1") mem::size_of::<libc::clone_args>(),
+            in("x8") libc::SYS_clone3,
+            entry = in(reg) entry,
+            arg = in(reg) arg,
+            lateout("x30") _,
+        );
+    }
+    result
+}
