@@ -5,10 +5,12 @@
 //!
 //! ```text
 //! kill --full | --sample-seconds N | --point N --before|--after | --calls   [--only SUBJECT] [--mode own|runtime|orphan]
+//! kill --clean
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod leftovers;
 mod matrix;
 mod operations;
 mod process;
@@ -20,7 +22,6 @@ mod syscalls;
 mod tracer;
 
 use std::env;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,10 @@ const BASE: &str = "DOCKLET_KILL_BASE";
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.first().map(String::as_str) {
+        Some("--clean") => {
+            leftovers::clean();
+            ExitCode::SUCCESS
+        }
         Some(operations::OPERATE) => operations::run(&args[1]),
         Some(INIT) => init(&args[1..]),
         Some(DRIVER) => drive(&Arguments::parse(&args[1..]).expect("parsed once already")),
@@ -146,7 +151,7 @@ fn init(args: &[String]) -> ExitCode {
 
 fn drive(arguments: &Arguments) -> ExitCode {
     let begin = Instant::now();
-    let base = PathBuf::from(env::var_os(BASE).expect("set by the first role"));
+    let base = env::var(BASE).expect("set by the first role");
     let mut waiting = Vec::new();
     for subject in
         SUBJECTS.iter().filter(|subject| arguments.only.as_ref().is_none_or(|name| name == subject.name))
@@ -163,7 +168,7 @@ fn drive(arguments: &Arguments) -> ExitCode {
             Some(Choice::Sample(time)) => Some(Choice::Sample(time.saturating_sub(begin.elapsed()) / left)),
             other => other,
         };
-        let tally = Matrix::new(subject, mode, base.clone()).run(choice);
+        let tally = Matrix::new(subject, mode, &base).run(choice);
         total.passed += tally.passed;
         total.failed += tally.failed;
         total.ignored += tally.ignored + tally.unreached;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::process;
 use crate::sandbox::Sandbox;
 use crate::snapshot::Snapshot;
-use crate::tracer::{Mode, Moment, Outcome, Strike};
+use crate::tracer::{Mode, Moment, NumberedCall, Outcome, Strike};
 
 /// How long the kernel may take to finish what has been asked for: dying processes and namespaces.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -130,7 +130,7 @@ fn inside_a_container() -> bool {
 
 /// As many directories as calls to make one took effect.
 fn counts(sandbox: &Sandbox, strike: Option<Strike>, outcome: &Outcome) -> Result<(), String> {
-    let made = |calls: &[String]| calls.iter().filter(|call| call.starts_with("mkdir")).count();
+    let made = |calls: &[NumberedCall]| calls.iter().filter(|call| call.text.starts_with("mkdir")).count();
     let effective = match strike {
         Some((point, Moment::Before)) => point - 1,
         Some((point, Moment::After)) => point,
