@@ -54,6 +54,16 @@ pub enum Error {
         /// What to enable: the kernel option, the boot parameter, the module, the package.
         needs: String,
     },
+    /// There is not enough room for it. Making room, or another place, may help.
+    #[error("no room for {what}: it needs {needed_bytes} bytes, {available_bytes} are available")]
+    NoSpace {
+        /// The object: "volume `data` of 1073741824 bytes".
+        what: String,
+        /// How many bytes it takes, or may grow into.
+        needed_bytes: u64,
+        /// How many bytes can still be promised.
+        available_bytes: u64,
+    },
     /// The operating system refused.
     #[error("{call} on {target} failed")]
     Os {

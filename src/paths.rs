@@ -41,8 +41,8 @@ impl Paths {
     /// Takes `prefix` and makes the directories beneath it that are missing (mode 0700).
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `prefix` is relative, is `/`, or has `..` in it; [`Error::Os`] if it cannot be made
-    /// or written.
+    /// [`Error::Invalid`] if `prefix` is relative, is `/`, or has `..` in it; [`Error::Unsupported`] if it takes root to
+    /// write it; [`Error::Os`] if it cannot be made or written otherwise.
     pub fn new(prefix: impl Into<PathBuf>) -> Result<Self> {
         let given = prefix.into();
         let invalid = |rule: &str| Error::invalid("FS_PREFIX", given.to_string_lossy(), rule);
@@ -55,15 +55,15 @@ impl Paths {
         if given.components().count() < 2 {
             return Err(invalid("must not be the root directory"));
         }
-        make_dir(&given)?;
+        make_dir(&given).map_err(|error| needs_root(&given, error))?;
         // One prefix has one name, however it was spelled: marks on host objects are made from it.
         let prefix = fs::canonicalize(&given).map_err(|e| Error::os("realpath", given.display(), e))?;
         if prefix.components().count() < 2 {
             return Err(invalid("must not be the root directory"));
         }
         access(&prefix, Access::WRITE_OK | Access::EXEC_OK)
-            .map_err(|e| Error::os("access", prefix.display(), e))?;
-        let paths = Self { prefix };
+            .map_err(|e| needs_root(&prefix, Error::os("access", prefix.display(), e)))?;
+        let paths = Self { prefix: prefix.clone() };
         for dir in [
             paths.images(),
             paths.manifests(),
@@ -72,7 +72,7 @@ impl Paths {
             paths.volumes(),
             paths.locks(),
         ] {
-            make_dir(&dir)?;
+            make_dir(&dir).map_err(|error| needs_root(&prefix, error))?;
         }
         Ok(paths)
     }
@@ -133,6 +133,17 @@ impl Paths {
                 (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
             });
         format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
+    }
+}
+
+/// Most who are refused here only forgot who they are.
+fn needs_root(prefix: &Path, error: Error) -> Error {
+    if error.errno() != Some(libc::EACCES) || rustix::process::geteuid().is_root() {
+        return error;
+    }
+    Error::Unsupported {
+        what: format!("using FS_PREFIX {} as an ordinary user", prefix.display()),
+        needs: "run as root".to_owned(),
     }
 }
 

@@ -1,1 +1,40 @@
-//! Control groups: which hierarchy this host has, limits, figures.
+//! Control groups: which hierarchy this host has, limits that are enforced or are an error, and figures.
+//!
+//! [`Hierarchies`] says what this host has (v1, v2, or both side by side); [`CgroupLimits`] says what a container may
+//! use; [`settings`] turns the one into interface files of the other, for [`Cgroup::apply`] and for LXC's
+//! configuration alike; a [`Cgroup`] is one group in every hierarchy at once.
+//!
+//! Only groups beneath `docklet/` are ever made, changed or removed. v1 needs a kernel from 5.11 on, where
+//! limits always hold for the groups beneath too (`memory.use_hierarchy`).
+//!
+//! See the kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
+
+mod apply;
+mod controller;
+mod events;
+mod freeze;
+mod group;
+mod hierarchy;
+mod kill;
+mod limit;
+mod limits;
+mod members;
+mod probe;
+mod quota;
+mod remedy;
+#[cfg(test)]
+mod samples;
+mod settings;
+mod usage;
+mod walk;
+
+pub use controller::{Controller, Version};
+pub use events::{CgroupEvents, CgroupState};
+pub use group::Cgroup;
+pub use hierarchy::{Hierarchies, Hierarchy, Layout};
+pub use limit::Limit;
+pub use limits::CgroupLimits;
+pub use probe::HierarchyProbe;
+pub use quota::CpuQuota;
+pub use settings::{Setting, settings};
+pub use usage::CgroupUsage;

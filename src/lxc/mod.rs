@@ -1,1 +1,35 @@
 //! LXC: typed configuration, and the life of one container.
+//!
+//! [`LxcConfig`] says what a container should be; [`MountEntry`] is one bind mount of it; [`LxcTarget`] is the LXC and
+//! the control groups of this host, which the configuration is rendered for. A [`Container`] is started, stopped, frozen
+//! and entered.
+//!
+//! The runtime is liblxc (from 5.0 on) by its programs `lxc-start` and `lxc-attach`: its monitor is a fork of whoever
+//! starts a container, and so must not be a fork of a large program.
+//!
+//! Needs root. Not here: user namespaces, network links, the root's file system.
+
+mod config;
+mod container;
+mod exec;
+mod exec_output;
+mod halt_signal;
+mod lock_file;
+mod mount_entry;
+mod pump;
+mod reason;
+mod record;
+mod render;
+mod root;
+mod stop;
+mod target;
+mod text;
+
+pub use config::{DROPPED_CAPABILITIES, LxcConfig};
+pub use container::{Container, Started, State};
+pub use exec::{Exec, ExecChild};
+pub use exec_output::{ExecOutput, ExecStatus};
+pub use halt_signal::HaltSignal;
+pub use mount_entry::{Create, MountEntry, Submounts};
+pub use stop::StopOutcome;
+pub use target::{LxcTarget, LxcVersion};

@@ -1,1 +1,54 @@
-//! Links of a host: bridges, veth pairs, addresses, NAT.
+//! Links of a host: bridges, veth pairs, addresses, NAT, and network namespaces to put them in.
+//!
+//! Everything is rtnetlink (`man 7 rtnetlink`) but NAT, which is one run of the program `nft` per change. A [`Netlink`]
+//! belongs to one network namespace, and so does all that is done with it; there is no hidden "current" one.
+//!
+//! # Whose link is it?
+//!
+//! A link that docklet makes carries the mark of its [`LinkOwner`] twice: as its `ifalias`, and as its hardware
+//! address, which is derived from the owner and the name ([`MacAddress::derive`]). The kernel ignores an alias in
+//! the message that makes a link, so there is a moment without one; the hardware address is there from the first
+//! moment on. A link whose alias is the owner's, or that has no alias and the derived address, is the owner's. Any other
+//! link of that name is [`Error::Differs`](crate::Error::Differs) and is never touched.
+//!
+//! # After a crash
+//!
+//! A process may be killed between any two messages. What is half made is recognised by its mark; `ensure` completes it
+//! and `remove` removes it.
+//!
+//! # Needs
+//!
+//! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Nat`] the package `nftables`. The
+//! asynchronous calls run in a tokio runtime with I/O and time enabled. The kernel waits 15 to 30 ms when a link is
+//! deleted, and the thread that asks waits with it.
+//!
+//! # What it does not do
+//!
+//! Tunnels, VLANs, isolation between containers, port forwards, rate limits. It never changes a link, an address or a
+//! table that it did not make.
+
+mod address;
+mod bridge;
+mod link;
+mod mac;
+mod mtu;
+mod namespace;
+mod nat;
+mod netlink;
+mod nft;
+mod owner;
+mod pool;
+mod subnet;
+mod veth;
+
+pub use address::InterfaceAddress;
+pub use bridge::{Bridge, BridgeSpec};
+pub use mac::MacAddress;
+pub use mtu::Mtu;
+pub use namespace::NetworkNamespace;
+pub use nat::{Nat, NatNetwork};
+pub use netlink::Netlink;
+pub use owner::LinkOwner;
+pub use pool::allocate;
+pub use subnet::Subnet;
+pub use veth::{Veth, VethSpec};

@@ -25,30 +25,27 @@ pub(crate) struct FileLock {
 impl FileLock {
     /// Waits for the lock at `path` for at most `timeout`, then gives up with [`Error::Busy`] about `what`.
     pub(crate) fn acquire(path: &Path, timeout: Duration, what: &str) -> Result<Self> {
-        let deadline = Instant::now() + timeout;
-        let mut pause = Duration::from_micros(200);
-        loop {
-            if let Some(lock) = Self::try_acquire(path)? {
-                return Ok(lock);
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::Busy {
-                    what: what.to_owned(),
-                    reason: format!("another operation holds {} for more than {timeout:?}", path.display()),
-                });
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
+        wait(path, timeout, what, || {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            Self::try_acquire(path, &mut options)
+        })
     }
 
-    fn try_acquire(path: &Path) -> Result<Option<Self>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
+    /// As [`FileLock::acquire`], with a file or directory as the lock that is there for another purpose.
+    /// `None` if there is none.
+    pub(crate) fn acquire_existing(path: &Path, timeout: Duration, what: &str) -> Result<Option<Self>> {
+        wait(path, timeout, what, || match Self::try_acquire(path, OpenOptions::new().read(true)) {
+            Ok(attempt) => Ok(attempt.map(Some)),
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Some(None)),
+            Err(error) => Err(error),
+        })
+    }
+
+    fn try_acquire(path: &Path, options: &mut OpenOptions) -> Result<Option<Self>> {
+        // Nonblocking: a fifo in the way must not hang us.
+        let file = options
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
             .map_err(|e| Error::os("open", path.display(), e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -57,7 +54,7 @@ impl FileLock {
             Err(error) => return Err(Error::os("flock", path.display(), error)),
         }
         let held = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
-        match fs::metadata(path) {
+        match fs::symlink_metadata(path) {
             Ok(now) if (now.dev(), now.ino()) == (held.dev(), held.ino()) => {
                 Ok(Some(Self { _file: file, path: path.to_owned() }))
             }
@@ -69,5 +66,28 @@ impl FileLock {
     /// Releases the lock and removes its file.
     pub(crate) fn remove(self) -> Result<()> {
         super::file::remove_file(&self.path)
+    }
+}
+
+fn wait<T>(
+    path: &Path,
+    timeout: Duration,
+    what: &str,
+    mut attempt: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + timeout;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some(held) = attempt()? {
+            return Ok(held);
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::Busy {
+                what: what.to_owned(),
+                reason: format!("another operation holds {} for more than {timeout:?}", path.display()),
+            });
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }

@@ -1,6 +1,14 @@
 //! The operating system's calls as this crate needs them. Private; the only place with unsafe code.
 
+pub(crate) mod confined;
+pub(crate) mod ext4;
 pub(crate) mod file;
 pub(crate) mod lock;
+pub(crate) mod loopdev;
+pub(crate) mod mount;
 pub(crate) mod mountinfo;
+pub(crate) mod netns;
+pub(crate) mod pidfd;
+pub(crate) mod process;
+pub(crate) mod sparse;
 pub(crate) mod tree;

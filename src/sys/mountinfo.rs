@@ -45,7 +45,8 @@ pub(crate) fn mounts_beneath(path: &Path) -> Result<Vec<Mount>> {
     Ok(mounts()?.into_iter().filter(|mount| mount.target.starts_with(path)).collect())
 }
 
-fn parse(text: &[u8]) -> Vec<Mount> {
+/// The mounts that a mountinfo text lists; a line of another form is skipped.
+pub(crate) fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|b| *b == b'\n').filter_map(parse_line).collect()
 }
 
@@ -66,7 +67,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
 }
 
 /// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {

@@ -50,10 +50,19 @@ pub(crate) fn loops_beneath(prefix: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Control groups whose path has a component `name`, in every hierarchy.
+/// Control groups that are called `name`, in every hierarchy. (Not by `find`: it fails when another test's groups
+/// vanish while it looks.)
 pub(crate) fn cgroups_named(name: &str) -> Vec<String> {
-    let text = run("find", ["/sys/fs/cgroup", "-type", "d", "-name", name]);
-    text.lines().map(str::to_owned).collect()
+    let mut found = Vec::new();
+    let mut dirs = vec![Path::new("/sys/fs/cgroup").to_owned()];
+    while let Some(dir) = dirs.pop() {
+        if dir.file_name().is_some_and(|last| last == name) {
+            found.push(dir.to_str().expect("UTF-8").to_owned());
+        }
+        let entries = fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok);
+        dirs.extend(entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+    }
+    found
 }
 
 /// The interfaces of this thread's network namespace.

@@ -4,5 +4,16 @@
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod bridge;
+mod busybox;
+#[path = "../../examples/parts/busybox.rs"]
+mod busybox_image;
+mod cgroup;
+mod container;
+mod host;
 mod kernel;
+mod mount_entry;
+mod nat;
+mod netns;
 mod sandbox;
+mod veth;

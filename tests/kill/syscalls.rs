@@ -180,7 +180,7 @@ impl Decoder {
 
     /// Takes note of a call that has ended.
     pub(crate) fn leave(&mut self, tid: Tid, number: i64, args: &[u64; 6], result: i64) {
-        let domain = libc::AF_NETLINK.cast_unsigned().into();
+        let domain: u64 = libc::AF_NETLINK.cast_unsigned().into();
         if number != libc::SYS_socket || args[0] != domain {
             return;
         }

@@ -1,0 +1,196 @@
+//! A launch with volume, root, network and limits, against bare `lxc-start -d` of an equivalent configuration that
+//! has no volume; and a removal against bare `lxc-stop -k`. Both sides in turns, in one run.
+//!
+//! Run it as root with `cargo bench --bench launch`. `DOCKLET_PAIRS` sets the number of pairs (default 40).
+
+#![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints")]
+
+#[path = "parts/bare.rs"]
+mod bare;
+#[path = "../examples/parts/busybox.rs"]
+mod busybox;
+#[path = "parts/steps.rs"]
+mod steps;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use criterion::Criterion;
+use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
+use docklet::host::{Attachment, ContainerSpec, Host, NetworkSpec};
+use docklet::paths::Paths;
+use nix::sched::{CloneFlags, unshare};
+
+/// Set for the run under strace that counts programs.
+const ONE_LAUNCH: &str = "DOCKLET_BENCH_ONE_LAUNCH";
+
+fn main() {
+    let pairs = std::env::var("DOCKLET_PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("root is needed: unshare");
+    bare::run("mount", &["--make-rprivate", "/"]);
+    let prefix = PathBuf::from(format!("/var/tmp/docklet-bench-{}", std::process::id()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let recorded = steps::record();
+    let bench = runtime.block_on(Bench::new(&prefix));
+    if std::env::var_os(ONE_LAUNCH).is_some() {
+        runtime.block_on(bench.one_pair_of_ours());
+    } else {
+        recorded.clear();
+        let sides = RefCell::new(Sides::default());
+        let mut criterion = Criterion::default()
+            .without_plots()
+            .sample_size(10)
+            .warm_up_time(Duration::from_millis(300))
+            .measurement_time(Duration::from_secs(4));
+        let mut group = criterion.benchmark_group("launch");
+        for side in 0..4 {
+            group.bench_function(SIDES[side], |bencher| {
+                bencher
+                    .iter_custom(|n| (0..n).map(|_| sides.borrow_mut().next(side, &bench, &runtime)).sum());
+            });
+        }
+        group.finish();
+        while sides.borrow().all[0].len() < pairs {
+            sides.borrow_mut().pair(&bench, &runtime);
+        }
+        sides.borrow().print();
+        recorded.print();
+        print_programs();
+    }
+    runtime.block_on(bench.end());
+    drop(runtime);
+    docklet::storage::remove_tree(Path::new("/var/tmp"), Path::new(prefix.file_name().expect("name")))
+        .expect("remove the prefix");
+}
+
+const SIDES: [&str; 4] = ["docklet launch", "lxc-start -d", "docklet remove", "lxc-stop -k"];
+
+/// The measurements of both sides. Each pair is measured together; criterion takes them one side at a time.
+#[derive(Default)]
+struct Sides {
+    waiting: [VecDeque<Duration>; 4],
+    all: [Vec<Duration>; 4],
+}
+
+impl Sides {
+    fn next(&mut self, side: usize, bench: &Bench, runtime: &tokio::runtime::Runtime) -> Duration {
+        loop {
+            if let Some(duration) = self.waiting[side].pop_front() {
+                return duration;
+            }
+            self.pair(bench, runtime);
+        }
+    }
+
+    fn pair(&mut self, bench: &Bench, runtime: &tokio::runtime::Runtime) {
+        let (launch, remove) = runtime.block_on(bench.one_pair_of_ours());
+        let (start, stop) = bench.bare.start_and_stop();
+        for (side, duration) in [launch, start, remove, stop].into_iter().enumerate() {
+            self.waiting[side].push_back(duration);
+            self.all[side].push(duration);
+        }
+    }
+
+    fn print(&self) {
+        println!("\n{} pairs, in turns          median      p10      p90", self.all[0].len());
+        for (name, side) in SIDES.iter().zip(&self.all) {
+            let [low, middle, high] = [10, 50, 90].map(|percent| percentile(side, percent));
+            println!("  {name:<24} {middle:>8.2} {low:>8.2} {high:>8.2} ms");
+        }
+        println!("  launch / lxc-start -d    {:>8.2}", ratio(&self.all[0], &self.all[1]));
+        println!("  remove / lxc-stop -k     {:>8.2}", ratio(&self.all[2], &self.all[3]));
+    }
+}
+
+fn percentile(durations: &[Duration], percent: usize) -> f64 {
+    let mut sorted = durations.to_vec();
+    sorted.sort();
+    sorted[(sorted.len() - 1) * percent / 100].as_secs_f64() * 1e3
+}
+
+fn ratio(ours: &[Duration], theirs: &[Duration]) -> f64 {
+    percentile(ours, 50) / percentile(theirs, 50)
+}
+
+/// Both sides, ready to go.
+struct Bench {
+    host: Host,
+    spec: ContainerSpec,
+    network: NetworkSpec,
+    bare: bare::Bare,
+}
+
+impl Bench {
+    async fn new(prefix: &Path) -> Self {
+        let host = Host::open(Paths::new(prefix).expect("prefix")).await.expect("host");
+        let image = busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
+        let network = NetworkSpec {
+            name: "bench".parse().expect("name"),
+            gateway: "10.77.0.1/24".parse().expect("gateway"),
+            nat: true,
+            mtu: None,
+        };
+        host.ensure_network(&network).await.expect("network");
+        let limits = CgroupLimits {
+            memory_max_bytes: Some(Limit::At(128 << 20)),
+            memory_swap_max_bytes: Some(Limit::At(0)),
+            cpu: Some(CpuQuota::cores(0.5).expect("quota")),
+            pids_max: Some(Limit::At(64)),
+        };
+        let settings =
+            docklet::cgroup::settings(&limits, &Hierarchies::detect().expect("cgroups")).expect("limits");
+        let bare = bare::Bare::new(&prefix.join("bare"), &image.layers[0], &settings);
+        let spec = ContainerSpec {
+            network: Some(Attachment::new(network.name.clone())),
+            limits,
+            ..ContainerSpec::new("bench".parse().expect("name"), image.name)
+        };
+        let bench = Self { host, spec, network, bare };
+        // Makes the volume's template.
+        bench.one_pair_of_ours().await;
+        bench
+    }
+
+    async fn one_pair_of_ours(&self) -> (Duration, Duration) {
+        let started = Instant::now();
+        self.host.launch(self.spec.clone()).await.expect("launch");
+        let launch = started.elapsed();
+        let started = Instant::now();
+        self.host.remove(&self.spec.name).await.expect("remove");
+        (launch, started.elapsed())
+    }
+
+    async fn end(self) {
+        self.bare.end();
+        self.host.remove_network(&self.network.name).await.expect("remove the network");
+    }
+}
+
+/// Runs one more launch and removal under strace, and prints every program that was run.
+fn print_programs() {
+    let log = std::env::temp_dir().join(format!("docklet-bench-{}.strace", std::process::id()));
+    let traced = Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=execve", "-o"])
+        .arg(&log)
+        .arg(std::env::current_exe().expect("own path"))
+        .env(ONE_LAUNCH, "1")
+        .status();
+    if !traced.is_ok_and(|status| status.success()) {
+        println!("programs: not counted (strace did not run)");
+        return;
+    }
+    let text = std::fs::read_to_string(&log).expect("strace's log");
+    std::fs::remove_file(&log).expect("remove strace's log");
+    println!("\nprograms run by two launches and removals and what surrounds them (strace -f -e execve)");
+    let mut programs = std::collections::BTreeMap::new();
+    for line in text.lines().filter(|line| line.contains("execve(") && line.ends_with("= 0")) {
+        let program = line.split('"').nth(1).unwrap_or("?");
+        *programs.entry(program.to_owned()).or_insert(0) += 1;
+    }
+    for (program, count) in programs {
+        println!("  {count:>3}  {program}");
+    }
+}

@@ -1,0 +1,77 @@
+//! A bridge, a network namespace with a wire to it, and a ping from one to the other. Needs root; leaves nothing.
+//!
+//! ```text
+//! cargo run --example bridge
+//! ```
+
+#![allow(clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+
+use std::error::Error;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use docklet::name::LinkName;
+use docklet::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace, Veth, VethSpec};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let id = std::process::id();
+    let bridge = BridgeSpec {
+        name: LinkName::new(format!("dkbr{id}"))?,
+        owner: LinkOwner::new(format!("docklet-example/{id}/bridge"))?,
+        addresses: vec!["10.213.0.1/24".parse()?],
+        mtu: None,
+    };
+    let veth = VethSpec {
+        name: LinkName::new(format!("dkve{id}"))?,
+        owner: LinkOwner::new(format!("docklet-example/{id}/veth"))?,
+        bridge: bridge.name.clone(),
+        inner_name: LinkName::new("eth0")?,
+        addresses: vec!["10.213.0.2/24".parse()?],
+        gateways: vec!["10.213.0.1".parse()?],
+        mtu: None,
+    };
+    let pin = std::env::temp_dir().join(format!("docklet-example-{id}.netns"));
+
+    let net = Netlink::connect().await?;
+    let result = show(&net, &bridge, &veth, &pin).await;
+
+    // Whatever happened: what is gone is removed, so this can be repeated.
+    Veth::remove(&net, &veth.name, &veth.owner).await?;
+    NetworkNamespace::remove(&pin)?;
+    Bridge::remove(&net, &bridge.name, &bridge.owner).await?;
+    println!("left behind: {:?}", net.links_owned(&format!("docklet-example/{id}/")).await?);
+    result
+}
+
+async fn show(net: &Netlink, bridge: &BridgeSpec, veth: &VethSpec, pin: &Path) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    Bridge::ensure(net, bridge).await?;
+    println!("{:>10.3?}  bridge {}", start.elapsed(), bridge.name);
+
+    let start = Instant::now();
+    let namespace = NetworkNamespace::ensure(pin)?;
+    println!("{:>10.3?}  network namespace {}", start.elapsed(), pin.display());
+
+    let start = Instant::now();
+    Veth::ensure(net, &namespace, veth).await?;
+    println!("{:>10.3?}  veth {} with its other end inside", start.elapsed(), veth.name);
+
+    let start = Instant::now();
+    Veth::ensure(net, &namespace, veth).await?;
+    println!("{:>10.3?}  the same again: adopted", start.elapsed());
+
+    let inside = format!("--net={}", pin.display());
+    let ping =
+        Command::new("nsenter").args([&inside, "ping", "-c", "1", "-W", "2", "10.213.0.1"]).output()?;
+    print!("{}", String::from_utf8_lossy(&ping.stdout));
+
+    // The pair goes with its namespace, sooner than by a deletion.
+    let start = Instant::now();
+    NetworkNamespace::remove(pin)?;
+    drop(namespace);
+    net.wait_gone(&veth.name, Duration::from_secs(5)).await?;
+    println!("{:>10.3?}  namespace removed, and the veth with it", start.elapsed());
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Controllers and the two versions of their interface.
+
+use std::fmt;
+
+/// Which of the kernel's two interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// One hierarchy per controller, or per few of them.
+    V1,
+    /// The unified hierarchy (`cgroup2`).
+    V2,
+}
+
+/// A controller this library uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Controller {
+    /// CPU time: quotas.
+    Cpu,
+    /// CPU time: accounting. Of its own in v1 only; v2 always accounts.
+    CpuAccounting,
+    /// Memory and swap.
+    Memory,
+    /// The number of processes and threads.
+    Pids,
+    /// Freezing. A controller in v1 only; in v2 every group can be frozen.
+    Freezer,
+}
+
+impl Controller {
+    /// The kernel's name of it, as in `/proc/cgroups`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::CpuAccounting => "cpuacct",
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Freezer => "freezer",
+        }
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,123 @@
+//! Killing everything in a group, fork bombs too.
+//!
+//! v2 does it in one step (`cgroup.kill`, kernel 5.14). Elsewhere: freeze, so that nothing can fork, send SIGKILL to
+//! each, thaw (a process that the v1 freezer holds dies only then), and again until nobody is left.
+
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::controller::Controller;
+use super::freeze::{poll, v1_is_frozen};
+use super::group::Cgroup;
+use super::walk;
+use crate::error::{Error, Result};
+
+/// For how long one round waits for the freezer before it kills what it sees anyway.
+const FREEZE_PATIENCE: Duration = Duration::from_millis(20);
+
+impl Cgroup {
+    /// Kills every process in the group and beneath it with SIGKILL, frozen or not, and returns when none is left.
+    /// Its parent still has to reap it. A group that does not exist has none.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] naming processes that are left after `timeout` (one can hang in the kernel on a dead disk);
+    /// [`Error::Os`] otherwise.
+    pub fn kill(&self, timeout: Duration) -> Result<()> {
+        let _span = tracing::debug_span!("cgroup_kill", path = %self.path()).entered();
+        let deadline = Instant::now() + timeout;
+        if let Some(dir) = self.unified_dir() {
+            // Missing: the group, or the file on a kernel before 5.14.
+            walk::write(&dir, "cgroup.kill", "1")?;
+        }
+        if self.processes()?.is_empty() {
+            return Ok(());
+        }
+        tracing::debug!(path = %self.path(), "killing what is in the cgroup");
+        // The v1 freezer may hold what v2 has just killed.
+        self.thaw_all()?;
+        if poll(deadline.min(Instant::now() + FREEZE_PATIENCE), || Ok(self.processes()?.is_empty()))? {
+            return Ok(());
+        }
+        if poll(deadline, || self.kill_round())? {
+            return Ok(());
+        }
+        Err(self.busy(&format!("not empty {timeout:?} after SIGKILL")))
+    }
+
+    /// One round by hand. True when nobody is left.
+    fn kill_round(&self) -> Result<bool> {
+        let stopped = self.hold_forks();
+        let killed = self.processes().and_then(|list| {
+            list.iter().try_for_each(|process| self.kill_one(*process))?;
+            Ok(list.is_empty())
+        });
+        // In any case: what stays frozen never dies.
+        let thawed = self.thaw_all();
+        if let Some(before) = stopped? {
+            self.restore_pids(&before)?;
+        }
+        thawed?;
+        killed
+    }
+
+    /// Stops processes from forking while they are killed: by each freezer, and by the pids limit for those that are
+    /// in no freezer. Returns that limit as it was.
+    fn hold_forks(&self) -> Result<Option<String>> {
+        if let Some(dir) = self.freezable_unified() {
+            walk::write(&dir, "cgroup.freeze", "1")?;
+        }
+        if let Some(dir) = self.v1_freezer() {
+            poll(Instant::now() + FREEZE_PATIENCE, || {
+                walk::write(&dir, "freezer.state", "FROZEN")?;
+                v1_is_frozen(&dir)
+            })?;
+        }
+        let before = self.read(Controller::Pids, "pids.max")?;
+        if before.is_some() {
+            self.restore_pids("0")?;
+        }
+        Ok(before)
+    }
+
+    fn restore_pids(&self, value: &str) -> Result<()> {
+        let Some(hierarchy) = self.hierarchies().serving(Controller::Pids) else { return Ok(()) };
+        walk::write(&hierarchy.mount.join(self.path()), "pids.max", value.trim())
+    }
+
+    /// Kills one process, if it still is the one that was listed: its number may be another's by now, so it is held
+    /// by a descriptor first and looked at then.
+    fn kill_one(&self, process: u32) -> Result<()> {
+        let failed = |call, error: io::Error| Error::os(call, format_args!("process {process}"), error);
+        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let held = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(held) => held,
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            Err(error) => return Err(failed("pidfd_open", error.into())),
+        };
+        if !self.holds(process).map_err(|error| failed("read /proc/PID/cgroup of", error))? {
+            return Ok(());
+        }
+        match pidfd_send_signal(held, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(failed("pidfd_send_signal", error.into())),
+        }
+    }
+
+    /// Whether `process` is in this group or beneath it, in any hierarchy.
+    fn holds(&self, process: u32) -> io::Result<bool> {
+        let text = match fs::read_to_string(format!("/proc/{process}/cgroup")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        // "4:memory:/docklet/x": the number, the controllers, the path as this cgroup namespace sees it.
+        Ok(text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {
+            let inside = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.path()));
+            inside.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }))
+    }
+}

@@ -1,0 +1,227 @@
+//! What this host can do, and the remedy for what it cannot.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::handle::blocking;
+use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
+use crate::error::{Chain, Error, Result};
+use crate::lxc::LxcTarget;
+use crate::name::LinkName;
+use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace};
+use crate::paths::Paths;
+use crate::storage::OverlayRoot;
+
+/// The oldest kernel with all that is needed: `LOOP_CONFIGURE`. (`openat2`, `clone3` and pidfds are older.)
+const OLDEST_KERNEL: (u32, u32) = (5, 8);
+/// Below this much free space the report warns.
+const LITTLE_SPACE_BYTES: u64 = 1 << 30;
+
+/// How one check turned out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// The host can do it.
+    Good,
+    /// The host can do it, with a restriction.
+    Limited,
+    /// The host cannot do it.
+    Missing,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at: "overlay".
+    pub subject: &'static str,
+    /// How it turned out.
+    pub finding: Finding,
+    /// What was found, and the remedy if there is something to mend.
+    pub detail: String,
+}
+
+/// The report on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Doctor {
+    /// Everything that was looked at.
+    pub checks: Vec<Check>,
+}
+
+impl Doctor {
+    /// Looks at this host. Probes are real: a bridge is made, in a network namespace of its own, and goes with it.
+    ///
+    /// Call it inside a tokio runtime. It needs no working host: what is missing stands in the report.
+    pub async fn examine(paths: &Paths) -> Self {
+        let for_probes = paths.clone();
+        let mut checks = blocking(move || Ok(local_checks(&for_probes))).await.unwrap_or_else(|error| {
+            vec![Check { subject: "checks", finding: Finding::Missing, detail: Chain(&error).to_string() }]
+        });
+        let bridge = probe_bridge(paths).await.map(|()| "a bridge can be made".to_owned());
+        checks.push(check("bridge", bridge));
+        Self { checks }
+    }
+
+    /// Whether containers with limits and networks can run here.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        self.checks.iter().all(|check| check.finding != Finding::Missing)
+    }
+}
+
+fn check(subject: &'static str, result: Result<String>) -> Check {
+    match result {
+        Ok(detail) => Check { subject, finding: Finding::Good, detail },
+        Err(error) => Check { subject, finding: Finding::Missing, detail: Chain(&error).to_string() },
+    }
+}
+
+fn local_checks(paths: &Paths) -> Vec<Check> {
+    let mut checks = vec![check("root", root()), check("kernel", kernel()), check("prefix", prefix(paths))];
+    checks.push(space(paths));
+    match Hierarchies::detect() {
+        Err(error) => checks.push(check("control groups", Err(error))),
+        Ok(hierarchies) => {
+            checks.push(check("control groups", Ok(format!("{:?}", hierarchies.layout()))));
+            for (subject, limits) in probes() {
+                let result = limits.and_then(|limits| limits.check(&hierarchies));
+                checks.push(check(subject, result.map(|()| "can be limited".to_owned())));
+            }
+            let lxc = LxcTarget::detect(&hierarchies).map(|target| {
+                format!("liblxc {}.{}.{}", target.version.major, target.version.minor, target.version.patch)
+            });
+            checks.push(check("lxc", lxc));
+        }
+    }
+    checks.push(check(
+        "overlay",
+        OverlayRoot::supported().map(|()| "overlay file systems can be mounted".to_owned()),
+    ));
+    checks.push(check("loop devices", device("/dev/loop-control", "modprobe loop")));
+    for (subject, program, package) in [
+        ("mkfs.ext4", "mkfs.ext4", "e2fsprogs"),
+        ("nftables", "nft", "nftables"),
+        ("lxc-attach", "lxc-attach", "lxc"),
+    ] {
+        checks.push(check(subject, program_path(program, package)));
+    }
+    checks
+}
+
+/// The limits whose controllers are looked at, one by one.
+fn probes() -> [(&'static str, Result<CgroupLimits>); 4] {
+    let memory = CgroupLimits { memory_max_bytes: Some(Limit::At(64 << 20)), ..CgroupLimits::default() };
+    let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory.clone() };
+    let cpu = CpuQuota::cores(0.5).map(|quota| CgroupLimits { cpu: Some(quota), ..CgroupLimits::default() });
+    let pids = CgroupLimits { pids_max: Some(Limit::At(64)), ..CgroupLimits::default() };
+    [("memory limit", Ok(memory)), ("swap limit", Ok(swap)), ("cpu limit", cpu), ("process limit", Ok(pids))]
+}
+
+fn root() -> Result<String> {
+    if rustix::process::geteuid().is_root() {
+        return Ok("running as root".to_owned());
+    }
+    Err(Error::Unsupported {
+        what: "running containers as an ordinary user".to_owned(),
+        needs: "run as root".to_owned(),
+    })
+}
+
+fn kernel() -> Result<String> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    match kernel_version(&release) {
+        Some(version) if version >= OLDEST_KERNEL => Ok(format!("Linux {release}")),
+        _ => Err(Error::Unsupported {
+            what: format!("running on Linux {release}"),
+            needs: format!("install Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
+        }),
+    }
+}
+
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn prefix(paths: &Paths) -> Result<String> {
+    Ok(format!("{} can be written", paths.prefix().display()))
+}
+
+fn space(paths: &Paths) -> Check {
+    let found = rustix::fs::statvfs(paths.prefix())
+        .map_err(|e| Error::os("statvfs", paths.prefix().display(), e))
+        .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    match found {
+        Ok(free) => {
+            let finding = if free < LITTLE_SPACE_BYTES { Finding::Limited } else { Finding::Good };
+            Check { subject: "space", finding, detail: format!("{} MiB free for volumes", free >> 20) }
+        }
+        Err(error) => check("space", Err(error)),
+    }
+}
+
+fn device(path: &str, remedy: &str) -> Result<String> {
+    if Path::new(path).exists() {
+        return Ok(format!("{path} is there"));
+    }
+    Err(Error::Unsupported { what: format!("using {path}"), needs: remedy.to_owned() })
+}
+
+fn program_path(program: &str, package: &str) -> Result<String> {
+    let search = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&search)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file());
+    found.map(|path| path.display().to_string()).ok_or_else(|| Error::Unsupported {
+        what: format!("running {program}"),
+        needs: format!("install the package {package}"),
+    })
+}
+
+async fn probe_bridge(paths: &Paths) -> Result<()> {
+    let path = paths.locks().join(format!(".probe-{}", std::process::id()));
+    let pinned = path.clone();
+    let namespace = blocking(move || NetworkNamespace::ensure(&pinned)).await?;
+    let result = async {
+        let netlink = Netlink::connect_in(&namespace).await?;
+        let spec = BridgeSpec {
+            name: LinkName::new("dkprobe")?,
+            owner: LinkOwner::new("docklet:probe")?,
+            addresses: Vec::new(),
+            mtu: None,
+        };
+        Bridge::ensure(&netlink, &spec).await.map(drop)
+    }
+    .await;
+    drop(namespace);
+    blocking(move || NetworkNamespace::remove(&path)).await?;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read() {
+        for (release, version) in [
+            ("6.1.0-28-amd64", Some((6, 1))),
+            ("5.10.0", Some((5, 10))),
+            ("6.18.44-rc1+", Some((6, 18))),
+            ("x", None),
+        ] {
+            assert_eq!(kernel_version(release), version, "{release}");
+        }
+    }
+
+    #[test]
+    fn a_missing_program_names_its_package() {
+        let message = program_path("no-such-program", "some-package").unwrap_err().to_string();
+        assert!(
+            message.contains("no-such-program") && message.contains("install the package some-package"),
+            "{message}"
+        );
+    }
+}

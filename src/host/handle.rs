@@ -1,0 +1,423 @@
+//! The handle to one host, and the life of its containers.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tracing::{Instrument, info_span};
+
+use super::manifest::{Manifest, NetworkRecord, Objects, Phase, Port, Records};
+use super::spec::ContainerSpec;
+use crate::cgroup::Hierarchies;
+use crate::error::{Error, Result};
+use crate::lxc::{Container, Exec, ExecOutput, LxcTarget, State};
+use crate::name::{ContainerName, ObjectId};
+use crate::net::{InterfaceAddress, LinkOwner, Nat, Netlink};
+use crate::paths::Paths;
+use crate::storage::{ImageStore, VolumePool};
+use crate::sys::lock::FileLock;
+
+/// How long an operation waits for another one on the same container before it gives up with [`Error::Busy`].
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One machine that runs containers, as seen through one prefix. Cheap to clone.
+///
+/// A host belongs to the tokio runtime and to the network and mount namespaces in which it was opened. Methods that
+/// change something run as tasks of their own: dropping the future does not stop them.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub(super) inner: Arc<Inner>,
+    lock_timeout: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) paths: Paths,
+    pub(super) tag: String,
+    pub(super) hierarchies: Hierarchies,
+    pub(super) target: LxcTarget,
+    pub(super) netlink: Netlink,
+    pub(super) nat: Nat,
+    pub(super) pool: VolumePool,
+    pub(super) images: ImageStore,
+    pub(super) manifests: Records<Manifest>,
+    pub(super) networks: Records<NetworkRecord>,
+}
+
+/// A container as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ContainerInfo {
+    /// Its identity, which its objects on the host are named after.
+    pub id: ObjectId,
+    /// What it is.
+    pub state: State,
+    /// Whether it should run. It differs from `state` when the container ended by itself.
+    pub should_run: bool,
+    /// Its address and the length of its subnet.
+    pub address: Option<InterfaceAddress>,
+    /// What it was asked to be.
+    pub spec: ContainerSpec,
+}
+
+impl Host {
+    /// Opens the host under `paths`. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without root, without LXC, or without control groups.
+    pub async fn open(paths: Paths) -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::Unsupported {
+                what: "running containers as an ordinary user".to_owned(),
+                needs: "run as root".to_owned(),
+            });
+        }
+        let hierarchies = Hierarchies::detect()?;
+        let inner = Inner {
+            tag: paths.tag(),
+            target: LxcTarget::detect(&hierarchies)?,
+            hierarchies,
+            nat: Nat::new(format!("docklet-{}", paths.tag()))?,
+            netlink: Netlink::connect().await?,
+            pool: VolumePool::loop_files(paths.volumes())?,
+            images: ImageStore::new(paths.images())?,
+            manifests: Records::new(paths.manifests()),
+            networks: Records::new(paths.networks()),
+            paths,
+        };
+        Ok(Self { inner: Arc::new(inner), lock_timeout: LOCK_TIMEOUT })
+    }
+
+    /// The same host with another limit on how long an operation waits for a lock. Default: 30 seconds.
+    #[must_use]
+    pub fn with_lock_timeout(self, timeout: Duration) -> Self {
+        Self { lock_timeout: timeout, ..self }
+    }
+
+    /// Where this host keeps its files.
+    #[must_use]
+    pub fn paths(&self) -> &Paths {
+        &self.inner.paths
+    }
+
+    /// The images that containers can be made of.
+    #[must_use]
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
+    }
+
+    /// Makes a container and starts it; returns once it runs and its limits have been read back.
+    ///
+    /// A container of that name that was asked for in the same words is adopted, and started if it is down.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] and [`Error::NotFound`] before the host is touched; [`Error::Differs`] if the name is taken;
+    /// [`Error::Busy`] if another operation on the name takes too long, or the network has no free address. After any
+    /// other error nothing of the container is left, or it is an [`Error::LeftBehind`].
+    pub async fn launch(&self, spec: ContainerSpec) -> Result<ContainerInfo> {
+        let span = info_span!("launch", container = %spec.name);
+        self.owned(|host| async move { host.launch_owned(spec).await }.instrument(span)).await
+    }
+
+    /// Starts a container that is down. One that runs is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Command`] with the reason if it does not start: it stays as it was then.
+    pub async fn start(&self, name: &ContainerName) -> Result<ContainerInfo> {
+        let name = name.clone();
+        let span = info_span!("start", container = %name);
+        self.owned(|host| {
+            async move {
+                let _lock = host.lock_container(&name).await?;
+                let manifest = host.created(&name)?;
+                host.start_locked(manifest).await
+            }
+            .instrument(span)
+        })
+        .await
+    }
+
+    /// Stops a container: asks its init to shut down, and kills what is left after `grace`. Its data stays; its
+    /// mounts, links and control groups go.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Os`] or [`Error::Busy`] if something of it could not be released.
+    pub async fn stop(&self, name: &ContainerName, grace: Duration) -> Result<()> {
+        let name = name.clone();
+        let span = info_span!("stop", container = %name);
+        self.owned(|host| {
+            async move {
+                let _lock = host.lock_container(&name).await?;
+                let mut manifest = host.created(&name)?;
+                if manifest.run {
+                    manifest.run = false;
+                    host.inner.manifests.publish(&name, &manifest)?;
+                }
+                host.lower(&manifest, grace).await
+            }
+            .instrument(span)
+        })
+        .await
+    }
+
+    /// Removes a container with everything it wrote. One that runs is killed; one that is gone is removed.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], [`Error::Os`] if something of it could not be released; calling it again goes on.
+    pub async fn remove(&self, name: &ContainerName) -> Result<()> {
+        let name = name.clone();
+        let span = info_span!("remove", container = %name);
+        self.owned(|host| {
+            async move {
+                let lock = host.lock_container(&name).await?;
+                if let Some(manifest) = host.inner.manifests.get(&name)? {
+                    host.tear_down(manifest).await?;
+                }
+                lock.remove()?;
+                host.release_parent().await
+            }
+            .instrument(span)
+        })
+        .await
+    }
+
+    /// Suspends every process of a running container.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Busy`] if it does not run, or cannot be frozen in time.
+    pub async fn freeze(&self, name: &ContainerName) -> Result<()> {
+        let name = name.clone();
+        self.owned(|host| async move {
+            let _lock = host.lock_container(&name).await?;
+            let container = host.container(&host.created(&name)?)?;
+            blocking(move || container.freeze()).await
+        })
+        .await
+    }
+
+    /// Lets a frozen container go on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Busy`] if it does not run.
+    pub async fn unfreeze(&self, name: &ContainerName) -> Result<()> {
+        let name = name.clone();
+        self.owned(|host| async move {
+            let _lock = host.lock_container(&name).await?;
+            let container = host.container(&host.created(&name)?)?;
+            blocking(move || container.unfreeze()).await
+        })
+        .await
+    }
+
+    /// Runs a program inside a running container and waits for its end.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Busy`] if the container does not run or the program outlives its time-out.
+    pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
+        let container = self.container(&self.created(name)?)?;
+        blocking(move || container.exec(&exec)).await
+    }
+
+    /// Every container of this host, by name.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if a manifest cannot be read.
+    pub fn list(&self) -> Result<Vec<ContainerInfo>> {
+        self.inner
+            .manifests
+            .all()?
+            .into_iter()
+            .filter(|manifest| manifest.phase == Phase::Created)
+            .map(|manifest| self.info(manifest))
+            .collect()
+    }
+
+    /// One container.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn get(&self, name: &ContainerName) -> Result<ContainerInfo> {
+        self.info(self.created(name)?)
+    }
+
+    /// The runtime's handle of one container: its state, its first process, its streams.
+    ///
+    /// Starting and stopping belong to [`Host::start`] and [`Host::stop`], which also keep what is written down.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn runtime(&self, name: &ContainerName) -> Result<Container> {
+        self.container(&self.created(name)?)
+    }
+
+    async fn launch_owned(self, spec: ContainerSpec) -> Result<ContainerInfo> {
+        let lock = self.lock_container(&spec.name).await?;
+        if let Some(existing) = self.inner.manifests.get(&spec.name)? {
+            match existing.phase {
+                Phase::Created if existing.spec == spec => return self.start_locked(existing).await,
+                Phase::Created => {
+                    return Err(Error::Differs {
+                        what: format!("container `{}`", spec.name),
+                        difference: format!(
+                            "its {} are not as asked",
+                            existing.spec.differences(&spec).join(", ")
+                        ),
+                    });
+                }
+                // Left by a crash; nobody was told that it exists, or somebody wanted it gone.
+                Phase::Creating | Phase::Removing => self.tear_down(existing).await?,
+            }
+        }
+        let name = spec.name.clone();
+        let checked = self.clone();
+        let result = match blocking(move || checked.register(spec)).await {
+            Ok(manifest) => self.create(manifest).await,
+            Err(error) => Err(error),
+        };
+        if result.is_err() && self.inner.manifests.get(&name)?.is_none() {
+            lock.remove()?;
+        }
+        result
+    }
+
+    /// Makes a registered container, or takes back what was made of it.
+    async fn create(&self, manifest: Manifest) -> Result<ContainerInfo> {
+        match self.raise(&manifest).await {
+            Ok(manifest) => self.info(manifest),
+            Err(cause) => match self.tear_down(manifest.clone()).await {
+                Ok(()) => Err(cause),
+                Err(error) => {
+                    tracing::error!(%error, "roll-back failed");
+                    let remains = vec![format!("container `{}`", manifest.spec.name)];
+                    Err(Error::LeftBehind { cause: Box::new(cause), remains })
+                }
+            },
+        }
+    }
+
+    /// Checks `spec` against the host, picks its address, and writes its manifest.
+    fn register(&self, spec: ContainerSpec) -> Result<Manifest> {
+        self.check(&spec)?;
+        let inner = &self.inner;
+        let id = new_id()?;
+        let _registry = self.lock_registry()?;
+        let port = match &spec.network {
+            None => None,
+            Some(attachment) => {
+                let network = inner.networks.open(&attachment.network)?;
+                let taken: BTreeSet<IpAddr> = inner
+                    .manifests
+                    .all()?
+                    .iter()
+                    .filter(|m| m.spec.network.as_ref().is_some_and(|a| a.network == attachment.network))
+                    .filter_map(|m| Some(m.objects.port.as_ref()?.address.ip()))
+                    .collect();
+                let address = network.pick_address(attachment.address, &taken)?;
+                let owner = LinkOwner::new(format!("docklet:{}:container:{id}", inner.tag))?;
+                Some(Port { link: id.link_name(), owner, address })
+            }
+        };
+        let cgroup = format!("docklet/{}/{id}", inner.tag);
+        let objects = Objects { volume: id.volume_name(), cgroup, port };
+        let manifest = Manifest::new(id, spec, objects);
+        inner.manifests.publish(&manifest.spec.name, &manifest)?;
+        Ok(manifest)
+    }
+
+    async fn start_locked(&self, mut manifest: Manifest) -> Result<ContainerInfo> {
+        if self.container(&manifest)?.state()? == State::Stopped {
+            self.lower(&manifest, Duration::ZERO).await?;
+            let wished = manifest.run;
+            if !wished {
+                manifest.run = true;
+                self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
+            }
+            if let Err(error) = self.raise(&manifest).await {
+                self.lower(&manifest, Duration::ZERO).await?;
+                manifest.run = wished;
+                self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
+                return Err(error);
+            }
+        }
+        self.info(manifest)
+    }
+
+    fn info(&self, manifest: Manifest) -> Result<ContainerInfo> {
+        Ok(ContainerInfo {
+            state: self.container(&manifest)?.state()?,
+            id: manifest.id,
+            should_run: manifest.run,
+            address: manifest.objects.port.map(|port| port.address),
+            spec: manifest.spec,
+        })
+    }
+
+    /// The manifest of a container that exists as far as callers are concerned.
+    pub(super) fn created(&self, name: &ContainerName) -> Result<Manifest> {
+        let manifest = self.inner.manifests.open(name)?;
+        if manifest.phase == Phase::Created {
+            return Ok(manifest);
+        }
+        Err(Error::NotFound { what: format!("container `{name}`") })
+    }
+
+    pub(super) fn container(&self, manifest: &Manifest) -> Result<Container> {
+        let inner = &self.inner;
+        Container::new(&inner.paths.containers(), &manifest.id, &inner.target, &manifest.objects.cgroup)
+    }
+
+    /// Where one container's own files are.
+    pub(super) fn directory(&self, manifest: &Manifest) -> PathBuf {
+        self.inner.paths.containers().join(manifest.id.as_str())
+    }
+
+    pub(super) async fn lock_container(&self, name: &ContainerName) -> Result<FileLock> {
+        let path = self.inner.paths.locks().join(format!("{name}.lock"));
+        let (timeout, what) = (self.lock_timeout, format!("container `{name}`"));
+        blocking(move || FileLock::acquire(&path, timeout, &what)).await
+    }
+
+    /// The lock around choosing names and addresses. Held for one read and one write, never across a wait.
+    pub(super) fn lock_registry(&self) -> Result<FileLock> {
+        // A dot keeps it apart from containers' locks: a name cannot have one.
+        let path = self.inner.paths.locks().join(".registry");
+        FileLock::acquire(&path, self.lock_timeout, "the registry of containers")
+    }
+
+    /// Runs an operation as a task of its own, so that it ends even if nobody waits for it.
+    pub(super) async fn owned<T, F>(&self, operation: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        finished(tokio::spawn(operation(self.clone())).await)
+    }
+}
+
+/// Runs a call that may block on a thread where that is allowed.
+pub(super) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let span = tracing::Span::current();
+    finished(tokio::task::spawn_blocking(move || span.in_scope(call)).await)
+}
+
+fn finished<T>(result: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    match result {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(Error::os("spawn", "an operation", std::io::Error::other(error))),
+        },
+    }
+}
+
+pub(super) fn new_id() -> Result<ObjectId> {
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::os("getrandom", "an object id", e))?;
+    ObjectId::new(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}

@@ -1,0 +1,194 @@
+//! Networks of one host: a bridge each, and one nftables table for all.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use tracing::{Instrument, info_span};
+
+use super::handle::{Host, blocking, new_id};
+use super::manifest::NetworkRecord;
+use super::spec::NetworkSpec;
+use crate::error::{Error, Result};
+use crate::name::NetworkName;
+use crate::net::{Bridge, BridgeSpec, InterfaceAddress, LinkOwner, NatNetwork, allocate};
+use crate::sys::lock::FileLock;
+
+impl Host {
+    /// Makes a network, or adopts the one of that name if it is as asked; what is missing of it is made again.
+    ///
+    /// With `nat` the host forwards IPv4 packets from then on (`net.ipv4.ip_forward`): a setting of the whole host,
+    /// which is not taken back.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the gateway is no host's address, or the subnet overlaps another network's;
+    /// [`Error::Differs`] if the name is taken; [`Error::Unsupported`] if `nat` is asked and nftables is missing.
+    pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<()> {
+        spec.subnet()?;
+        let spec = spec.clone();
+        let span = info_span!("ensure network", network = %spec.name);
+        self.owned(|host| async move { host.ensure_network_owned(spec).await }.instrument(span)).await
+    }
+
+    /// Removes a network. One that is gone is removed.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while a container is in it.
+    pub async fn remove_network(&self, name: &NetworkName) -> Result<()> {
+        let name = name.clone();
+        let span = info_span!("remove network", network = %name);
+        self.owned(|host| async move { host.remove_network_owned(&name).await }.instrument(span)).await
+    }
+
+    /// The networks of this host, by name.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if a record cannot be read.
+    pub fn networks(&self) -> Result<Vec<NetworkSpec>> {
+        Ok(self.inner.networks.all()?.into_iter().map(|record| record.spec).collect())
+    }
+
+    async fn ensure_network_owned(self, spec: NetworkSpec) -> Result<()> {
+        let _registry = self.registry().await?;
+        let existing = self.inner.networks.all()?;
+        let record = match existing.iter().find(|record| record.spec.name == spec.name) {
+            Some(record) => {
+                record.compare(&spec)?;
+                record.clone()
+            }
+            None => {
+                refuse_overlap(&spec, &existing)?;
+                let id = new_id()?;
+                let owner = LinkOwner::new(format!("docklet:{}:network:{id}", self.inner.tag))?;
+                let record = NetworkRecord::new(id.link_name(), owner, spec);
+                record.bridge_spec().check()?;
+                self.inner.networks.publish(&record.spec.name, &record)?;
+                record
+            }
+        };
+        let is_new = existing.len() < self.inner.networks.names()?.len();
+        match self.raise_network(&record).await {
+            Err(cause) if is_new => {
+                self.lower_network(&record).await?;
+                Err(cause)
+            }
+            result => result.map(drop),
+        }
+    }
+
+    async fn remove_network_owned(self, name: &NetworkName) -> Result<()> {
+        let _registry = self.registry().await?;
+        let Some(record) = self.inner.networks.get(name)? else { return Ok(()) };
+        let users = self.inner.manifests.all()?;
+        let user = users.iter().find(|m| m.spec.network.as_ref().is_some_and(|a| a.network == *name));
+        if let Some(manifest) = user {
+            return Err(Error::Busy {
+                what: format!("network `{name}`"),
+                reason: format!("container `{}` is in it", manifest.spec.name),
+            });
+        }
+        self.lower_network(&record).await
+    }
+
+    /// Makes what is missing of a recorded network. Tells whether something was. The caller holds the registry's lock.
+    pub(super) async fn raise_network(&self, record: &NetworkRecord) -> Result<bool> {
+        let bridge = Bridge::ensure(&self.inner.netlink, &record.bridge_spec()).await?;
+        let rules = record.spec.nat && self.apply_nat(None).await?;
+        Ok(bridge.changed() || rules)
+    }
+
+    async fn lower_network(&self, record: &NetworkRecord) -> Result<()> {
+        if record.spec.nat {
+            self.apply_nat(Some(&record.spec.name)).await?;
+        }
+        Bridge::remove(&self.inner.netlink, &record.bridge, &record.owner).await?;
+        self.inner.networks.remove(&record.spec.name)
+    }
+
+    /// Makes the table say what the records say, leaving out one network. Tells whether it said something else.
+    async fn apply_nat(&self, without: Option<&NetworkName>) -> Result<bool> {
+        let mut wanted = Vec::new();
+        for record in self.inner.networks.all()? {
+            if record.spec.nat && Some(&record.spec.name) != without {
+                wanted.push(NatNetwork { subnet: record.spec.subnet()?, bridge: record.bridge });
+            }
+        }
+        let nat = self.inner.nat.clone();
+        blocking(move || {
+            let is = match nat.current() {
+                Ok(networks) => networks.unwrap_or_default(),
+                // Somebody wrote into our table: it is made anew.
+                Err(Error::Differs { .. }) => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            // Forwarding is looked after in any case: it is lost with a reboot while nothing else is asked for.
+            nat.apply(&wanted)?;
+            Ok(is != wanted)
+        })
+        .await
+    }
+
+    pub(super) async fn registry(&self) -> Result<FileLock> {
+        let host = self.clone();
+        blocking(move || host.lock_registry()).await
+    }
+}
+
+impl NetworkRecord {
+    fn compare(&self, asked: &NetworkSpec) -> Result<()> {
+        let mut differences = Vec::new();
+        if self.spec.gateway != asked.gateway {
+            differences.push(format!("gateway is {}, not {}", self.spec.gateway, asked.gateway));
+        }
+        if self.spec.nat != asked.nat {
+            differences.push(format!("nat is {}, not {}", self.spec.nat, asked.nat));
+        }
+        if self.spec.mtu != asked.mtu {
+            differences.push(format!("mtu is {:?}, not {:?}", self.spec.mtu, asked.mtu));
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Differs { what: format!("network `{}`", asked.name), difference: differences.join(", ") })
+    }
+
+    fn bridge_spec(&self) -> BridgeSpec {
+        BridgeSpec {
+            name: self.bridge.clone(),
+            owner: self.owner.clone(),
+            addresses: vec![self.spec.gateway],
+            mtu: self.spec.mtu,
+        }
+    }
+
+    /// The address that was asked for, if it can be had, or a free one.
+    pub(super) fn pick_address(
+        &self,
+        asked: Option<IpAddr>,
+        taken: &BTreeSet<IpAddr>,
+    ) -> Result<InterfaceAddress> {
+        let (subnet, gateway) = (self.spec.subnet()?, self.spec.gateway.ip());
+        let Some(address) = asked else { return subnet.interface(allocate(subnet, gateway, taken)?) };
+        if address == gateway {
+            return Err(Error::invalid("address", address.to_string(), "is the network's gateway"));
+        }
+        if taken.contains(&address) {
+            return Err(Error::Busy {
+                what: format!("address {address}"),
+                reason: format!("another container of network `{}` has it", self.spec.name),
+            });
+        }
+        subnet.interface(address)
+    }
+}
+
+fn refuse_overlap(spec: &NetworkSpec, existing: &[NetworkRecord]) -> Result<()> {
+    let subnet = spec.subnet()?;
+    for record in existing {
+        let other = record.spec.subnet()?;
+        if subnet.net().contains(&other.net()) || other.net().contains(&subnet.net()) {
+            let rule = format!("its subnet overlaps {other} of network `{}`", record.spec.name);
+            return Err(Error::invalid("network gateway", spec.gateway.to_string(), rule));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! From a manifest to the objects on the host and back.
+//!
+//! `raise` makes what is missing, `lower` releases what the running container needs, `tear_down` removes all of it.
+//! Each can be run again after it was cut off anywhere: launching, rolling back and recovering are these three.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::handle::{Host, blocking};
+use super::manifest::{Manifest, Phase, Port};
+use super::spec::ContainerSpec;
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::lxc::LxcConfig;
+use crate::name::{LinkName, VolumeName};
+use crate::net::{NetworkNamespace, Veth, VethSpec};
+use crate::storage::{OverlayRoot, VolumeSpec, remove_tree};
+
+/// How long the kernel is given to take a link down with its namespace.
+const LINK_GONE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Host {
+    /// Checks what can be checked of `spec` before anything is written down.
+    pub(super) fn check(&self, spec: &ContainerSpec) -> Result<()> {
+        let inner = &self.inner;
+        spec.limits.check(&inner.hierarchies)?;
+        volume_spec(spec, VolumeName::new(spec.name.as_str())?).check()?;
+        let image = inner.images.open(&spec.image)?;
+        let init = spec.init.command.first().map_or("", String::as_str);
+        if !image.has_executable(Path::new(init))? {
+            return Err(Error::invalid(
+                "init command",
+                init,
+                format!("image `{}` has no such program; give an absolute path inside the image", spec.image),
+            ));
+        }
+        // Every rule of the configuration is checked by building it once, over a root that is made later.
+        self.configure(spec, &inner.paths.containers().join("check"), None)?.render(&inner.target).map(drop)
+    }
+
+    /// Makes what is missing of a container and starts it. Returns the manifest as it is written down then.
+    pub(super) async fn raise(&self, manifest: &Manifest) -> Result<Manifest> {
+        let directory = self.directory(manifest);
+        make_directory(&directory)?;
+        // Both parts run to their end whatever becomes of the other: nothing goes on behind a roll-back's back.
+        let (root, ()) = {
+            let (storage, network) =
+                tokio::join!(self.raise_root(manifest), self.raise_port(manifest, &directory));
+            (storage?, network?)
+        };
+        let config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
+        let container = self.container(manifest)?;
+        let started = blocking(move || container.start(&config));
+        if manifest.phase == Phase::Created {
+            started.await?;
+            return Ok(manifest.clone());
+        }
+        // The data is on the disk; saying so costs a flush, which passes while the runtime starts.
+        let mut created = manifest.clone();
+        created.phase = Phase::Created;
+        let (host, record) = (self.clone(), created.clone());
+        let recorded = blocking(move || host.inner.manifests.publish(&record.spec.name, &record));
+        let (started, recorded) = tokio::join!(started, recorded);
+        started?;
+        recorded?;
+        Ok(created)
+    }
+
+    /// Releases what a running container needs: its processes, its port, its mounts, its control groups. Data stays.
+    pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
+        let container = self.container(manifest)?;
+        blocking(move || container.stop(grace).map(drop)).await?;
+        let (network, storage) = tokio::join!(self.lower_port(manifest), self.lower_root(manifest));
+        network?;
+        storage
+    }
+
+    /// Removes everything of a container, its data too, and its manifest at the end.
+    pub(super) async fn tear_down(&self, mut manifest: Manifest) -> Result<()> {
+        if manifest.phase != Phase::Removing {
+            manifest.phase = Phase::Removing;
+            manifest.run = false;
+            self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
+        }
+        self.lower(&manifest, Duration::ZERO).await?;
+        let host = self.clone();
+        blocking(move || {
+            host.inner.pool.remove(&manifest.objects.volume)?;
+            remove_tree(&host.inner.paths.containers(), Path::new(manifest.id.as_str()))?;
+            host.inner.manifests.remove(&manifest.spec.name)
+        })
+        .await
+    }
+
+    /// Removes the control group above those of containers when there are none. It would do no harm, but a host
+    /// without containers should look like one.
+    pub(super) async fn release_parent(&self) -> Result<()> {
+        let host = self.clone();
+        blocking(move || {
+            // A launch writes its manifest under this lock before it makes a group: there is none to come now.
+            let _registry = host.lock_registry()?;
+            if host.inner.manifests.names()?.is_empty() {
+                let parent = format!("docklet/{}", host.inner.tag);
+                Cgroup::new(&host.inner.hierarchies, parent)?.remove_unused()?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn raise_root(&self, manifest: &Manifest) -> Result<PathBuf> {
+        let (host, manifest) = (self.clone(), manifest.clone());
+        blocking(move || {
+            let inner = &host.inner;
+            let image = inner.images.open(&manifest.spec.image)?;
+            let volume = match manifest.phase {
+                Phase::Creating => {
+                    inner.pool.ensure(&volume_spec(&manifest.spec, manifest.objects.volume.clone()))?
+                }
+                // What a created container wrote is never replaced by something empty.
+                Phase::Created | Phase::Removing => inner.pool.open(&manifest.objects.volume)?,
+            };
+            let space = volume.mount()?;
+            let target = root_path(&host.directory(&manifest));
+            make_directory(&target)?;
+            let root = OverlayRoot::over(&image.layers).on(&space).mount(&target)?;
+            Ok(root.path().to_owned())
+        })
+        .await
+    }
+
+    async fn lower_root(&self, manifest: &Manifest) -> Result<()> {
+        let (host, manifest) = (self.clone(), manifest.clone());
+        blocking(move || {
+            OverlayRoot::unmount(&root_path(&host.directory(&manifest)))?;
+            match host.inner.pool.open(&manifest.objects.volume) {
+                Ok(volume) => volume.unmount(),
+                Err(Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    async fn raise_port(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
+        let Some(port) = manifest.objects.port.clone() else { return Ok(()) };
+        let Some(attachment) = &manifest.spec.network else { return Ok(()) };
+        let network = self.inner.networks.open(&attachment.network)?;
+        let path = namespace_path(directory);
+        let namespace = blocking(move || NetworkNamespace::ensure(&path)).await?;
+        let Port { link, owner, address } = port;
+        let veth = VethSpec {
+            name: link,
+            owner,
+            bridge: network.bridge,
+            inner_name: LinkName::new("eth0")?,
+            addresses: vec![address],
+            gateways: vec![network.spec.gateway.ip()],
+            mtu: network.spec.mtu,
+        };
+        Veth::ensure(&self.inner.netlink, &namespace, &veth).await.map(drop)
+    }
+
+    async fn lower_port(&self, manifest: &Manifest) -> Result<()> {
+        let Some(port) = manifest.objects.port.clone() else { return Ok(()) };
+        let path = namespace_path(&self.directory(manifest));
+        // The namespace takes the pair along, which is faster than deleting it.
+        blocking(move || NetworkNamespace::remove(&path)).await?;
+        if self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await.is_err() {
+            Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
+        }
+        Ok(())
+    }
+
+    /// The runtime's configuration. `place` is `None` when only the rules are to be checked.
+    fn configure(
+        &self,
+        spec: &ContainerSpec,
+        root: &Path,
+        place: Option<(&Manifest, &Path)>,
+    ) -> Result<LxcConfig> {
+        let mut config = LxcConfig::new(&spec.name, root)?;
+        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal).limits(&spec.limits);
+        for (key, value) in &spec.environment {
+            config.environment(key, value)?;
+        }
+        for mount in &spec.mounts {
+            config.mount(mount.clone())?;
+        }
+        if let Some((manifest, directory)) = place {
+            config.cgroup_dir(&manifest.objects.cgroup)?;
+            if manifest.objects.port.is_some() {
+                config.join_network(&namespace_path(directory))?;
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn volume_spec(spec: &ContainerSpec, name: VolumeName) -> VolumeSpec {
+    VolumeSpec {
+        name,
+        size_bytes: spec.volume.size_bytes,
+        filesystem: spec.volume.filesystem,
+        allocation: spec.volume.allocation,
+    }
+}
+
+/// Where a container's root is mounted.
+pub(super) fn root_path(directory: &Path) -> PathBuf {
+    directory.join("root")
+}
+
+/// Where a container's network namespace is pinned.
+pub(super) fn namespace_path(directory: &Path) -> PathBuf {
+    directory.join("netns")
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| Error::os("mkdir", path.display(), e))
+}

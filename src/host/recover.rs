@@ -1,0 +1,245 @@
+//! After a crash or a reboot: the host is made to agree with what is written down.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+use tracing::{Instrument, info_span};
+
+use super::handle::{Host, blocking};
+use super::manifest::{Manifest, Phase};
+use crate::cgroup::Cgroup;
+use crate::error::{Chain, Result};
+use crate::lxc::State;
+use crate::name::{ContainerName, LinkName, ObjectId};
+use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
+use crate::storage::OverlayRoot;
+use crate::sys::mountinfo;
+
+/// What became of one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was as it should be: nothing was done.
+    Unchanged,
+    /// It should run and did not: it was made whole and started.
+    Started,
+    /// It should not run: what was left of its run was released.
+    Released,
+    /// It was never finished, or its removal was not: nothing of it is left.
+    Removed,
+    /// It could not be brought back. The reason, with everything beneath it. It stays written down.
+    Failed(String),
+}
+
+/// What a recovery found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Recovered {
+    /// Each container that is or was written down.
+    pub containers: Vec<(ContainerName, Outcome)>,
+    /// What was made again of networks: their names.
+    pub networks: Vec<String>,
+    /// Objects with this prefix's mark that belonged to nothing, and were removed.
+    pub orphans: Vec<String>,
+    /// What could not be done besides containers.
+    pub failures: Vec<String>,
+}
+
+impl Recovered {
+    /// Whether anything was done.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.containers.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Unchanged | Outcome::Failed(_)))
+            || !self.networks.is_empty()
+            || !self.orphans.is_empty()
+    }
+
+    /// Whether everything is as it should be now.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.failures.is_empty()
+            && !self.containers.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
+    }
+}
+
+impl Host {
+    /// Makes the host agree with what is written down: after a crash, after a reboot, at any time.
+    ///
+    /// Networks are made again, containers that should run are started, launches that were cut off are taken back,
+    /// removals finished, and objects that carry this prefix's mark but belong to nothing are removed. A second call
+    /// changes nothing. A container that cannot be brought back does not keep others from it. Missing data is
+    /// reported, never replaced.
+    ///
+    /// # Errors
+    /// [`Error::Os`](crate::Error::Os) if what is written down cannot be read; all else stands in the report.
+    pub async fn recover(&self) -> Result<Recovered> {
+        self.owned(|host| async move { host.recover_owned().await }.instrument(info_span!("recover"))).await
+    }
+
+    async fn recover_owned(self) -> Result<Recovered> {
+        let mut report = Recovered::default();
+        // First what there is, then what is written down: what is made in between is written down before.
+        let marked = self.marked().await?;
+        self.recover_networks(&mut report).await?;
+        for name in self.inner.manifests.names_with_left_overs()? {
+            if let Some(outcome) = self.converge(&name).await? {
+                report.containers.push((name, outcome));
+            }
+        }
+        self.remove_orphans(marked, &mut report).await?;
+        let host = self.clone();
+        let (tidied, failures) = blocking(move || Ok(host.tidy())).await?;
+        report.orphans.extend(tidied);
+        report.failures.extend(failures);
+        self.release_parent().await?;
+        Ok(report)
+    }
+
+    async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
+        let _registry = self.registry().await?;
+        for name in self.inner.networks.names_with_left_overs()? {
+            self.inner.networks.tidy(&name)?;
+            let Some(record) = self.inner.networks.get(&name)? else { continue };
+            match self.raise_network(&record).await {
+                Ok(true) => report.networks.push(name.to_string()),
+                Ok(false) => {}
+                Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one container what it should be. `None` if there is none of that name.
+    pub(super) async fn converge(&self, name: &ContainerName) -> Result<Option<Outcome>> {
+        let lock = match self.lock_container(name).await {
+            Ok(lock) => lock,
+            Err(error) => return Ok(Some(Outcome::Failed(Chain(&error).to_string()))),
+        };
+        self.inner.manifests.tidy(name)?;
+        let Some(manifest) = self.inner.manifests.get(name)? else {
+            lock.remove()?;
+            return Ok(None);
+        };
+        let result = match manifest.phase {
+            Phase::Creating | Phase::Removing => {
+                let removed = self.tear_down(manifest).await;
+                if removed.is_ok() {
+                    lock.remove()?;
+                }
+                removed.map(|()| Outcome::Removed)
+            }
+            Phase::Created => self.converge_created(&manifest).await,
+        };
+        Ok(Some(result.unwrap_or_else(|error| Outcome::Failed(Chain(&error).to_string()))))
+    }
+
+    async fn converge_created(&self, manifest: &Manifest) -> Result<Outcome> {
+        let running = self.container(manifest)?.state()? != State::Stopped;
+        if manifest.run {
+            if running {
+                return Ok(Outcome::Unchanged);
+            }
+            self.lower(manifest, Duration::ZERO).await?;
+            self.raise(manifest).await?;
+            return Ok(Outcome::Started);
+        }
+        let before = self.held(manifest).await?;
+        if before.is_empty() {
+            return Ok(Outcome::Unchanged);
+        }
+        self.lower(manifest, Duration::ZERO).await?;
+        Ok(Outcome::Released)
+    }
+
+    /// What a container holds of the kernel's.
+    async fn held(&self, manifest: &Manifest) -> Result<BTreeSet<String>> {
+        let inventory = self.inventory().await?;
+        Ok(inventory
+            .kernel_objects()
+            .filter(|object| object.contains(manifest.id.as_str()))
+            .cloned()
+            .collect())
+    }
+
+    /// The ids and links that carry this prefix's mark now.
+    async fn marked(&self) -> Result<Marked> {
+        let inner = &self.inner;
+        let mut marked = Marked {
+            links: inner.netlink.links_owned(&format!("docklet:{}:", inner.tag)).await?,
+            ids: BTreeSet::new(),
+        };
+        let parent = format!("docklet/{}", inner.tag);
+        let names = Cgroup::list(&inner.hierarchies, &parent)?;
+        let containers = inner.paths.containers();
+        let mounted = mountinfo::mounts_beneath(&containers)?.into_iter().filter_map(|mount| {
+            Some(mount.target.strip_prefix(&containers).ok()?.iter().next()?.to_str()?.to_owned())
+        });
+        marked.ids.extend(names.into_iter().chain(mounted).filter_map(|name| ObjectId::new(name).ok()));
+        Ok(marked)
+    }
+
+    /// Removes what carries the mark of this prefix but belongs to no container and no network.
+    async fn remove_orphans(&self, marked: Marked, report: &mut Recovered) -> Result<()> {
+        let manifests = self.inner.manifests.all()?;
+        let networks = self.inner.networks.all()?;
+        for (link, owner) in marked.links {
+            let is_port =
+                manifests.iter().any(|m| m.objects.port.as_ref().is_some_and(|port| port.link == link));
+            if is_port || networks.iter().any(|network| network.bridge == link) {
+                continue;
+            }
+            match self.remove_link(&link, &owner).await {
+                Ok(()) => report.orphans.push(format!("link {link}")),
+                Err(error) => report.failures.push(format!("link {link}: {}", Chain(&error))),
+            }
+        }
+        for id in marked.ids {
+            if manifests.iter().any(|manifest| manifest.id == id) {
+                continue;
+            }
+            let (host, orphan) = (self.clone(), id.clone());
+            match blocking(move || host.release_orphan(&orphan)).await {
+                Ok(()) => report.orphans.push(format!("container {id}")),
+                Err(error) => report.failures.push(format!("container {id}: {}", Chain(&error))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_link(&self, link: &LinkName, owner: &LinkOwner) -> Result<()> {
+        if owner.as_str().contains(":network:") {
+            Bridge::remove(&self.inner.netlink, link, owner).await
+        } else {
+            Veth::remove(&self.inner.netlink, link, owner).await
+        }
+    }
+
+    /// Ends the processes and mounts of a container that is not written down. Its files are left for a person.
+    fn release_orphan(&self, id: &ObjectId) -> Result<()> {
+        use super::objects::{namespace_path, root_path};
+        use crate::lxc::Container;
+        let inner = &self.inner;
+        let cgroup = format!("docklet/{}/{id}", inner.tag);
+        Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
+        let directory = inner.paths.containers().join(id.as_str());
+        OverlayRoot::unmount(&root_path(&directory))?;
+        NetworkNamespace::remove(&namespace_path(&directory))
+    }
+
+    /// Removes temporary files of operations that were cut off.
+    fn tidy(&self) -> (Vec<String>, Vec<String>) {
+        let (mut removed, mut failures) = (Vec::new(), Vec::new());
+        for result in [self.inner.pool.tidy(), self.inner.images.tidy()] {
+            match result {
+                Ok(files) => removed.extend(files),
+                Err(error) => failures.push(Chain(&error).to_string()),
+            }
+        }
+        (removed, failures)
+    }
+}
+
+struct Marked {
+    links: Vec<(LinkName, LinkOwner)>,
+    ids: BTreeSet<ObjectId>,
+}

@@ -1,0 +1,183 @@
+//! What a person asks for: the specification of a container and of a network. Plain data.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::CgroupLimits;
+use crate::error::Result;
+use crate::lxc::{HaltSignal, MountEntry};
+use crate::name::{ContainerName, ImageName, NetworkName};
+use crate::net::{InterfaceAddress, Mtu, Subnet};
+use crate::storage::{Allocation, Filesystem};
+
+/// What a container should be.
+///
+/// ```
+/// use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
+/// use docklet::host::ContainerSpec;
+///
+/// let spec = ContainerSpec {
+///     limits: CgroupLimits {
+///         memory_max_bytes: Some(Limit::At(128 << 20)),
+///         cpu: Some(CpuQuota::cores(0.5)?),
+///         ..CgroupLimits::default()
+///     },
+///     ..ContainerSpec::new("web".parse()?, "busybox".parse()?)
+/// };
+/// # Ok::<(), docklet::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSpec {
+    /// Unique on the host; also the host name inside.
+    pub name: ContainerName,
+    /// The image that the root is made of.
+    pub image: ImageName,
+    /// The volume that takes everything the container writes to its root. It goes with the container.
+    #[serde(default)]
+    pub volume: RootVolume,
+    /// The network the container's `eth0` is in. `None`: no network but loopback.
+    #[serde(default)]
+    pub network: Option<Attachment>,
+    /// Limits on memory, CPU time and processes. Default: none.
+    #[serde(default)]
+    pub limits: CgroupLimits,
+    /// Directories and files of the host that are shown inside.
+    #[serde(default)]
+    pub mounts: Vec<MountEntry>,
+    /// The first process and how it is asked to stop.
+    #[serde(default)]
+    pub init: Init,
+    /// The first process's environment.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+}
+
+impl ContainerSpec {
+    /// A container with the defaults of every other field.
+    #[must_use]
+    pub fn new(name: ContainerName, image: ImageName) -> Self {
+        Self {
+            name,
+            image,
+            volume: RootVolume::default(),
+            network: None,
+            limits: CgroupLimits::default(),
+            mounts: Vec::new(),
+            init: Init::default(),
+            environment: BTreeMap::new(),
+        }
+    }
+
+    /// Tells which fields differ from `other`'s: "limits", "mounts".
+    pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let mut fields = Vec::new();
+        let mut compare = |field, same: bool| {
+            if !same {
+                fields.push(field);
+            }
+        };
+        compare("image", self.image == other.image);
+        compare("volume", self.volume == other.volume);
+        compare("network", self.network == other.network);
+        compare("limits", self.limits == other.limits);
+        compare("mounts", self.mounts == other.mounts);
+        compare("init", self.init == other.init);
+        compare("environment", self.environment == other.environment);
+        fields
+    }
+}
+
+/// The volume under a container's root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootVolume {
+    /// The hard limit on what the container can write, in bytes. Default: 1 GiB.
+    pub size_bytes: u64,
+    /// The file system. Default: ext4.
+    #[serde(default)]
+    pub filesystem: Filesystem,
+    /// Whether the space is taken from the host at once or as it is used. Default: as it is used.
+    #[serde(default)]
+    pub allocation: Allocation,
+}
+
+impl Default for RootVolume {
+    fn default() -> Self {
+        Self { size_bytes: 1 << 30, filesystem: Filesystem::default(), allocation: Allocation::default() }
+    }
+}
+
+/// A container's place in a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attachment {
+    /// The network. It must exist: [`Host::ensure_network`](super::Host::ensure_network).
+    pub network: NetworkName,
+    /// The address. `None`: the host picks a free one, and keeps it for the container's life.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+}
+
+impl Attachment {
+    /// A place in `network` with an address that the host picks.
+    #[must_use]
+    pub fn new(network: NetworkName) -> Self {
+        Self { network, address: None }
+    }
+}
+
+/// The first process of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// The program, a path inside the image, and its arguments. Default: `/sbin/init`.
+    pub command: Vec<String>,
+    /// What asks it to shut the container down. Default: `SIGPWR`, which is what LXC sends.
+    #[serde(default)]
+    pub halt_signal: HaltSignal,
+}
+
+impl Default for Init {
+    fn default() -> Self {
+        Self { command: vec!["/sbin/init".to_owned()], halt_signal: HaltSignal::default() }
+    }
+}
+
+/// What a network of this host should be: a bridge with an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// Unique on the host.
+    pub name: NetworkName,
+    /// The bridge's own address and the length of the subnet: `10.88.0.1/24`. Containers use it as their gateway.
+    pub gateway: InterfaceAddress,
+    /// Whether what leaves the subnet is masqueraded as the host. Default: it is not.
+    #[serde(default)]
+    pub nat: bool,
+    /// The largest packet. `None`: the kernel's default of 1500 bytes.
+    #[serde(default)]
+    pub mtu: Option<Mtu>,
+}
+
+impl NetworkSpec {
+    /// The network that containers' addresses are taken from.
+    pub(super) fn subnet(&self) -> Result<Subnet> {
+        Subnet::new(ipnet::IpNet::from(self.gateway).trunc())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_is_small_json() {
+        let spec: ContainerSpec = serde_json::from_str(r#"{"name": "a", "image": "b"}"#).unwrap();
+        assert_eq!(spec, ContainerSpec::new("a".parse().unwrap(), "b".parse().unwrap()));
+        let unknown = serde_json::from_str::<ContainerSpec>(r#"{"name": "a", "image": "b", "memory": 1}"#);
+        assert!(unknown.unwrap_err().to_string().contains("memory"));
+    }
+}

@@ -1,0 +1,328 @@
+//! One container: starting it, and what is known of it without asking a program.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::cgroup::Cgroup;
+use crate::error::{Error, Result};
+use crate::lxc::config::{LxcConfig, Network};
+use crate::lxc::record::{Birth, Record, boot_id};
+use crate::lxc::{LxcTarget, lock_file, reason, render};
+use crate::name::ObjectId;
+use crate::sys::file;
+use crate::sys::process::{Ended, Program};
+
+/// How long `lxc-start` may take: a loaded host needs a second, a wedged one is given up.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long processes may take to die after SIGKILL.
+pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long freezing may take.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
+/// How much of LXC's log is read for the reason.
+const LOG_MOST_BYTES: usize = 64 << 10;
+
+/// What a container does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// No start was completed, or it has ended. What a crash left half-started counts as stopped:
+    /// [`Container::clean`] and [`Container::start`] remove it.
+    Stopped,
+    /// Its init runs.
+    Running,
+    /// Its processes are frozen.
+    Frozen,
+}
+
+/// A completed start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Started {
+    /// Init, by its id as the caller's namespace sees it.
+    pub init_pid: u32,
+}
+
+/// One container of this host, by its id. It need not exist. Nothing happens when it is dropped.
+///
+/// Its directory holds `config`, `lxc.log` (of the last start; the one before is `lxc.log.old`) and `started.json`. Its
+/// control group holds `start` (`lxc-start` itself), `monitor`, `payload` and `payload/inner`, so that everything that
+/// belongs to it can be found and ended, however far a start came.
+///
+/// Who changes a container holds a lock for it: two starts of one container at once are not kept apart here.
+#[derive(Debug, Clone)]
+pub struct Container {
+    pub(crate) lxc_path: PathBuf,
+    pub(crate) id: ObjectId,
+    pub(crate) target: LxcTarget,
+    pub(crate) group: Cgroup,
+}
+
+/// The processes of a container that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) init: Birth,
+    pub(crate) init_fd: OwnedFd,
+    pub(crate) record: Record,
+}
+
+impl Container {
+    /// The container `id` whose directory is `id` beneath `lxc_path`, and whose control group is `cgroup`
+    /// (`docklet/TAG/ID`).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `lxc_path` is not a plain absolute path, or as [`Cgroup::new`].
+    pub fn new(
+        lxc_path: &Path,
+        id: &ObjectId,
+        target: &LxcTarget,
+        cgroup: impl Into<String>,
+    ) -> Result<Self> {
+        crate::lxc::text::check_path("containers' directory", lxc_path)?;
+        let group = Cgroup::new(&target.hierarchies, cgroup)?;
+        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), target: target.clone(), group })
+    }
+
+    /// Starts it, waits until its init runs, and checks that its limits and its network are those of `config`. What an
+    /// earlier, unfinished start left is removed first. After an error nothing of it runs.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
+    /// [`Error::NotFound`] if the root, its init or the network namespace is missing; as [`LxcConfig::prepare_targets`]. Then
+    /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
+    /// [`Error::LeftBehind`] if what was begun could not be removed.
+    pub fn start(&self, config: &LxcConfig) -> Result<Started> {
+        let _span = tracing::info_span!("container_start", id = %self.id).entered();
+        if self.running()?.is_some() {
+            return Err(Error::Busy { what: self.shown(), reason: "it runs already".to_owned() });
+        }
+        let text = config.render_in(&self.target, Some(self.group.path()))?;
+        config.check_init()?;
+        config.check_network()?;
+        config.prepare_targets()?;
+        self.clean()?;
+        self.attempt(config, &text).map_err(|cause| match self.clean() {
+            Ok(()) => cause,
+            Err(error) => Error::LeftBehind {
+                cause: Box::new(cause),
+                remains: vec![format!("cgroup {} ({error})", self.group.path())],
+            },
+        })
+    }
+
+    fn attempt(&self, config: &LxcConfig, text: &str) -> Result<Started> {
+        let dir = self.dir();
+        match fs::create_dir(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::os("mkdir", dir.display(), e));
+            }
+            _ => {}
+        }
+        file::publish_volatile(&dir.join("config"), text.as_bytes())?;
+        let log = self.log();
+        file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
+            .map_err(|e| Error::os("rename", log.display(), e))?;
+        lock_file::claim(&self.lxc_path, self.id.as_str())?;
+        self.run_lxc_start(&dir.join("config"), &log)?;
+        let init = self.await_init()?;
+        self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
+        verify_network(init.pid, &config.network)?;
+        let monitor = crate::sys::pidfd::parent(init.pid).and_then(Birth::of);
+        let Some(monitor) = monitor else { return Err(self.init_ended()) };
+        let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
+        record.write(&self.record_path())?;
+        tracing::debug!(init = init.pid, "container runs");
+        Ok(Started { init_pid: init.pid })
+    }
+
+    fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
+        let group = self.group.child("start")?;
+        group.ensure_tracking()?;
+        let dir = group.dir_for_clone()?;
+        let procs;
+        let mut program = Program::new(&self.target.lxc_start)?;
+        for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
+            program = program.arg(arg)?;
+        }
+        program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
+        if let Some(dir) = &dir {
+            program = program.in_cgroup(dir.as_fd());
+        } else {
+            let path = group.procs_file()?;
+            let file = fs::File::options().write(true).open(&path);
+            procs = file.map_err(|e| Error::os("open", path.display(), e))?;
+            program = program.entering(procs.as_fd());
+        }
+        let mut child = program.spawn()?;
+        tracing::debug!(pid = child.pid, "lxc-start");
+        match child.wait_timeout(START_PATIENCE)? {
+            Some(Ended::Exited(0)) => Ok(()),
+            Some(ended) => Err(self.start_failed(&ended.shown())),
+            None => Err(self.start_failed(&format!("no answer in {START_PATIENCE:?}"))),
+        }
+    }
+
+    /// Finds init, and waits until it is the program it should be: LXC says "running" just before it executes it.
+    fn await_init(&self) -> Result<Birth> {
+        let lxc = fs::metadata(&self.target.lxc_start)
+            .map_err(|e| Error::os("stat", self.target.lxc_start.display(), e))?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Some(init) = self.find_init()? {
+            match fs::metadata(format!("/proc/{}/exe", init.pid)) {
+                Ok(exe) if (exe.dev(), exe.ino()) != (lxc.dev(), lxc.ino()) => return Ok(init),
+                Ok(_) if Instant::now() < deadline => thread::sleep(Duration::from_micros(100)),
+                _ => break,
+            }
+        }
+        Err(self.init_ended())
+    }
+
+    /// The process in the payload's group that is the first one of its pid namespace.
+    fn find_init(&self) -> Result<Option<Birth>> {
+        let procs = self.group.child(render::PAYLOAD)?.child("inner")?.procs_file()?;
+        let Some(list) = file::read_if_exists(&procs)? else { return Ok(None) };
+        for pid in list.lines().filter_map(|line| line.parse::<u32>().ok()) {
+            let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+            let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            // Exactly two levels: a container inside this one has an init of its own, one level deeper.
+            let mut levels = levels.unwrap_or_default().split_ascii_whitespace().skip(1);
+            if levels.next() == Some("1") && levels.next().is_none() {
+                return Ok(Birth::of(pid));
+            }
+        }
+        Ok(None)
+    }
+
+    fn start_failed(&self, status: &str) -> Error {
+        let stderr = reason::distill(&self.log_text());
+        Error::Command { program: "lxc-start".to_owned(), status: status.to_owned(), stderr }
+    }
+
+    /// LXC said that it runs, and it is gone: LXC hands a file without a known format to `/bin/sh`, for one.
+    fn init_ended(&self) -> Error {
+        let log = self.log_text();
+        let errors = reason::errors(&log);
+        let stderr = match errors.first() {
+            Some(error) => (*error).to_owned(),
+            None => "init ended as soon as it was started; what it said is on its console".to_owned(),
+        };
+        Error::Command { program: "lxc-start".to_owned(), status: "the container stopped".to_owned(), stderr }
+    }
+
+    fn log_text(&self) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        String::from_utf8_lossy(&log[..log.len().min(LOG_MOST_BYTES)]).into_owned()
+    }
+
+    /// What it does now.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if `/proc` or the control groups cannot be read.
+    pub fn state(&self) -> Result<State> {
+        match self.running()? {
+            None => Ok(State::Stopped),
+            Some(_) if self.group.child(render::PAYLOAD)?.is_frozen()? => Ok(State::Frozen),
+            Some(_) => Ok(State::Running),
+        }
+    }
+
+    /// Its init while it runs, by its id as the caller's namespace sees it.
+    ///
+    /// # Errors
+    /// As [`Container::state`].
+    pub fn init_pid(&self) -> Result<Option<u32>> {
+        Ok(self.running()?.map(|running| running.init.pid))
+    }
+
+    /// A descriptor of its init while it runs: readable once init has ended (tokio: `AsyncFd`). A reboot from inside
+    /// ends init too; look at [`Container::state`] then.
+    ///
+    /// # Errors
+    /// As [`Container::state`].
+    pub fn init_pidfd(&self) -> Result<Option<OwnedFd>> {
+        Ok(self.running()?.map(|running| running.init_fd))
+    }
+
+    /// Stops its processes where they are, and waits until they stand still.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::freeze`].
+    pub fn freeze(&self) -> Result<()> {
+        self.must_run()?;
+        self.group.child(render::PAYLOAD)?.freeze(FREEZE_PATIENCE)
+    }
+
+    /// Lets its processes go on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::thaw`].
+    pub fn unfreeze(&self) -> Result<()> {
+        self.must_run()?;
+        self.group.child(render::PAYLOAD)?.thaw(FREEZE_PATIENCE)
+    }
+
+    /// The control group with its limits.
+    ///
+    /// # Errors
+    /// Never for a container that could be made.
+    pub fn payload(&self) -> Result<Cgroup> {
+        self.group.child(render::PAYLOAD)
+    }
+
+    pub(crate) fn must_run(&self) -> Result<Running> {
+        self.running()?.ok_or_else(|| Error::NotFound { what: format!("a running {}", self.shown()) })
+    }
+
+    /// Its processes, if a start was completed in this boot and has not ended.
+    pub(crate) fn running(&self) -> Result<Option<Running>> {
+        let Some(record) = Record::read(&self.record_path())? else { return Ok(None) };
+        if let Some(init_fd) = record.init.open()? {
+            return Ok(Some(Running { init: record.init, init_fd, record }));
+        }
+        // Rebooted from inside: the monitor that was verified then has started a new init with the same settings.
+        if record.monitor.open()?.is_none() {
+            return Ok(None);
+        }
+        let Some(init) = self.find_init()? else { return Ok(None) };
+        Ok(init.open()?.map(|init_fd| Running { init, init_fd, record }))
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.lxc_path.join(self.id.as_str())
+    }
+
+    pub(crate) fn record_path(&self) -> PathBuf {
+        self.dir().join("started.json")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir().join("lxc.log")
+    }
+
+    pub(crate) fn shown(&self) -> String {
+        format!("container `{}`", self.id)
+    }
+}
+
+/// Checks that init is in the namespace it should be in: with the type "none" and a join that did not take place it
+/// would have the host's network.
+fn verify_network(init: u32, network: &Network) -> Result<()> {
+    let inode = |path: &Path| {
+        fs::metadata(path).map(|m| (m.dev(), m.ino())).map_err(|e| Error::os("stat", path.display(), e))
+    };
+    let inside = inode(Path::new(&format!("/proc/{init}/ns/net")))?;
+    let (right, wanted) = match network {
+        Network::Joined(path) => (inode(path)? == inside, format!("it is not in {}", path.display())),
+        Network::Isolated => {
+            (inode(Path::new("/proc/thread-self/ns/net"))? != inside, "it is in the host's".to_owned())
+        }
+    };
+    if right {
+        return Ok(());
+    }
+    Err(Error::Differs { what: format!("network namespace of process {init}"), difference: wanted })
+}

@@ -1,0 +1,56 @@
+//! The lock file that liblxc makes for each container and never removes (`lxclock.c`).
+//!
+//! It lies in a directory named like the containers' one, `/run/lxc/lock/PATH/.NAME`. liblxc makes the directory
+//! first and the file later: whoever removes an empty directory in between lets that start fail. So a container's file is
+//! made before LXC runs, and a directory with a file in it stays.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::sys::file;
+
+const LOCKS: &str = "/run/lxc/lock";
+
+fn path(lxc_path: &Path, name: &str) -> PathBuf {
+    Path::new(LOCKS).join(lxc_path.strip_prefix("/").unwrap_or(lxc_path)).join(format!(".{name}"))
+}
+
+/// Makes the lock file, so that its directory stays.
+pub(crate) fn claim(lxc_path: &Path, name: &str) -> Result<()> {
+    let path = path(lxc_path, name);
+    // Another container's end may remove the directory in between.
+    for _ in 0..100 {
+        match File::options().write(true).create(true).truncate(false).open(&path) {
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let parent = path.parent().unwrap_or(Path::new(LOCKS));
+                match fs::create_dir_all(parent) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                        return Err(Error::os("mkdir", parent.display(), e));
+                    }
+                    _ => {}
+                }
+            }
+            Err(e) => return Err(Error::os("open", path.display(), e)),
+        }
+    }
+    Err(Error::Busy {
+        what: format!("lock file {}", path.display()),
+        reason: "its directory keeps vanishing".to_owned(),
+    })
+}
+
+/// Removes the lock file, and the directories above it that are empty then.
+pub(crate) fn remove(lxc_path: &Path, name: &str) -> Result<()> {
+    let path = path(lxc_path, name);
+    file::remove_file(&path)?;
+    for dir in path.ancestors().skip(1).take_while(|dir| *dir != Path::new(LOCKS)) {
+        // Not empty: others are in it.
+        if fs::remove_dir(dir).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

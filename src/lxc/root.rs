@@ -1,0 +1,142 @@
+//! What must be in a container's root before LXC looks at it: init, and the targets of its mounts.
+//!
+//! LXC's own `create=` follows links while it makes directories, so it is not used: a link planted in the root by an
+//! earlier run of the container would lead it onto the host.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, statfs};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::lxc::config::{CheckedMount, LxcConfig, Network};
+use crate::lxc::mount_entry::Create;
+use crate::sys::tree::ConfinedRoot;
+
+/// The file system of namespaces (`linux/magic.h`).
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+impl LxcConfig {
+    /// Makes the targets of the mounts, where they are missing and were asked for. No link is followed.
+    /// [`Container::start`](crate::lxc::Container::start) does it by itself.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the root, or a target without `create_dir`/`create_file`, does not exist;
+    /// [`Error::Differs`] if a target is a directory and its source is not, or the other way round;
+    /// [`Error::Invalid`] if the way to a target runs through a symbolic link.
+    pub fn prepare_targets(&self) -> Result<()> {
+        let root = self.open_root()?;
+        for (index, mount) in self.mounts.iter().enumerate() {
+            let target = mount.entry.target();
+            // Beneath another mount's target it is that mount's source where the target is seen.
+            let above = self.mounts[..index]
+                .iter()
+                .filter(|other| target.starts_with(other.entry.target()))
+                .max_by_key(|other| other.entry.target().components().count());
+            match above {
+                None => prepare(&root, target, mount)?,
+                Some(above) => {
+                    let rest = target.strip_prefix(above.entry.target()).unwrap_or(target);
+                    prepare(&ConfinedRoot::open(&above.source)?, rest, mount)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the root is there and holds init.
+    pub(crate) fn check_init(&self) -> Result<()> {
+        let root = self.open_root()?;
+        let init = Path::new(&self.init[0]);
+        if self.mounts.iter().any(|mount| init.starts_with(mount.entry.target())) {
+            // It comes from a mount that is not there yet.
+            return Ok(());
+        }
+        let what = || format!("init `{}` in the root {}", init.display(), self.root.display());
+        match root.open_at(init, OFlags::PATH, Mode::empty(), true) {
+            Ok(fd) => {
+                let stat = fstat(&fd).map_err(|e| Error::os("fstat", init.display(), e))?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_mode & 0o111 == 0
+                {
+                    return Err(Error::invalid(
+                        "init command",
+                        &self.init[0],
+                        "must be an executable file in the root",
+                    ));
+                }
+                Ok(())
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(Error::NotFound { what: what() })
+            }
+            Err(e) => Err(Error::os("openat2", what(), e)),
+        }
+    }
+
+    /// Checks that a network namespace is pinned where one is to be joined.
+    pub(crate) fn check_network(&self) -> Result<()> {
+        let Network::Joined(path) = &self.network else { return Ok(()) };
+        match statfs(path) {
+            Ok(found) if found.f_type == NSFS_MAGIC => Ok(()),
+            Ok(_) => {
+                let rule = "must be a pinned namespace (a bind mount of /proc/PID/ns/net)";
+                Err(Error::invalid("network namespace", path.to_string_lossy(), rule))
+            }
+            Err(Errno::NOENT) => {
+                Err(Error::NotFound { what: format!("network namespace `{}`", path.display()) })
+            }
+            Err(error) => Err(Error::os("statfs", path.display(), error)),
+        }
+    }
+
+    fn open_root(&self) -> Result<ConfinedRoot> {
+        ConfinedRoot::open(&self.root).map_err(|error| match error.errno() {
+            Some(libc::ENOENT) => Error::NotFound { what: format!("root `{}`", self.root.display()) },
+            Some(libc::ENOTDIR) => Error::invalid("root", self.root.to_string_lossy(), "must be a directory"),
+            _ => error,
+        })
+    }
+}
+
+fn prepare(root: &ConfinedRoot, path: &Path, mount: &CheckedMount) -> Result<()> {
+    let target = mount.entry.target();
+    let shown = || target.to_string_lossy().into_owned();
+    let through_link = || {
+        let rule = "runs through a symbolic link in the root: name the place itself";
+        Error::invalid("mount target", shown(), rule)
+    };
+    match root.open_at(path, OFlags::PATH, Mode::empty(), false) {
+        Ok(fd) => {
+            let stat = fstat(&fd).map_err(|e| Error::os("fstat", target.display(), e))?;
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if is_dir == mount.is_dir {
+                return Ok(());
+            }
+            let kind = |dir| if dir { "a directory" } else { "a file" };
+            Err(Error::Differs {
+                what: format!("mount target `{}`", target.display()),
+                difference: format!("it is {}, the source is {}", kind(is_dir), kind(mount.is_dir)),
+            })
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let made = match mount.entry.create() {
+                Some(Create::Dir) => root.create_dir_all(path),
+                Some(Create::File) => root.create_file(path, 0o644).map(drop),
+                None => {
+                    let make = if mount.is_dir { "create_dir" } else { "create_file" };
+                    let what =
+                        format!("mount target `{}` in the root (.{make}() makes it)", target.display());
+                    return Err(Error::NotFound { what });
+                }
+            };
+            tracing::debug!(target = %target.display(), "made mount target");
+            made.map_err(|error| if error.errno() == Some(libc::ELOOP) { through_link() } else { error })
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(through_link()),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+            Err(Error::invalid("mount target", shown(), "runs through a file in the root"))
+        }
+        Err(e) => Err(Error::os("openat2", PathBuf::from(path).display(), e)),
+    }
+}

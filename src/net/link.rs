@@ -1,0 +1,254 @@
+//! What the kernel says of a link, whose it is, and the messages that change it.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+
+use super::netlink::{Change, Mode};
+use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink};
+use crate::error::{Error, Result};
+use crate::name::LinkName;
+
+/// Builds messages about a link of any kind.
+pub(super) type MessageBuilder = LinkMessageBuilder<LinkUnspec>;
+
+/// How often to begin again when a link comes and goes under our hands.
+pub(super) const ATTEMPTS: usize = 16;
+
+/// A link as the kernel shows it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// `bridge`, `veth`, …; empty for a hardware device.
+    pub(super) kind: String,
+    pub(super) alias: Option<String>,
+    pub(super) mac: Option<MacAddress>,
+    pub(super) mtu: u32,
+    pub(super) up: bool,
+    /// The number of the bridge it is a port of.
+    pub(super) master: Option<u32>,
+    /// The number of a veth's other end, in the other end's namespace.
+    pub(super) peer: Option<u32>,
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let mut link = Self {
+            index: message.header.index,
+            up: message.header.flags.contains(LinkFlags::Up),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias).filter(|alias| !alias.is_empty()),
+                LinkAttribute::Address(bytes) => link.mac = MacAddress::from_slice(&bytes),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
+                LinkAttribute::Link(peer) => link.peer = Some(peer),
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        if let LinkInfo::Kind(kind) = info {
+                            link.kind = kind.to_string();
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl Link {
+    /// Refuses a link that is not `owner`'s, or not of the kind `kind`.
+    pub(super) fn check_ours(&self, name: &LinkName, owner: &LinkOwner, kind: &str) -> Result<()> {
+        let mut differences = Vec::new();
+        if self.name != name.as_str() {
+            differences.push(format!("the name is an alternative name of `{}`", self.name));
+        }
+        if self.kind != kind {
+            let found = if self.kind.is_empty() { "a device" } else { &self.kind };
+            differences.push(format!("kind is {found}, not {kind}"));
+        }
+        match &self.alias {
+            Some(alias) if alias == owner.as_str() => {}
+            // Made, but not marked yet.
+            None if self.mac == Some(MacAddress::derive(owner, name.as_str())) => {}
+            Some(alias) => differences.push(format!("its owner is {alias:?}, not \"{owner}\"")),
+            None => differences.push(format!("it bears no owner's mark, not \"{owner}\"")),
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Differs { what: format!("link `{name}`"), difference: differences.join("; ") })
+    }
+
+    /// What is missing to make a link that [is ours](Self::check_ours) marked, up, and `mtu` large.
+    pub(super) fn completion(&self, name: &LinkName, owner: &LinkOwner, mtu: Option<Mtu>) -> Vec<Change> {
+        let mut message = MessageBuilder::default().index(self.index);
+        let mut complete = true;
+        if self.alias.is_none() {
+            message = message.alias(owner.as_str());
+            complete = false;
+        }
+        if let Some(mtu) = mtu.filter(|mtu| mtu.bytes() != self.mtu) {
+            message = message.mtu(mtu.bytes());
+            complete = false;
+        }
+        if !self.up {
+            message = message.up();
+            complete = false;
+        }
+        if complete { Vec::new() } else { vec![set_link(name.as_str(), message.build())] }
+    }
+}
+
+/// Changes a link that exists, found by the number in `message`.
+pub(super) fn set_link(name: &str, message: LinkMessage) -> Change {
+    Change {
+        call: "RTM_SETLINK",
+        target: format!("link `{name}`"),
+        message: RouteNetlinkMessage::SetLink(message),
+        mode: Mode::Change,
+        fine: None,
+    }
+}
+
+/// Gives the link `index` an address; it may have it already.
+pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> Change {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = address.prefix_len();
+    message.header.family = match address.ip() {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    // Addresses are given out once: the second that the kernel would look for a duplicate is not waited for.
+    if address.ip().is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    message.attributes = vec![AddressAttribute::Local(address.ip()), AddressAttribute::Address(address.ip())];
+    message.attributes.extend(address.broadcast().map(AddressAttribute::Broadcast));
+    Change {
+        call: "RTM_NEWADDR",
+        target: format!("{address} of link `{name}`"),
+        message: RouteNetlinkMessage::NewAddress(message),
+        mode: Mode::Create,
+        fine: Some(libc::EEXIST),
+    }
+}
+
+/// Sets the default route through `gateway` on the link `index`.
+pub(super) fn set_default_route(name: &str, index: u32, gateway: IpAddr) -> Change {
+    let message = match gateway {
+        IpAddr::V4(ip) => {
+            RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).gateway(ip).build()
+        }
+        IpAddr::V6(ip) => {
+            RouteMessageBuilder::<std::net::Ipv6Addr>::new().output_interface(index).gateway(ip).build()
+        }
+    };
+    Change {
+        call: "RTM_NEWROUTE",
+        target: format!("default route by {gateway} on link `{name}`"),
+        message: RouteNetlinkMessage::NewRoute(message),
+        mode: Mode::Replace,
+        fine: None,
+    }
+}
+
+/// Removes the link `name` if it is `owner`'s and of the kind `kind`; one that is gone is removed.
+pub(super) async fn remove(net: &Netlink, name: &LinkName, owner: &LinkOwner, kind: &str) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let Some(link) = net.link(name).await? else { return Ok(()) };
+        link.check_ours(name, owner, kind)?;
+        delete(net, name, link.index).await?;
+    }
+    Err(Error::Busy {
+        what: format!("link `{name}`"),
+        reason: "somebody makes it again and again".to_owned(),
+    })
+}
+
+/// Deletes the link `index`. By number: the name may be another link's by now.
+pub(super) async fn delete(net: &Netlink, name: &LinkName, index: u32) -> Result<()> {
+    net.change(Change {
+        call: "RTM_DELLINK",
+        target: format!("link `{name}`"),
+        message: RouteNetlinkMessage::DelLink(MessageBuilder::default().index(index).build()),
+        mode: Mode::Change,
+        fine: Some(libc::ENODEV),
+    })
+    .await
+}
+
+/// Says what to do about a host that refuses an IPv6 address because IPv6 is off.
+pub(super) fn explain_ipv6(error: Error) -> Error {
+    match &error {
+        // The only addresses that docklet gives and that a switch of the kernel can refuse.
+        Error::Os { call: "RTM_NEWADDR", target, .. }
+            if matches!(error.errno(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) =>
+        {
+            Error::Unsupported {
+                what: format!("the address {target}"),
+                needs: "IPv6 is off: set net.ipv6.conf.all.disable_ipv6=0 and net.ipv6.conf.default.disable_ipv6=0 \
+                        with sysctl, and boot without ipv6.disable=1"
+                    .to_owned(),
+            }
+        }
+        _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours() -> (LinkName, LinkOwner, Link) {
+        let (name, owner) = (LinkName::new("br0").unwrap(), LinkOwner::new("docklet/t").unwrap());
+        let link = Link {
+            index: 7,
+            name: "br0".to_owned(),
+            kind: "bridge".to_owned(),
+            alias: Some("docklet/t".to_owned()),
+            mac: Some(MacAddress::derive(&owner, "br0")),
+            mtu: 1500,
+            up: true,
+            ..Link::default()
+        };
+        (name, owner, link)
+    }
+
+    #[test]
+    fn only_marked_links_are_ours() {
+        let (name, owner, link) = ours();
+        link.check_ours(&name, &owner, "bridge").unwrap();
+        Link { mac: None, ..link.clone() }.check_ours(&name, &owner, "bridge").unwrap();
+        Link { alias: None, ..link.clone() }.check_ours(&name, &owner, "bridge").unwrap();
+        for (foreign, difference) in [
+            (Link { alias: None, mac: None, ..link.clone() }, "no owner's mark"),
+            (Link { alias: Some("docklet/tt".to_owned()), ..link.clone() }, "its owner is \"docklet/tt\""),
+            (Link { kind: "veth".to_owned(), ..link.clone() }, "kind is veth, not bridge"),
+            (Link { kind: String::new(), ..link.clone() }, "kind is a device"),
+            (Link { name: "eth0".to_owned(), ..link }, "alternative name of `eth0`"),
+        ] {
+            let message = foreign.check_ours(&name, &owner, "bridge").unwrap_err().to_string();
+            assert!(message.starts_with("link `br0` exists but differs: "), "{message}");
+            assert!(message.contains(difference), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_whole_link_needs_no_completion() {
+        let (name, owner, link) = ours();
+        assert!(link.completion(&name, &owner, None).is_empty());
+        assert!(link.completion(&name, &owner, Some(Mtu::new(1500).unwrap())).is_empty());
+        assert_eq!(link.completion(&name, &owner, Some(Mtu::new(1400).unwrap())).len(), 1);
+        assert_eq!(Link { up: false, alias: None, ..link }.completion(&name, &owner, None).len(), 1);
+    }
+}

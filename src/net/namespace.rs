@@ -1,0 +1,83 @@
+//! Network namespaces that outlive the process that made them (`man 7 network_namespaces`).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::sys::netns;
+
+/// How long to wait for another process that makes the same namespace; it takes a few milliseconds.
+const MAKING: Duration = Duration::from_secs(10);
+
+/// A network namespace that is pinned on a file: it lasts until it is removed and nobody is in it.
+///
+/// The value holds a descriptor of the namespace, and that alone keeps the namespace alive: what is in it (the veth pairs,
+/// above all) goes when it is removed *and* the last value, socket and process of it are gone.
+#[derive(Debug)]
+pub struct NetworkNamespace {
+    path: PathBuf,
+    file: OwnedFd,
+}
+
+impl NetworkNamespace {
+    /// Makes a network namespace with nothing but its loopback interface (up) and pins it on the file `path`, or
+    /// adopts the one that is pinned there. The directory must exist; the file is made (mode 0600).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `path` is not absolute; [`Error::Busy`] if another process has been at it for ten seconds;
+    /// [`Error::Os`] if the system refuses.
+    pub fn ensure(path: &Path) -> Result<Self> {
+        check(path)?;
+        let _span = tracing::debug_span!("network_namespace", path = %path.display()).entered();
+        let file = netns::ensure_pinned(path, MAKING)?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// The network namespace that is pinned on the file `path`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such file, or nothing is pinned on it; [`Error::Os`] if it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        check(path)?;
+        let file = netns::open_pinned(path)?
+            .ok_or_else(|| Error::NotFound { what: format!("network namespace `{}`", path.display()) })?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Unpins the namespace at `path` and removes the file, also one that nothing is pinned on. What is gone is
+    /// removed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `path` is not absolute; [`Error::Os`] if the system refuses.
+    pub fn remove(path: &Path) -> Result<()> {
+        check(path)?;
+        netns::remove_pinned(path)?;
+        tracing::debug!(path = %path.display(), "network namespace removed");
+        Ok(())
+    }
+
+    /// The file it is pinned on.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn duplicate(&self) -> Result<OwnedFd> {
+        self.file.try_clone().map_err(|e| Error::os("dup", self.path.display(), e))
+    }
+}
+
+impl AsFd for NetworkNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn check(path: &Path) -> Result<()> {
+    if path.is_absolute() {
+        Ok(())
+    } else {
+        Err(Error::invalid("network namespace", path.to_string_lossy(), "must be an absolute path"))
+    }
+}

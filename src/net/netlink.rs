@@ -1,0 +1,288 @@
+//! The connection to the kernel (`man 7 netlink`, `man 7 rtnetlink`).
+//!
+//! The framing and the message types are those of the crate `rtnetlink`. Its request types are not used: they take the
+//! end of a reply for success, even if the connection broke, and their errors print the request's bytes.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
+};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::proto::{ConnectionHandle, new_connection};
+use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::link::{Link, MessageBuilder};
+use super::{LinkOwner, NetworkNamespace};
+use crate::error::{Error, Result};
+use crate::name::LinkName;
+use crate::sys::netns;
+
+/// A connection to the links of one network namespace. Clones share it; it is closed when the last one is dropped.
+///
+/// It keeps its namespace alive.
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    handle: ConnectionHandle<RouteNetlinkMessage>,
+}
+
+/// One change to be sent.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// The message's name, for errors.
+    pub(super) call: &'static str,
+    /// The object, for errors.
+    pub(super) target: String,
+    pub(super) message: RouteNetlinkMessage,
+    pub(super) mode: Mode,
+    /// An error number that means that all is as it should be.
+    pub(super) fine: Option<i32>,
+}
+
+/// What may be there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Nothing: it is made.
+    Create,
+    /// Anything: it is made, or replaced.
+    Replace,
+    /// The object: it is changed or deleted.
+    Change,
+}
+
+impl Netlink {
+    /// Connects to the network namespace of the thread that polls this call. In a program that uses several, say
+    /// which: [`Netlink::connect_in`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] outside of a tokio runtime; [`Error::Os`] if the system refuses.
+    pub async fn connect() -> Result<Self> {
+        Self::open(&runtime()?)
+    }
+
+    /// Connects to `namespace`, from wherever it is called.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] outside of a tokio runtime; [`Error::Os`] if the system refuses.
+    pub async fn connect_in(namespace: &NetworkNamespace) -> Result<Self> {
+        let runtime = runtime()?;
+        let (sender, receiver) = oneshot::channel();
+        // A socket belongs for ever to the namespace that its thread was in when it was made.
+        netns::spawn_in(namespace.duplicate()?, move |entered| {
+            drop(sender.send(entered.and_then(|()| Self::open(&runtime))));
+        })?;
+        receiver.await.map_err(|_| lost("setns", namespace.path().display()))?
+    }
+
+    fn open(runtime: &Handle) -> Result<Self> {
+        let _inside = runtime.enter();
+        let (mut connection, handle, _) =
+            new_connection(NETLINK_ROUTE).map_err(|e| Error::os("socket", "NETLINK_ROUTE", e))?;
+        // Without this the kernel ignores the index in a request for addresses, and sends those of all links.
+        connection
+            .socket_mut()
+            .socket_mut()
+            .set_netlink_get_strict_chk(true)
+            .map_err(|e| Error::os("setsockopt", "NETLINK_GET_STRICT_CHK", e))?;
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        // The task ends when the last handle is dropped.
+        runtime.spawn(connection);
+        Ok(Self { handle })
+    }
+
+    fn request(
+        &self,
+        messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
+        call: &'static str,
+        target: &dyn fmt::Display,
+    ) -> Result<impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>> {
+        self.handle.request_batch(messages, SocketAddr::new(0, 0)).map_err(|_| lost(call, target))
+    }
+
+    /// Carries out one change.
+    pub(super) async fn change(&self, change: Change) -> Result<()> {
+        self.change_all(vec![change]).await
+    }
+
+    /// Sends all changes in one system call and waits for all answers; the kernel carries out each, whether or not
+    /// an earlier one failed. The first error is returned.
+    pub(super) async fn change_all(&self, changes: Vec<Change>) -> Result<()> {
+        let Some(first) = changes.first() else { return Ok(()) };
+        let mut messages = Vec::with_capacity(changes.len());
+        let mut expected = Vec::with_capacity(changes.len());
+        let first = (first.call, first.target.clone());
+        for change in changes {
+            let mut message = NetlinkMessage::from(change.message);
+            message.header.flags = NLM_F_REQUEST | NLM_F_ACK | change.mode.flags();
+            messages.push(message);
+            expected.push((change.call, change.target, change.fine));
+        }
+        let mut replies = self.request(messages, first.0, &first.1)?;
+        let mut result = Ok(());
+        // The kernel answers in the order of the requests.
+        for (call, target, fine) in expected {
+            // Anything but the answer is an echo before it.
+            let error = loop {
+                let reply = replies.next().await.ok_or_else(|| lost(call, &target))?;
+                if let NetlinkPayload::Error(answer) = reply.payload {
+                    break answer.code;
+                }
+            };
+            if let Some(code) = error.map(|code| -code.get()).filter(|code| Some(*code) != fine) {
+                let error = Error::os(call, &target, io::Error::from_raw_os_error(code));
+                result = result.and(Err(error));
+            } else {
+                tracing::debug!(call, target, "done");
+            }
+        }
+        result
+    }
+
+    /// The link `name`, if there is one.
+    pub(super) async fn link(&self, name: &LinkName) -> Result<Option<Link>> {
+        self.get_link(MessageBuilder::default().name(name.to_string()).build(), format!("link `{name}`"))
+            .await
+    }
+
+    /// The link with the number `index`, if there is one.
+    pub(super) async fn link_at(&self, index: u32) -> Result<Option<Link>> {
+        let message = MessageBuilder::default().index(index).build();
+        self.get_link(message, format!("link {index}")).await
+    }
+
+    async fn get_link(&self, message: LinkMessage, target: String) -> Result<Option<Link>> {
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(message));
+        request.header.flags = NLM_F_REQUEST;
+        let mut replies = self.request(vec![request], "RTM_GETLINK", &target)?;
+        match replies.next().await.map(|reply| reply.payload) {
+            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))) => {
+                Ok(Some(Link::from(message)))
+            }
+            Some(NetlinkPayload::Error(answer)) if answer.raw_code() == -libc::ENODEV => Ok(None),
+            Some(NetlinkPayload::Error(answer)) => {
+                Err(Error::os("RTM_GETLINK", target, io::Error::from_raw_os_error(-answer.raw_code())))
+            }
+            _ => Err(lost("RTM_GETLINK", target)),
+        }
+    }
+
+    async fn dump(
+        &self,
+        message: RouteNetlinkMessage,
+        call: &'static str,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut replies = self.request(vec![request], call, &"all")?;
+        let mut found = Vec::new();
+        while let Some(reply) = replies.next().await {
+            match reply.payload {
+                NetlinkPayload::InnerMessage(message) => found.push(message),
+                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Error(answer) => {
+                    return Err(Error::os(call, "all", io::Error::from_raw_os_error(-answer.raw_code())));
+                }
+                _ => break,
+            }
+        }
+        Err(lost(call, "all"))
+    }
+
+    /// The addresses of the link `index` but those that the kernel gives itself (IPv6 link-local).
+    pub(super) async fn addresses(&self, index: u32) -> Result<Vec<ipnet::IpNet>> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        let found = self.dump(RouteNetlinkMessage::GetAddress(message), "RTM_GETADDR").await?;
+        Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
+    }
+
+    /// The links whose owner's mark begins with `prefix`, and their marks.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the system refuses.
+    pub async fn links_owned(&self, prefix: &str) -> Result<Vec<(LinkName, LinkOwner)>> {
+        let found = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "RTM_GETLINK").await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(message) => Some(Link::from(message)),
+                _ => None,
+            })
+            .filter_map(|link| {
+                let alias = link.alias.filter(|alias| alias.starts_with(prefix))?;
+                Some((LinkName::new(link.name).ok()?, LinkOwner::new(alias).ok()?))
+            })
+            .collect())
+    }
+
+    /// Waits until there is no link `name`.
+    ///
+    /// The kernel takes a veth pair down about a millisecond after the end of the namespace that one end is in; that
+    /// is much sooner than a deletion is done.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it is there after `timeout`; [`Error::Os`] if the system refuses.
+    pub async fn wait_gone(&self, name: &LinkName, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = Duration::from_millis(1);
+        while self.link(name).await?.is_some() {
+            if Instant::now() >= deadline {
+                return Err(Error::Busy {
+                    what: format!("link `{name}`"),
+                    reason: format!("still there after {timeout:?}"),
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Mode {
+    fn flags(self) -> u16 {
+        match self {
+            Self::Create => NLM_F_CREATE | NLM_F_EXCL,
+            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+            Self::Change => 0,
+        }
+    }
+}
+
+fn runtime() -> Result<Handle> {
+    Handle::try_current()
+        .map_err(|_| Error::invalid("runtime", "none", "must be called within a tokio runtime"))
+}
+
+/// The connection ended before the answer: its runtime was shut down.
+fn lost(call: &'static str, target: impl fmt::Display) -> Error {
+    Error::os(call, target, io::Error::from_raw_os_error(libc::ECONNRESET))
+}
+
+fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<ipnet::IpNet> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    if message.header.index != index {
+        return None;
+    }
+    // On a point-to-point link ADDRESS is the other end's; LOCAL, where there is one, is always ours.
+    let mut ours = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => ours = Some(*ip),
+            AddressAttribute::Address(ip) => ours = ours.or(Some(*ip)),
+            _ => {}
+        }
+    }
+    let ip = ours.filter(|ip| !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local()))?;
+    ipnet::IpNet::new(ip, message.header.prefix_len).ok()
+}

@@ -1,0 +1,82 @@
+//! The program `nft` (`man 8 nft`, `man 5 libnftables-json`).
+//!
+//! A program, since the libraries for nftables are under the GPL. It runs once per change of a network, never for
+//! a launch. It works in the network namespace of the calling thread.
+
+use std::io::{self, Write};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// Carries out `commands` as one transaction: all or nothing.
+pub(super) fn transact(commands: Vec<Value>) -> Result<()> {
+    let script = serde_json::json!({ "nftables": commands }).to_string();
+    run(&["-j", "-f", "-"], script.as_bytes()).map(drop)
+}
+
+/// The objects of the table `inet NAME`, or `None` if there is no such table.
+pub(super) fn list_table(name: &str) -> Result<Option<Vec<Value>>> {
+    let text = match run(&["-j", "list", "table", "inet", name], b"") {
+        Ok(text) => text,
+        Err(Error::Command { stderr, .. }) if stderr.contains("No such file or directory") => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut listing: Value = serde_json::from_slice(&text).map_err(|e| unreadable(&e.to_string()))?;
+    match listing["nftables"].take() {
+        Value::Array(objects) => Ok(Some(objects)),
+        _ => Err(unreadable("no \"nftables\" in it")),
+    }
+}
+
+fn unreadable(reason: &str) -> Error {
+    Error::Command {
+        program: "nft".to_owned(),
+        status: "unreadable output".to_owned(),
+        stderr: reason.to_owned(),
+    }
+}
+
+fn run(args: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+    let mut child = spawn(args)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends early says why; that it did not read everything adds nothing.
+        drop(stdin.write_all(input));
+    }
+    let output = child.wait_with_output().map_err(|e| Error::os("wait", "nft", e))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // The first line is the reason; the others repeat the script.
+    let reason = stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or("it gave no reason");
+    Err(Error::Command {
+        program: "nft".to_owned(),
+        status: output.status.to_string(),
+        stderr: reason.to_owned(),
+    })
+}
+
+fn spawn(args: &[&str]) -> Result<Child> {
+    // A daemon's search path often lacks the system's own directory.
+    for program in ["nft", "/usr/sbin/nft"] {
+        let spawned = Command::new(program)
+            .args(args)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        match spawned {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result.map_err(|e| Error::os("execve", program, e)),
+        }
+    }
+    Err(Error::Unsupported {
+        what: "address translation".to_owned(),
+        needs: "the program `nft` is missing: install the package nftables".to_owned(),
+    })
+}

@@ -1,0 +1,215 @@
+//! Mounting and unmounting (`man 2 fsopen`, `man 2 mount`, `man 2 umount`).
+//!
+//! The new calls are used where the kernel has them, since they say in words what is wrong; `mount(2)` below.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
+};
+use tracing::debug;
+
+use crate::error::{Error, Result};
+
+/// A file system being configured.
+#[derive(Debug)]
+pub(crate) struct FsContext(OwnedFd);
+
+/// Why a file system was not made: the kernel's number and, where it has one, its text.
+#[derive(Debug)]
+pub(crate) struct FsError {
+    call: &'static str,
+    pub(crate) errno: Errno,
+    text: String,
+}
+
+impl FsError {
+    /// The same as this library's error, about `target`.
+    pub(crate) fn about(self, target: impl fmt::Display) -> Error {
+        if self.text.is_empty() {
+            Error::os(self.call, target, self.errno)
+        } else {
+            Error::os(self.call, format_args!("{target} ({})", self.text), self.errno)
+        }
+    }
+}
+
+impl FsContext {
+    /// `fsopen`. `ENOSYS` on kernels before 5.2, `ENODEV` if the kernel has no such file system.
+    pub(crate) fn open(filesystem: &str) -> Result<Self, FsError> {
+        fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC).map(Self).map_err(|errno| FsError {
+            call: "fsopen",
+            errno,
+            text: String::new(),
+        })
+    }
+
+    /// Sets an option that takes text.
+    pub(crate) fn text(&self, key: &str, value: impl rustix::path::Arg) -> Result<(), FsError> {
+        fsconfig_set_string(&self.0, key, value).map_err(|e| self.error("fsconfig", e))
+    }
+
+    /// Sets an option that takes a descriptor.
+    pub(crate) fn descriptor(&self, key: &str, value: impl AsFd) -> Result<(), FsError> {
+        fsconfig_set_fd(&self.0, key, value).map_err(|e| self.error("fsconfig", e))
+    }
+
+    /// Sets an option without a value.
+    pub(crate) fn flag(&self, key: &str) -> Result<(), FsError> {
+        fsconfig_set_flag(&self.0, key).map_err(|e| self.error("fsconfig", e))
+    }
+
+    /// Makes the file system and mounts it on `target`, which must be a directory and no link.
+    pub(crate) fn mount(&self, attributes: MountAttrFlags, target: &Path) -> Result<(), FsError> {
+        fsconfig_create(&self.0).map_err(|e| self.error("fsconfig", e))?;
+        let mounted = fsmount(&self.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+            .map_err(|e| self.error("fsmount", e))?;
+        move_mount(mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|e| self.error("move_mount", e))?;
+        Ok(())
+    }
+
+    fn error(&self, call: &'static str, errno: Errno) -> FsError {
+        FsError { call, errno, text: self.messages() }
+    }
+
+    /// What the kernel has to say: one message per read, each with a letter for its severity in front.
+    fn messages(&self) -> String {
+        let Ok(fd) = self.0.try_clone() else { return String::new() };
+        let mut log = File::from(fd);
+        let mut messages = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = log.read(&mut buffer) {
+            let message = String::from_utf8_lossy(&buffer[..length]);
+            messages.push(message.trim_end().trim_start_matches(['e', 'w', 'i']).trim_start().to_owned());
+        }
+        messages.join("; ")
+    }
+}
+
+/// Mounts the file system on block device `device` on `target`, without access times.
+/// `options` are the file system's own: a name, and the value if it takes one.
+pub(crate) fn mount_device(
+    device: &Path,
+    filesystem: &str,
+    options: &[(&str, Option<&str>)],
+    target: &Path,
+) -> Result<()> {
+    let result = FsContext::open(filesystem).and_then(|context| {
+        context.text("source", device)?;
+        for (key, value) in options {
+            match value {
+                Some(value) => context.text(key, *value)?,
+                None => context.flag(key)?,
+            }
+        }
+        context.mount(MountAttrFlags::MOUNT_ATTR_NOATIME, target)
+    });
+    match result {
+        Ok(()) => {}
+        Err(error) if error.errno == Errno::NOSYS => {
+            let text: Vec<String> = options
+                .iter()
+                .map(|(key, value)| value.map_or_else(|| (*key).to_owned(), |value| format!("{key}={value}")))
+                .collect();
+            mount_classic(device, target, filesystem, MountFlags::NOATIME, OsStr::new(&text.join(",")))?;
+        }
+        Err(error) => return Err(error.about(target.display())),
+    }
+    debug!(device = %device.display(), target = %target.display(), filesystem, "mounted");
+    Ok(())
+}
+
+/// `mount(2)`. The options must have less than a page: the kernel cuts the rest off without a word.
+pub(crate) fn mount_classic(
+    source: &Path,
+    target: &Path,
+    filesystem: &str,
+    flags: MountFlags,
+    options: &OsStr,
+) -> Result<()> {
+    let options = std::ffi::CString::new(options.as_encoded_bytes()).map_err(|_| {
+        Error::invalid("mount options", options.to_string_lossy(), "must not contain a zero byte")
+    })?;
+    mount(source, target, filesystem, flags, options.as_c_str())
+        .map_err(|e| Error::os("mount", target.display(), e))
+}
+
+/// How an unmount ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unmounted {
+    /// It is gone now.
+    Yes,
+    /// Nothing was mounted there.
+    WasNot,
+    /// Something uses it.
+    InUse,
+}
+
+/// Unmounts what is on `target`.
+pub(crate) fn unmount_at(target: &Path) -> Result<Unmounted> {
+    match unmount(target, UnmountFlags::NOFOLLOW) {
+        Ok(()) => {
+            debug!(target = %target.display(), "unmounted");
+            Ok(Unmounted::Yes)
+        }
+        Err(Errno::INVAL | Errno::NOENT) => Ok(Unmounted::WasNot),
+        Err(Errno::BUSY) => Ok(Unmounted::InUse),
+        Err(error) => Err(Error::os("umount2", target.display(), error)),
+    }
+}
+
+/// What is mounted on a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MountRoot {
+    /// The device of the file system, as in `st_dev`.
+    pub(crate) device: u64,
+}
+
+/// What is mounted exactly on `target`; `None` if nothing is, or if `target` does not exist.
+pub(crate) fn mounted_on(target: &Path) -> Result<Option<MountRoot>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let found = match statx(CWD, target, flags, StatxFlags::BASIC_STATS) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(Error::os("statx", target.display(), error)),
+    };
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(found
+            .stx_attributes
+            .contains(StatxAttributes::MOUNT_ROOT)
+            .then_some(MountRoot { device }));
+    }
+    // Kernels before 5.8 do not tell.
+    Ok(crate::sys::mountinfo::mount_at(target)?.map(|_| MountRoot { device }))
+}
+
+/// Processes that have something open beneath `target`: "4711 (sleep)". Best effort, for messages.
+pub(crate) fn users_of(target: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    // Only the links' texts are read: following one could wait for a dead file server.
+    let is_inside = |link: PathBuf| std::fs::read_link(link).is_ok_and(|to| to.starts_with(target));
+    let uses = |process: &Path| {
+        let links = ["cwd", "root", "exe"].iter().map(|name| process.join(name));
+        let open = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|e| e.path());
+        links.chain(open).any(is_inside)
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())))
+        .filter(|entry| uses(&entry.path()))
+        .map(|entry| {
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            format!("{} ({})", entry.file_name().to_string_lossy(), name.trim_end())
+        })
+        .collect()
+}

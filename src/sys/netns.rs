@@ -1,0 +1,162 @@
+//! Network namespaces (`man 7 network_namespaces`, `man 7 namespaces`): making one, pinning it on a file, working in it.
+//!
+//! A thread that has entered another namespace is no use to anyone else, so each job gets a thread of its own. It
+//! begins in its parent's mount namespace and leaves only the network namespace.
+#![allow(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock, fstatfs};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+use crate::error::{Error, Result};
+
+/// `NSFS_MAGIC` of `linux/magic.h`: the file system of namespaces.
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Whether `file` is a pinned network namespace.
+fn is_network_namespace(file: BorrowedFd<'_>, path: &Path) -> Result<bool> {
+    let found = fstatfs(file).map_err(|e| Error::os("fstatfs", path.display(), e))?;
+    if u64::try_from(found.f_type) != Ok(NSFS_MAGIC) {
+        return Ok(false);
+    }
+    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours (`man 2 ioctl_nsfs`).
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
+    if kind < 0 {
+        return Err(Error::os("ioctl(NS_GET_NSTYPE)", path.display(), io::Error::last_os_error()));
+    }
+    Ok(kind == libc::CLONE_NEWNET)
+}
+
+/// The network namespace that is pinned at `path`, or `None` if there is no such file or nothing is pinned on it.
+pub(crate) fn open_pinned(path: &Path) -> Result<Option<OwnedFd>> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::os("open", path.display(), error)),
+    };
+    Ok(is_network_namespace(file.as_fd(), path)?.then(|| file.into()))
+}
+
+/// The network namespace that is pinned at `path`; makes one, with its loopback interface up, if there is none.
+/// Callers that race for one path end with one namespace; one waits for at most `timeout`.
+pub(crate) fn ensure_pinned(path: &Path, timeout: Duration) -> Result<OwnedFd> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(namespace) = open_pinned(path)? {
+            return Ok(namespace);
+        }
+        if let Some(file) = lock_file(path)? {
+            make_pinned(&file, path)?;
+        } else if Instant::now() >= deadline {
+            return Err(Error::Busy {
+                what: format!("network namespace `{}`", path.display()),
+                reason: format!("another process has been making it for more than {timeout:?}"),
+            });
+        } else {
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+}
+
+/// The locked file that a namespace will be pinned on, or `None` if somebody else has it or has pinned one on it.
+fn lock_file(path: &Path) -> Result<Option<File>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|e| Error::os("open", path.display(), e))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(Error::os("flock", path.display(), error)),
+    }
+    // Between our open and our lock somebody may have pinned one there, or removed the file.
+    let ours = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
+    let same = fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino()));
+    Ok(same.then_some(file))
+}
+
+/// Makes a network namespace and pins it on `file`.
+fn make_pinned(file: &File, path: &Path) -> Result<()> {
+    on_a_thread(|| {
+        // SAFETY: only FILES and memory are dangerous to unshare; this changes this thread's network namespace.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
+            .map_err(|e| Error::os("unshare(CLONE_NEWNET)", path.display(), e))?;
+        raise_loopback().map_err(|e| Error::os("ioctl(SIOCSIFFLAGS)", "lo", e))?;
+        // Through the descriptor: a link that somebody puts at `path` now cannot lead the mount elsewhere.
+        mount_bind("/proc/thread-self/ns/net", format!("/proc/thread-self/fd/{}", file.as_raw_fd()))
+            .map_err(|e| Error::os("mount(MS_BIND)", path.display(), e))
+    })?
+}
+
+/// Sets `lo` of the calling thread's namespace up.
+fn raise_loopback() -> io::Result<()> {
+    // Any socket will do to reach its namespace's interfaces (`man 7 netdevice`).
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all-zero bytes are a valid `ifreq`, which is plain data.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = libc::c_char::try_from(*from).unwrap_or_default();
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
+    // SAFETY: `request` is a whole `ifreq` with a name that ends in zero, and lives through the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Unpins what is pinned at `path` and removes the file. What is gone is removed.
+pub(crate) fn remove_pinned(path: &Path) -> Result<()> {
+    // More than once if something was mounted there over and over; never anything but a namespace.
+    while open_pinned(path)?.is_some() {
+        match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            // Somebody else was faster.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(Error::os("umount", path.display(), error)),
+        }
+    }
+    super::file::remove_file(path)
+}
+
+/// Runs `job` on a new thread that is in the network namespace `namespace`, and returns at once. `job` is dropped
+/// without a run if the thread cannot get there: send the result through a channel.
+pub(crate) fn spawn_in(namespace: OwnedFd, job: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+    let entered = move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|e| Error::os("setns(CLONE_NEWNET)", "a network namespace", e))
+    };
+    thread::Builder::new()
+        .name("docklet-netns".to_owned())
+        .spawn(move || job(entered()))
+        .map(drop)
+        .map_err(|e| Error::os("clone", "a thread for a network namespace", e))
+}
+
+/// Runs `job` on a new thread and waits for it.
+fn on_a_thread<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new()
+            .name("docklet-netns".to_owned())
+            .spawn_scoped(scope, job)
+            .map_err(|e| Error::os("clone", "a thread for a network namespace", e))?;
+        worker.join().map_err(|_| {
+            Error::os("join", "a thread for a network namespace", io::Error::other("it panicked"))
+        })
+    })
+}

@@ -1,0 +1,102 @@
+//! Processes held by descriptor (`man 2 pidfd_open`): a pid alone may be somebody else's by now.
+
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::{Error, Result};
+use crate::sys::process;
+
+/// Opens the process `pid`; `None` if there is none.
+pub(crate) fn open(pid: u32) -> Result<Option<OwnedFd>> {
+    match pidfd_open(process::pid(pid)?, PidfdFlags::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::SRCH | Errno::INVAL) => Ok(None),
+        Err(error) => Err(Error::os("pidfd_open", pid, error)),
+    }
+}
+
+/// Opens the process `pid` if it is the one that was born at `start_time` and it still lives.
+pub(crate) fn open_born(pid: u32, start_time: u64) -> Result<Option<OwnedFd>> {
+    let Some(fd) = open(pid)? else { return Ok(None) };
+    // Read after the open: if the number still means this birth now, the descriptor is of this process.
+    if self::start_time(pid) != Some(start_time) || wait_exit(fd.as_fd(), Some(Duration::ZERO))? {
+        return Ok(None);
+    }
+    Ok(Some(fd))
+}
+
+/// When a process was born, in clock ticks since boot (field 22 of `/proc/PID/stat`).
+pub(crate) fn start_time(pid: u32) -> Option<u64> {
+    stat_field(pid, 22)?.parse().ok()
+}
+
+/// The pid of a process's parent.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    stat_field(pid, 4)?.parse().ok()
+}
+
+fn stat_field(pid: u32, number: usize) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name (field 2) can hold anything, also brackets; the fields after the last bracket begin with the third.
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)
+}
+
+/// Waits until the process has ended; `false` if it still lives after `timeout`.
+pub(crate) fn wait_exit(pidfd: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool> {
+    wait_event(pidfd, PollFlags::IN, timeout)
+}
+
+/// Waits for one of `flags` on `fd`; `false` if there is none after `timeout`.
+pub(crate) fn wait_event(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<Duration>) -> Result<bool> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let spec = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], spec.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(Error::os("poll", "a descriptor", error)),
+        }
+    }
+}
+
+/// Sends `signal`; `false` if the process has ended.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<bool> {
+    // rustix has no safe way to name a real-time signal.
+    // SAFETY: a valid descriptor, no siginfo, no flags.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<()>(), 0_u32)
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        error => Err(Error::os("pidfd_send_signal", format_args!("signal {signal}"), error)),
+    }
+}
+
+/// Waits until the process behind `pidfd` has ended, without a thread.
+pub(crate) async fn ended(pidfd: OwnedFd) -> Result<()> {
+    // SAFETY: the descriptor is owned, so it stays open and the same until the registration is dropped with it.
+    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    let failed = |error: io::Error| Error::os("epoll_ctl", "a process descriptor", error);
+    let readable = registered.map_err(|error| failed(error.into()))?;
+    readable.readable().await.map(drop).map_err(failed)
+}

@@ -1,0 +1,48 @@
+//! Copies of files with holes (`man 2 copy_file_range`, `man 2 lseek` on `SEEK_DATA`).
+//!
+//! Only what holds data is copied, by the kernel; holes stay holes. On btrfs and xfs the copy shares its blocks.
+
+use std::fs::File;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, ftruncate, seek};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// Makes `to`, which must be empty, a copy of `from`. `shown` is named in errors.
+pub(crate) fn copy(from: &File, to: &File, shown: &Path) -> Result<()> {
+    let fail = |call: &'static str| move |e: Errno| Error::os(call, shown.display(), e);
+    let size = seek(from, SeekFrom::End(0)).map_err(fail("lseek"))?;
+    ftruncate(to, size).map_err(fail("ftruncate"))?;
+    let mut position = 0;
+    while position < size {
+        let start = match seek(from, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(fail("lseek")(error)),
+        };
+        let end = seek(from, SeekFrom::Hole(start)).map_err(fail("lseek"))?;
+        let (mut read_at, mut write_at) = (start, start);
+        while read_at < end {
+            let length = usize::try_from(end - read_at).unwrap_or(usize::MAX);
+            let copied = copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), length)
+                .map_err(fail("copy_file_range"))?;
+            if copied == 0 {
+                return Err(fail("copy_file_range")(Errno::IO));
+            }
+        }
+        position = end;
+    }
+    Ok(())
+}
+
+/// Takes disk space for the first `size` bytes of `file` where it has none yet. Data stays; the length too.
+pub(crate) fn allocate(file: &File, size: u64) -> rustix::io::Result<()> {
+    loop {
+        match fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}

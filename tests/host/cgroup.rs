@@ -1,0 +1,563 @@
+//! Control groups: limits are read back from the kernel's files, and proven by processes that run into them.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use docklet::cgroup::{
+    Cgroup, CgroupLimits, Controller, CpuQuota, Hierarchies, HierarchyProbe, Layout, Limit, Version,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::kernel;
+use crate::sandbox::Sandbox;
+
+/// Generous: other tests use the same two processors.
+const PATIENCE: Duration = Duration::from_secs(20);
+const MIB: u64 = 1 << 20;
+
+/// The groups of one test, beneath one of the sandbox's mark. Its end kills and removes them.
+struct Groups {
+    top: Cgroup,
+    _sandbox: Sandbox,
+}
+
+impl Groups {
+    fn new() -> Self {
+        Self::on(|hierarchies| hierarchies)
+    }
+
+    /// With the hierarchies that `choose` makes of what the host has.
+    fn on(choose: impl FnOnce(Hierarchies) -> Hierarchies) -> Self {
+        let sandbox = Sandbox::new();
+        let hierarchies = choose(Hierarchies::detect().expect("hierarchies"));
+        let path = format!("docklet/{}", sandbox.paths.tag());
+        Self { top: Cgroup::new(&hierarchies, path).expect("path"), _sandbox: sandbox }
+    }
+
+    fn group(&self, name: &str) -> Cgroup {
+        let group = self.top.child(name).expect("path");
+        group.ensure().expect("ensure");
+        group
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        let killed = self.top.kill(PATIENCE);
+        let removed = self.top.remove();
+        if !thread::panicking() {
+            killed.expect("kill");
+            removed.expect("remove");
+        }
+    }
+}
+
+/// A host without v2, as far as the library can see.
+fn without_unified(_: Hierarchies) -> Hierarchies {
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
+    let hierarchies = Hierarchies::from_probe(HierarchyProbe {
+        mountinfo: mounts.lines().filter(|line| !line.contains(" - cgroup2 ")).collect::<Vec<_>>().join("\n"),
+        controllers: fs::read_to_string("/proc/cgroups").expect("/proc/cgroups"),
+        can_swap: true,
+        swap_file: Some(true),
+        quota_file: Some(true),
+        ..HierarchyProbe::default()
+    });
+    assert_eq!(hierarchies.layout(), Layout::V1, "these tests are for a host with v1 hierarchies");
+    hierarchies
+}
+
+fn max(value: u64) -> Option<Limit> {
+    Some(Limit::At(value))
+}
+
+fn memory(memory_bytes: u64, swap_bytes: u64) -> CgroupLimits {
+    CgroupLimits {
+        memory_max_bytes: max(memory_bytes),
+        memory_swap_max_bytes: max(swap_bytes),
+        ..CgroupLimits::default()
+    }
+}
+
+/// The group's directory in the hierarchy of `controller`, by the test's own reckoning.
+fn dir(group: &Cgroup, controller: &str) -> PathBuf {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let v1 = root.join(controller);
+    let root = if v1.is_dir() && controller != "unified" { v1 } else { root.join("unified") };
+    root.join(group.path())
+}
+
+fn content(group: &Cgroup, controller: &str, name: &str) -> String {
+    let path = dir(group, controller).join(name);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+}
+
+fn number(group: &Cgroup, controller: &str, name: &str, key: &str) -> u64 {
+    let text = content(group, controller, name);
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("{name} has no {key:?}: {text}"))
+}
+
+/// Runs `program` in the group: a shell enters every hierarchy of it, then becomes the program.
+fn run_in(group: &Cgroup, program: &[&str]) -> Child {
+    let files = group.hierarchies().mounts().iter().map(|h| h.mount.join(group.path()).join("cgroup.procs"));
+    run_in_files(files, program)
+}
+
+fn run_in_files(files: impl Iterator<Item = PathBuf>, program: &[&str]) -> Child {
+    let files: Vec<_> = files.collect();
+    let script = "n=$1; shift; while [ $n -gt 0 ]; do echo 0 > \"$1\" || exit 99; shift; n=$((n-1)); done; exec \"$@\"";
+    Command::new("sh")
+        .args(["-c", script, "sh", &files.len().to_string()])
+        .args(files)
+        .args(program)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh")
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// CPU time that a process has used, in clock ticks (`man 5 proc_pid_stat`).
+fn ticks(process: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("stat");
+    let fields: Vec<_> = stat.rsplit_once(')').expect("comm").1.split_whitespace().collect();
+    fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
+}
+
+/// Has every hierarchy a directory of the group?
+fn present(group: &Cgroup) -> Vec<bool> {
+    group.hierarchies().mounts().iter().map(|h| h.mount.join(group.path()).is_dir()).collect()
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_detect_agrees_with_the_kernel() {
+    let _sandbox = Sandbox::new();
+    let hierarchies = Hierarchies::detect().unwrap();
+    for line in fs::read_to_string("/proc/self/cgroup").unwrap().lines() {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers) = (fields.next().unwrap(), fields.next().unwrap());
+        let known = match number {
+            "0" => hierarchies.unified().is_some(),
+            _ => hierarchies
+                .mounts()
+                .iter()
+                .any(|h| h.version == Version::V1 && h.controllers.join(",") == controllers),
+        };
+        assert!(known, "{line}: {hierarchies:?}");
+    }
+    for controller in [Controller::Cpu, Controller::Memory, Controller::Pids] {
+        let hierarchy = hierarchies.serving(controller).expect("served");
+        assert!(hierarchy.mount.join("cgroup.procs").exists(), "{hierarchy:?}");
+    }
+}
+
+/// Ensuring twice is one group, and removing twice is none.
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_ensure_and_remove_are_repeatable() {
+    let groups = Groups::new();
+    let group = groups.top.child("a").unwrap();
+    assert!(!group.exists());
+    assert_eq!(Cgroup::list(group.hierarchies(), groups.top.path()).unwrap(), Vec::<String>::new());
+    group.ensure().unwrap();
+    group.ensure().unwrap();
+    assert!(present(&group).iter().all(|there| *there));
+    for name in ["b/c/d", "b/c/e", "f"] {
+        groups.group(&format!("a/{name}"));
+    }
+    assert_eq!(Cgroup::list(group.hierarchies(), group.path()).unwrap(), ["b", "f"]);
+    assert!(!group.remove_unused().unwrap(), "it has groups beneath it");
+    assert!(present(&group).iter().all(|there| *there));
+    group.remove().unwrap();
+    assert!(!present(&group).iter().any(|there| *there));
+    group.remove().unwrap();
+    assert!(groups.top.remove_unused().unwrap());
+    assert!(!groups.top.exists());
+    // Everything on a group that is not there says so.
+    assert_eq!(group.processes().unwrap(), Vec::<u32>::new());
+    assert!(!group.is_populated().unwrap() && !group.is_frozen().unwrap());
+    group.kill(PATIENCE).unwrap();
+    let expected = format!("cgroup `{}` does not exist", group.path());
+    for error in [
+        group.apply(&memory(8 * MIB, 0)).unwrap_err(),
+        group.verify(&memory(8 * MIB, 0)).unwrap_err(),
+        group.limits().unwrap_err(),
+        group.usage().unwrap_err(),
+        group.freeze(PATIENCE).unwrap_err(),
+        group.thaw(PATIENCE).unwrap_err(),
+        group.dir_for_clone().unwrap_err(),
+        group.events().unwrap_err(),
+    ] {
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_tracking_is_one_directory() {
+    let groups = Groups::new();
+    let group = groups.top.child("id/start").unwrap();
+    group.ensure_tracking().unwrap();
+    assert_eq!(present(&group).iter().filter(|there| **there).count(), 1);
+    assert!(group.exists() && group.dir_for_clone().unwrap().is_some());
+    let mut child = run_in_files([group.procs_file().unwrap()].into_iter(), &["sleep", "100"]);
+    wait_until("entering", || group.processes().unwrap() == [child.id()]);
+    assert_eq!(groups.top.processes().unwrap(), [child.id()], "found from above, too");
+    let message = group.remove().unwrap_err().to_string();
+    assert!(message.contains("is busy: not empty") && message.contains(&child.id().to_string()), "{message}");
+    group.kill(PATIENCE).unwrap();
+    child.wait().unwrap();
+    group.remove().unwrap();
+}
+
+/// A container can nest its groups deeper than any path can be long.
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_remove_reaches_beyond_the_longest_path() {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let groups = Groups::new();
+    let group = groups.group("deep");
+    let name = "x".repeat(200);
+    for hierarchy in ["unified", "memory"] {
+        let mut here = openat(CWD, dir(&group, hierarchy), OFlags::RDONLY, Mode::empty()).unwrap();
+        for _ in 0..30 {
+            mkdirat(&here, &name, Mode::from_raw_mode(0o755)).unwrap();
+            here = openat(&here, &name, OFlags::RDONLY, Mode::empty()).unwrap();
+        }
+    }
+    assert_eq!(group.processes().unwrap(), Vec::<u32>::new());
+    group.usage().unwrap();
+    group.remove().unwrap();
+    assert!(!group.exists());
+}
+
+/// The kernel's own files, read by the test, hold each limit; again and again, up and down.
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_limits_are_applied_in_any_direction() {
+    let groups = Groups::new();
+    let group = groups.group("limits");
+    assert_eq!(group.limits().unwrap().memory_max_bytes, Some(Limit::Max));
+    for (memory_mib, swap_mib) in [(32, 0), (32, 0), (64, 0), (16, 0), (16, 48), (128, 8), (12, 100), (40, 0)]
+    {
+        let limits = memory(memory_mib * MIB, swap_mib * MIB);
+        group.apply(&limits).unwrap();
+        assert_eq!(content(&group, "memory", "memory.limit_in_bytes"), (memory_mib * MIB).to_string());
+        let sum = (memory_mib + swap_mib) * MIB;
+        assert_eq!(content(&group, "memory", "memory.memsw.limit_in_bytes"), sum.to_string());
+        group.verify(&limits).unwrap();
+        let found = group.limits().unwrap();
+        assert_eq!(
+            (found.memory_max_bytes, found.memory_swap_max_bytes),
+            (max(memory_mib * MIB), max(swap_mib * MIB))
+        );
+    }
+    // Memory alone cannot be raised above the sum: the error says what to do.
+    let alone = CgroupLimits { memory_max_bytes: max(80 * MIB), ..CgroupLimits::default() };
+    let message = group.apply(&alone).unwrap_err().to_string();
+    assert!(message.contains("state memory_swap_max_bytes, too"), "{message}");
+    // Less than a page more is the same.
+    group.apply(&memory(40 * MIB + 100, 0)).unwrap();
+    assert_eq!(content(&group, "memory", "memory.limit_in_bytes"), (40 * MIB).to_string());
+
+    let ms = Duration::from_millis;
+    for (quota, period) in [(50, 100), (10, 20), (500, 1000), (50, 1000), (1, 5), (200, 100)] {
+        let quota_of = CpuQuota::new(ms(quota), ms(period)).unwrap();
+        group.apply(&CgroupLimits { cpu: Some(quota_of), ..CgroupLimits::default() }).unwrap();
+        assert_eq!(content(&group, "cpu", "cpu.cfs_quota_us"), (quota * 1000).to_string());
+        assert_eq!(content(&group, "cpu", "cpu.cfs_period_us"), (period * 1000).to_string());
+        assert_eq!(group.limits().unwrap().cpu, Some(quota_of));
+    }
+    group.apply(&CgroupLimits { pids_max: max(7), ..CgroupLimits::default() }).unwrap();
+    assert_eq!(content(&group, "pids", "pids.max"), "7");
+    assert_eq!(group.limits().unwrap().pids_max, max(7));
+
+    let free = CgroupLimits {
+        memory_max_bytes: Some(Limit::Max),
+        memory_swap_max_bytes: Some(Limit::Max),
+        cpu: Some(CpuQuota::unlimited()),
+        pids_max: Some(Limit::Max),
+    };
+    group.apply(&free).unwrap();
+    assert_eq!(content(&group, "memory", "memory.limit_in_bytes"), "9223372036854771712");
+    assert_eq!(content(&group, "memory", "memory.memsw.limit_in_bytes"), "9223372036854771712");
+    assert_eq!(content(&group, "cpu", "cpu.cfs_quota_us"), "-1");
+    assert_eq!(content(&group, "pids", "pids.max"), "max");
+    assert_eq!(group.limits().unwrap(), free);
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_verify_names_each_file_that_differs() {
+    let groups = Groups::new();
+    let group = groups.group("differs");
+    let limits =
+        CgroupLimits { pids_max: max(5), cpu: Some(CpuQuota::cores(0.5).unwrap()), ..memory(16 * MIB, 0) };
+    group.apply(&limits).unwrap();
+    fs::write(dir(&group, "pids").join("pids.max"), "6").unwrap();
+    fs::write(dir(&group, "cpu").join("cpu.cfs_quota_us"), "-1").unwrap();
+    assert_eq!(
+        group.verify(&limits).unwrap_err().to_string(),
+        format!(
+            "cgroup `{}` exists but differs: cpu.cfs_quota_us is -1, asked 50000, pids.max is 6, asked 5",
+            group.path()
+        )
+    );
+    let invalid = CgroupLimits { pids_max: max(0), ..limits };
+    assert!(group.apply(&invalid).unwrap_err().to_string().contains("must be 1 to 4194304"));
+    assert_eq!(content(&group, "pids", "pids.max"), "6", "nothing is written before all is checked");
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_memory_limit_kills_what_exceeds_it() {
+    let groups = Groups::new();
+    let group = groups.group("memory");
+    group.apply(&memory(32 * MIB, 0)).unwrap();
+    let hog =
+        |mib: u32| run_in(&group, &["perl", "-e", &format!("$x = 'a' x ({mib} << 20)")]).wait().unwrap();
+    assert!(hog(8).success(), "what fits runs");
+    assert_eq!(group.usage().unwrap().oom_kills, Some(0));
+    let status = hog(100);
+    assert!(!status.success(), "{status}");
+    assert!(number(&group, "memory", "memory.oom_control", "oom_kill ") >= 1);
+    let usage = group.usage().unwrap();
+    assert!(usage.oom_kills >= Some(1), "{usage:?}");
+    let peak = usage.memory_peak_bytes.unwrap();
+    assert!(peak > 16 * MIB && peak <= 32 * MIB, "{peak}");
+    // A kill beneath the group counts for the group.
+    let inner = groups.group("memory/inner");
+    run_in(&inner, &["perl", "-e", "$x = 'a' x (100 << 20)"]).wait().unwrap();
+    assert!(group.usage().unwrap().oom_kills > usage.oom_kills);
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_memory_in_use_cannot_be_taken_away() {
+    let groups = Groups::new();
+    let group = groups.group("shrink");
+    group.apply(&memory(100 * MIB, 0)).unwrap();
+    let mut child = run_in(&group, &["perl", "-e", "$x = 'a' x (40 << 20); sleep 1000"]);
+    wait_until("using memory", || group.usage().unwrap().memory_bytes.unwrap() > 40 * MIB);
+    let message = group.apply(&memory(8 * MIB, 0)).unwrap_err().to_string();
+    assert!(message.contains("is busy: its processes use more than 8388608 bytes"), "{message}");
+    assert!(child.try_wait().unwrap().is_none(), "it lives on");
+    group.kill(PATIENCE).unwrap();
+    child.wait().unwrap();
+    group.apply(&memory(8 * MIB, 0)).unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_pids_limit_refuses_forks() {
+    let groups = Groups::new();
+    let group = groups.group("pids");
+    group.apply(&CgroupLimits { pids_max: max(5), ..CgroupLimits::default() }).unwrap();
+    // Exits with the number of children it could make, and the reason in the high bit.
+    let script = "use POSIX; $n = 0; while ($n < 50) { $p = fork; last unless defined $p; \
+                  if (!$p) { sleep 1000; exit } $n++ } exit($n + ($! == POSIX::EAGAIN ? 100 : 0))";
+    let status = run_in(&group, &["perl", "-e", script]).wait().unwrap();
+    assert_eq!(status.code(), Some(104), "four children beside itself, then EAGAIN");
+    assert!(number(&group, "pids", "pids.events", "max ") >= 1);
+    assert_eq!(group.usage().unwrap().pids, Some(4));
+    assert_eq!(group.processes().unwrap().len(), 4);
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_cpu_quota_holds_processes_back() {
+    let groups = Groups::new();
+    let group = groups.group("cpu");
+    let quota = CpuQuota::new(Duration::from_millis(4), Duration::from_millis(20)).unwrap();
+    group.apply(&CgroupLimits { cpu: Some(quota), ..CgroupLimits::default() }).unwrap();
+    let mut children: Vec<_> = (0..2).map(|_| run_in(&group, &["perl", "-e", "1 while 1"])).collect();
+    wait_until("throttling", || number(&group, "cpu", "cpu.stat", "nr_throttled ") > 20);
+    group.kill(PATIENCE).unwrap();
+    children.iter_mut().for_each(|child| drop(child.wait()));
+    // The share by the kernel's own count of periods, not by a clock: at most the quota, and a slice for each CPU.
+    let periods = u32::try_from(number(&group, "cpu", "cpu.stat", "nr_periods ")).unwrap();
+    let usage = group.usage().unwrap();
+    let most = Duration::from_millis(4) * periods + Duration::from_millis(50);
+    assert!(usage.cpu_time.unwrap() <= most, "{usage:?} in {periods} periods");
+    assert!(usage.cpu_throttled.unwrap() > Duration::ZERO);
+    assert!(usage.cpu_throttled_periods.unwrap() > 20);
+}
+
+fn freeze_and_thaw(groups: &Groups) {
+    let group = groups.group("freeze");
+    let mut child = run_in(&group, &["perl", "-e", "1 while 1"]);
+    wait_until("running", || group.is_populated().unwrap() && ticks(child.id()) > 0);
+    assert!(!group.is_frozen().unwrap());
+    for _ in 0..3 {
+        group.freeze(PATIENCE).unwrap();
+        assert!(group.is_frozen().unwrap());
+        let before = ticks(child.id());
+        thread::sleep(Duration::from_millis(60));
+        assert_eq!(ticks(child.id()), before, "it stands still");
+        group.freeze(PATIENCE).unwrap();
+        group.thaw(PATIENCE).unwrap();
+        assert!(!group.is_frozen().unwrap());
+        wait_until("going on", || ticks(child.id()) > before);
+    }
+    group.freeze(PATIENCE).unwrap();
+    group.kill(PATIENCE).unwrap();
+    assert!(!group.is_populated().unwrap());
+    assert!(!child.wait().unwrap().success());
+    group.remove().unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_freeze_and_thaw() {
+    let groups = Groups::new();
+    freeze_and_thaw(&groups);
+    // What another program froze by the v1 freezer is seen, and killed.
+    let group = groups.group("v1");
+    let mut child = run_in(&group, &["sleep", "1000"]);
+    wait_until("running", || group.is_populated().unwrap());
+    fs::write(dir(&group, "freezer").join("freezer.state"), "FROZEN").unwrap();
+    wait_until("freezing", || group.is_frozen().unwrap());
+    group.kill(PATIENCE).unwrap();
+    assert!(!child.wait().unwrap().success());
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_freeze_and_thaw_by_v1() {
+    let groups = Groups::on(without_unified);
+    freeze_and_thaw(&groups);
+    let group = groups.group("none");
+    assert!(group.dir_for_clone().unwrap().is_none());
+    let message = group.events().unwrap_err().to_string();
+    assert!(message.contains("mount -t cgroup2"), "{message}");
+}
+
+/// Hundreds of processes that do nothing but fork.
+fn fork_bomb(groups: &Groups) {
+    let group = groups.group("bomb");
+    group.apply(&CgroupLimits { pids_max: max(150), ..CgroupLimits::default() }).unwrap();
+    let inner = groups.group("bomb/inner");
+    let mut child = run_in(&inner, &["perl", "-e", "$SIG{CHLD} = 'IGNORE'; while (1) { fork }"]);
+    wait_until("exploding", || group.usage().unwrap().pids.unwrap() >= 100);
+    group.kill(PATIENCE).unwrap();
+    assert_eq!(group.processes().unwrap(), Vec::<u32>::new());
+    assert_eq!(content(&group, "pids", "pids.max"), "150", "the limit is as it was");
+    assert!(!child.wait().unwrap().success());
+    group.remove().unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_kill_wins_against_a_fork_bomb() {
+    fork_bomb(&Groups::new());
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_kill_wins_against_a_fork_bomb_in_v1() {
+    fork_bomb(&Groups::on(without_unified));
+}
+
+/// What is in one v1 hierarchy only, where no freezer and no `cgroup.kill` reaches it, is killed as well.
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_kill_finds_what_is_in_one_hierarchy_only() {
+    let groups = Groups::new();
+    for controller in ["memory", "pids"] {
+        let group = groups.group(&format!("only-{controller}"));
+        group.apply(&CgroupLimits { pids_max: max(100), ..CgroupLimits::default() }).unwrap();
+        let procs = [dir(&group, controller).join("cgroup.procs")];
+        let script =
+            if controller == "pids" { "$SIG{CHLD} = 'IGNORE'; while (1) { fork }" } else { "sleep 1000" };
+        let mut child = run_in_files(procs.into_iter(), &["perl", "-e", script]);
+        wait_until("entering", || group.is_populated().unwrap());
+        group.kill(PATIENCE).unwrap();
+        assert!(!group.is_populated().unwrap());
+        assert!(!child.wait().unwrap().success());
+    }
+}
+
+/// Another process that happens to be looked at is left alone.
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_kill_leaves_others_alone() {
+    let groups = Groups::new();
+    let (one, other) = (groups.group("one"), groups.group("one-more"));
+    let mut inside = run_in(&one, &["sleep", "1000"]);
+    let mut outside = run_in(&other, &["sleep", "1000"]);
+    wait_until("entering", || one.is_populated().unwrap() && other.is_populated().unwrap());
+    one.kill(PATIENCE).unwrap();
+    assert!(!inside.wait().unwrap().success());
+    assert!(outside.try_wait().unwrap().is_none());
+    assert_eq!(other.processes().unwrap(), [outside.id()]);
+    other.kill(PATIENCE).unwrap();
+    outside.wait().unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_events_wake_who_waits() {
+    let groups = Groups::new();
+    let group = groups.group("events");
+    let events = group.events().unwrap();
+    assert!(!events.read().unwrap().populated);
+    let wait = |what: &str| {
+        let mut polled = [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::PRI)];
+        let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
+        assert_eq!(poll(&mut polled, Some(&timeout)).unwrap(), 1, "{what}");
+        events.read().unwrap()
+    };
+    let mut child = run_in(&group, &["sleep", "1000"]);
+    assert!(wait("populated").populated);
+    group.freeze(PATIENCE).unwrap();
+    assert!(wait("frozen").frozen);
+    group.kill(PATIENCE).unwrap();
+    child.wait().unwrap();
+    let mut state = wait("empty");
+    while state.populated {
+        state = wait("empty");
+    }
+    group.remove().unwrap();
+    assert!(events.read().unwrap_err().to_string().contains("does not exist"));
+}
+
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_sixteen_threads_at_once() {
+    let groups = Groups::new();
+    thread::scope(|scope| {
+        for number in 0..16 {
+            let group = groups.top.child(&format!("t{number}")).unwrap();
+            scope.spawn(move || {
+                for round in 1..=3_u64 {
+                    let limits =
+                        CgroupLimits { pids_max: max(round + 10), ..memory((8 + round) * MIB, round * MIB) };
+                    group.ensure().unwrap();
+                    group.apply(&limits).unwrap();
+                    let mut child = run_in(&group, &["sleep", "1000"]);
+                    wait_until("entering", || group.processes().unwrap() == [child.id()]);
+                    group.verify(&limits).unwrap();
+                    group.kill(PATIENCE).unwrap();
+                    child.wait().unwrap();
+                    group.remove().unwrap();
+                    assert!(!group.exists());
+                }
+            });
+        }
+    });
+    assert_eq!(Cgroup::list(groups.top.hierarchies(), groups.top.path()).unwrap(), Vec::<String>::new());
+    assert_eq!(kernel::cgroups_named("t0").iter().filter(|dir| dir.contains(groups.top.path())).count(), 0);
+}

@@ -1,0 +1,198 @@
+//! Many operations at once, from one process and from two.
+
+use std::process::Command;
+use std::time::Duration;
+
+use docklet::Error;
+use docklet::host::Host;
+use docklet::name::ContainerName;
+use docklet::paths::Paths;
+
+use super::fixture::{Fixture, spec};
+
+/// Tells the test below that it is the second process on a prefix.
+const PREFIX: &str = "DOCKLET_TEST_PREFIX";
+
+/// Sixteen launches and then sixteen removals at once.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn sixteen_at_once() {
+    let fixture = Fixture::new().await;
+    let specs: Vec<_> = (0..16).map(|n| spec(&format!("c{n}"))).collect();
+    let launches: Vec<_> = specs
+        .iter()
+        .map(|spec| {
+            let (host, spec) = (fixture.host.clone(), spec.clone());
+            tokio::spawn(async move { host.launch(spec).await })
+        })
+        .collect();
+    let mut addresses = std::collections::BTreeSet::new();
+    for launch in launches {
+        addresses.insert(launch.await.unwrap().unwrap().address);
+    }
+    assert_eq!(addresses.len(), 16, "each has an address of its own");
+    assert_eq!(fixture.host.list().unwrap().len(), 16);
+    let removals: Vec<_> = specs
+        .into_iter()
+        .map(|spec| {
+            let host = fixture.host.clone();
+            tokio::spawn(async move { host.remove(&spec.name).await })
+        })
+        .collect();
+    for removal in removals {
+        removal.await.unwrap().unwrap();
+    }
+    fixture.end().await;
+}
+
+/// Sixteen launches of one name are one container; sixteen removals of it are one.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn sixteen_times_the_same() {
+    let fixture = Fixture::new().await;
+    let spec = spec("same");
+    let launches: Vec<_> = (0..16)
+        .map(|_| {
+            let (host, spec) = (fixture.host.clone(), spec.clone());
+            tokio::spawn(async move { host.launch(spec).await })
+        })
+        .collect();
+    let mut ids = std::collections::BTreeSet::new();
+    for launch in launches {
+        ids.insert(launch.await.unwrap().unwrap().id);
+    }
+    assert_eq!(ids.len(), 1);
+    let removals: Vec<_> = (0..16)
+        .map(|_| {
+            let (host, name) = (fixture.host.clone(), spec.name.clone());
+            tokio::spawn(async move { host.remove(&name).await })
+        })
+        .collect();
+    for removal in removals {
+        removal.await.unwrap().unwrap();
+    }
+    fixture.end().await;
+}
+
+/// Two processes launch and remove on one prefix, the same names and others.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn two_processes_share_a_prefix() {
+    let fixture = Fixture::new().await;
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "host::concurrency::the_second_process", "--include-ignored"])
+        .env(PREFIX, fixture.sandbox.paths.prefix())
+        .spawn()
+        .unwrap();
+    churn(&fixture.host).await;
+    let status = tokio::task::spawn_blocking(move || other.wait()).await.unwrap().unwrap();
+    assert!(status.success(), "the second process failed");
+    assert_eq!(fixture.host.list().unwrap(), []);
+    fixture.end().await;
+}
+
+/// What the second process of the test above does; alone, it does it on a prefix of its own.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn the_second_process() {
+    match std::env::var_os(PREFIX) {
+        Some(prefix) => {
+            let host = Host::open(Paths::new(prefix).unwrap()).await.unwrap();
+            churn(&host).await;
+        }
+        None => {
+            let fixture = Fixture::new().await;
+            churn(&fixture.host).await;
+            fixture.end().await;
+        }
+    }
+}
+
+async fn churn(host: &Host) {
+    for round in 0..3 {
+        for name in ["shared", &format!("own-{}-{round}", std::process::id())] {
+            host.launch(spec(name)).await.unwrap();
+            host.remove(&name.parse().unwrap()).await.unwrap();
+        }
+    }
+}
+
+/// Who waits too long for another's operation is told so.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_lock_that_is_held_ends_in_busy() {
+    let fixture = Fixture::new().await;
+    let name: ContainerName = "held".parse().unwrap();
+    let path = fixture.sandbox.paths.locks().join("held.lock");
+    let mut holder = Command::new("flock").arg("--no-fork").arg(&path).args(["sleep", "60"]).spawn().unwrap();
+    while Command::new("flock").arg("--nonblock").arg(&path).arg("true").status().unwrap().success() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let impatient = fixture.host.clone().with_lock_timeout(Duration::from_millis(100));
+    let error = impatient.launch(spec("held")).await.unwrap_err();
+    assert!(matches!(error, Error::Busy { .. }), "{error}");
+    assert!(error.to_string().contains("container `held` is busy"), "{error}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    fixture.host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Whoever loses interest half-way leaves a running container, or nothing.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_dropped_launch_is_whole() {
+    let fixture = Fixture::new().await;
+    for milliseconds in [0, 1, 3, 6, 10, 15, 25] {
+        let spec = spec("dropped");
+        let launch = fixture.host.launch(spec.clone());
+        let _ = tokio::time::timeout(Duration::from_millis(milliseconds), launch).await;
+        // The next operation on the name waits for the one that goes on.
+        let report = fixture.host.recover().await.unwrap();
+        assert!(report.complete(), "{report:?}");
+        if let Ok(info) = fixture.host.get(&spec.name) {
+            assert_eq!(info.state, docklet::lxc::State::Running);
+        }
+        fixture.host.remove(&spec.name).await.unwrap();
+        assert_eq!(fixture.changes().await, "");
+    }
+    fixture.end().await;
+}
+
+/// Fifty lives leave no descriptor, no object and no file behind. In a process of its own: other tests of this one open
+/// files, too.
+#[test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+fn fifty_cycles_leave_nothing() {
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "host::concurrency::fifty_cycles_alone", "--include-ignored", "--test-threads=1"])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// What the test above runs; counts descriptors only when nobody else has any.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn fifty_cycles_alone() {
+    let fixture = Fixture::new().await;
+    let alone = std::env::args().any(|argument| argument == "--test-threads=1");
+    let spec = spec("again");
+    let mut descriptors = 0;
+    for cycle in 0..if alone { 50 } else { 5 } {
+        fixture.host.launch(spec.clone()).await.unwrap();
+        fixture.host.remove(&spec.name).await.unwrap();
+        if cycle == 0 {
+            descriptors = open_descriptors();
+        }
+    }
+    assert_eq!(fixture.changes().await, "");
+    if alone {
+        assert_eq!(open_descriptors(), descriptors);
+    }
+    fixture.end().await;
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}

@@ -1,0 +1,84 @@
+//! A host in a sandbox, with an image, a network, and containers to ask for.
+
+use std::time::Duration;
+
+use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
+use docklet::host::{Attachment, ContainerSpec, Host, Init, Inventory, NetworkSpec, RootVolume};
+use docklet::lxc::Exec;
+use docklet::name::ContainerName;
+
+use crate::busybox_image;
+use crate::sandbox::Sandbox;
+
+pub(super) struct Fixture {
+    pub(super) host: Host,
+    /// What there was with nothing but the network.
+    pub(super) before: Inventory,
+    pub(super) sandbox: Sandbox,
+}
+
+impl Fixture {
+    pub(super) async fn new() -> Self {
+        Self::within(Sandbox::new()).await
+    }
+
+    pub(super) async fn within(sandbox: Sandbox) -> Self {
+        let host = Host::open(sandbox.paths.clone()).await.expect("open");
+        busybox_image::ensure(host.images(), &"busybox".parse().unwrap()).expect("image");
+        host.ensure_network(&network()).await.expect("network");
+        let before = host.inventory().await.expect("inventory");
+        Self { host, before, sandbox }
+    }
+
+    /// Runs a shell line inside and returns what it printed.
+    pub(super) async fn sh(&self, name: &ContainerName, script: &str) -> String {
+        let exec = Exec { timeout: Some(Duration::from_secs(60)), ..Exec::new(["/bin/sh", "-c", script]) };
+        let output = self.host.exec(name, exec).await.expect("exec");
+        assert!(
+            output.status.success(),
+            "{script}: {:?} {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What was added to or is missing of the host since the fixture was made.
+    pub(super) async fn changes(&self) -> String {
+        self.before.diff(&self.host.inventory().await.unwrap()).to_string()
+    }
+
+    /// Asserts that no container left anything, and takes the network down.
+    pub(super) async fn end(self) {
+        assert_eq!(self.changes().await, "", "a container left something behind");
+        let name = network().name;
+        self.host.remove_network(&name).await.expect("remove the network");
+        drop(self.host);
+        drop(self.sandbox);
+    }
+}
+
+pub(super) fn network() -> NetworkSpec {
+    NetworkSpec {
+        name: "lan".parse().unwrap(),
+        gateway: "10.99.0.1/24".parse().unwrap(),
+        nat: true,
+        mtu: None,
+    }
+}
+
+/// A small container with every kind of limit, in the network.
+pub(super) fn spec(name: &str) -> ContainerSpec {
+    ContainerSpec {
+        volume: RootVolume { size_bytes: 64 << 20, ..RootVolume::default() },
+        network: Some(Attachment::new(network().name)),
+        limits: CgroupLimits {
+            memory_max_bytes: Some(Limit::At(64 << 20)),
+            memory_swap_max_bytes: Some(Limit::At(0)),
+            cpu: Some(CpuQuota::cores(0.5).unwrap()),
+            pids_max: Some(Limit::At(64)),
+        },
+        init: Init { halt_signal: "SIGUSR2".parse().unwrap(), ..Init::default() },
+        ..ContainerSpec::new(name.parse().unwrap(), "busybox".parse().unwrap())
+    }
+}

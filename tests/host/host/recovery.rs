@@ -1,0 +1,176 @@
+//! What `recover` does after things went wrong. Reboots proper belong to a machine of their own.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use docklet::host::Outcome;
+use docklet::lxc::State;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::fixture::{Fixture, spec};
+use crate::kernel;
+
+/// A container whose init was killed is started again, with its data, and nothing is done the second time.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_killed_container_is_started_again() {
+    let fixture = Fixture::new().await;
+    let spec = spec("one");
+    fixture.host.launch(spec.clone()).await.unwrap();
+    fixture.sh(&spec.name, "echo kept > /root/data; sync").await;
+    kill_init(&fixture, "one");
+
+    let report = fixture.host.recover().await.unwrap();
+    assert_eq!(report.containers, [(spec.name.clone(), Outcome::Started)]);
+    assert!(report.complete());
+    assert_eq!(fixture.sh(&spec.name, "cat /root/data").await, "kept\n");
+    let report = fixture.host.recover().await.unwrap();
+    assert!(!report.changed(), "{report:?}");
+
+    fixture.host.remove(&spec.name).await.unwrap();
+    fixture.end().await;
+}
+
+/// All that a reboot takes is taken (by hand: a simulated one), also the bridge and the rules.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_simulated_reboot_is_recovered() {
+    let fixture = Fixture::new().await;
+    let (one, two) = (spec("one"), spec("two"));
+    for spec in [&one, &two] {
+        fixture.host.launch(spec.clone()).await.unwrap();
+        fixture.sh(&spec.name, "echo kept > /root/data; sync").await;
+    }
+    fixture.host.stop(&two.name, Duration::from_secs(10)).await.unwrap();
+    let running = fixture.host.inventory().await.unwrap();
+
+    kill_init(&fixture, "one");
+    wait_for_the_monitor(&fixture);
+    for line in kernel::mounts_beneath(fixture.sandbox.paths.prefix()).into_iter().rev() {
+        kernel::run("umount", [line.split(' ').nth(4).unwrap()]);
+    }
+    for bridge in kernel::json("ip", ["-j", "link", "show", "type", "bridge"]).as_array().unwrap() {
+        kernel::run("ip", ["link", "delete", bridge["ifname"].as_str().unwrap()]);
+    }
+    kernel::run("nft", ["flush", "ruleset"]);
+
+    let report = fixture.host.recover().await.unwrap();
+    assert_eq!(
+        report.containers,
+        [(one.name.clone(), Outcome::Started), (two.name.clone(), Outcome::Unchanged)],
+        "{report:?}"
+    );
+    assert_eq!(report.networks, ["lan"]);
+    assert_eq!(fixture.sh(&one.name, "cat /root/data; ping -c 1 -w 5 10.99.0.1 > /dev/null").await, "kept\n");
+    let again = fixture.host.inventory().await.unwrap();
+    assert_eq!((again.links, again.nft, again.mounts), (running.links, running.nft, running.mounts));
+    let report = fixture.host.recover().await.unwrap();
+    assert!(!report.changed(), "{report:?}");
+
+    for spec in [&one, &two] {
+        fixture.host.remove(&spec.name).await.unwrap();
+    }
+    fixture.end().await;
+}
+
+/// A volume that is gone is reported; nothing empty takes its place, and other containers come back.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn lost_data_is_reported_and_never_replaced() {
+    let fixture = Fixture::new().await;
+    let (lost, sound) = (spec("lost"), spec("sound"));
+    for spec in [&lost, &sound] {
+        fixture.host.launch(spec.clone()).await.unwrap();
+    }
+    let id = fixture.host.get(&lost.name).unwrap().id;
+    for spec in [&lost, &sound] {
+        fixture.host.stop(&spec.name, Duration::ZERO).await.unwrap();
+    }
+    let file = fixture.sandbox.paths.volumes().join(format!("files/{id}.img"));
+    fs::remove_file(&file).unwrap();
+    let error = fixture.host.start(&lost.name).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("volume `{id}`")) && error.contains("does not exist"), "{error}");
+    fixture.host.start(&sound.name).await.unwrap();
+    assert!(!file.exists());
+    for spec in [&lost, &sound] {
+        fixture.host.remove(&spec.name).await.unwrap();
+    }
+    fixture.end().await;
+}
+
+/// What carries the mark but belongs to nothing goes; what does not carry it stays.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn orphans_go_and_strangers_stay() {
+    let fixture = Fixture::new().await;
+    let tag = fixture.sandbox.paths.tag();
+    kernel::run("ip", ["link", "add", "dkorphan", "type", "veth", "peer", "name", "dkpeer"]);
+    let mark = format!("docklet:{tag}:container:0123456789abcdef");
+    kernel::run("ip", ["link", "set", "dkorphan", "alias", &mark]);
+    kernel::run("ip", ["link", "add", "stranger", "type", "bridge"]);
+    let group = format!("/sys/fs/cgroup/unified/docklet/{tag}/0123456789abcdef");
+    let group =
+        if Path::new("/sys/fs/cgroup/unified").exists() { group } else { group.replace("/unified", "") };
+    fs::create_dir_all(&group).unwrap();
+
+    let report = fixture.host.recover().await.unwrap();
+    assert_eq!(report.orphans, ["link dkorphan", "container 0123456789abcdef"]);
+    assert!(kernel::links().contains(&"stranger".to_owned()));
+    assert!(!Path::new(&group).exists());
+    assert!(!fixture.host.recover().await.unwrap().changed());
+    kernel::run("ip", ["link", "delete", "stranger"]);
+    fixture.end().await;
+}
+
+/// While somebody supervises, a container that ends is started again; without, it stays down.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_supervised_container_comes_back() {
+    let fixture = Fixture::new().await;
+    let spec = spec("one");
+    fixture.host.launch(spec.clone()).await.unwrap();
+    let first = fixture.host.runtime(&spec.name).unwrap().init_pid().unwrap().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let host = fixture.host.clone();
+    let supervisor = tokio::spawn(async move { host.supervise(async { drop(stopped.await) }).await });
+    // The supervisor's own recovery is over when it watches.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    kill_init(&fixture, "one");
+    let mut now = None;
+    for _ in 0..600 {
+        now = fixture.host.runtime(&spec.name).unwrap().init_pid().unwrap();
+        if now.is_some_and(|pid| pid != first) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(now.is_some_and(|pid| pid != first), "not restarted");
+    stop.send(()).unwrap();
+    supervisor.await.unwrap().unwrap();
+    assert_eq!(fixture.host.get(&spec.name).unwrap().state, State::Running);
+    fixture.host.remove(&spec.name).await.unwrap();
+    fixture.end().await;
+}
+
+fn kill_init(fixture: &Fixture, name: &str) {
+    let pid = fixture
+        .host
+        .runtime(&name.parse().unwrap())
+        .unwrap()
+        .init_pid()
+        .unwrap()
+        .expect("a running container");
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+}
+
+fn wait_for_the_monitor(fixture: &Fixture) {
+    for _ in 0..500 {
+        if kernel::processes_naming(fixture.sandbox.paths.prefix()).is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the monitor did not end");
+}

@@ -1,0 +1,310 @@
+//! Veth pairs, as `ip` sees them from both ends.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use docklet::Error;
+use docklet::name::LinkName;
+use docklet::net::{Bridge, LinkOwner, MacAddress, Mtu, Netlink, NetworkNamespace, Veth, VethSpec};
+
+use crate::bridge::{self, addresses, is_up, show};
+use crate::kernel;
+use crate::netns::ip_inside;
+use crate::sandbox::Sandbox;
+
+/// A veth pair into the `n`th namespace behind `br0`.
+pub(crate) fn spec(n: u8) -> VethSpec {
+    VethSpec {
+        name: LinkName::new(format!("dkve{n}")).unwrap(),
+        owner: LinkOwner::new(format!("docklet-test/veth/{n}")).unwrap(),
+        bridge: LinkName::new("br0").unwrap(),
+        inner_name: LinkName::new("eth0").unwrap(),
+        addresses: vec![
+            format!("10.0.0.{}/24", n + 1).parse().unwrap(),
+            format!("fd00::{:x}/64", n + 1).parse().unwrap(),
+        ],
+        gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        mtu: None,
+    }
+}
+
+struct Network {
+    net: Netlink,
+    dir: PathBuf,
+}
+
+impl Network {
+    /// A bridge with the gateways' addresses.
+    async fn new(sandbox: &Sandbox) -> Self {
+        let net = Netlink::connect().await.unwrap();
+        Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
+        Self { net, dir: sandbox.dir("netns") }
+    }
+
+    fn pin(&self, n: u8) -> PathBuf {
+        self.dir.join(n.to_string())
+    }
+
+    async fn end(self) {
+        let spec = bridge::spec(&[]);
+        Bridge::remove(&self.net, &spec.name, &spec.owner).await.unwrap();
+    }
+}
+
+fn ping(from: &Path, to: &str) -> bool {
+    let namespace = format!("--net={}", from.display());
+    Command::new("nsenter").args([&namespace, "ping", "-c1", "-W2", to]).output().unwrap().status.success()
+}
+
+fn default_routes(pin: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for family in ["-4", "-6"] {
+        let routes = ip_inside(pin, &[family, "route", "show", "default"]);
+        found.extend(routes.as_array().unwrap().iter().map(|r| r["gateway"].as_str().unwrap().to_owned()));
+    }
+    found
+}
+
+/// Two namespaces on one bridge reach each other and their gateway.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn namespaces_reach_each_other_through_the_bridge() {
+    let sandbox = Sandbox::new();
+    let network = Network::new(&sandbox).await;
+    let mut namespaces = Vec::new();
+    for n in [1, 2] {
+        let namespace = NetworkNamespace::ensure(&network.pin(n)).unwrap();
+        let veth = Veth::ensure(&network.net, &namespace, &spec(n)).await.unwrap();
+        let host = show(&format!("dkve{n}"));
+        assert_eq!(host["ifindex"], veth.index());
+        assert_eq!(host["linkinfo"]["info_kind"], "veth");
+        assert_eq!(host["master"], "br0");
+        assert_eq!(host["ifalias"], format!("docklet-test/veth/{n}"));
+        assert_eq!(host["linkinfo"]["info_slave_data"]["state"], "forwarding");
+        let inner = ip_inside(&network.pin(n), &["-d", "addr", "show", "eth0"])[0].take();
+        assert!(is_up(&host) && is_up(&inner));
+        assert_eq!(addresses(&inner), [format!("10.0.0.{}/24", n + 1), format!("fd00::{}/64", n + 1)]);
+        assert_eq!(inner["address"], MacAddress::derive(&spec(n).owner, "eth0").to_string().as_str());
+        assert_eq!(default_routes(&network.pin(n)), ["10.0.0.1", "fd00::1"]);
+        namespaces.push(namespace);
+    }
+    for to in ["10.0.0.1", "10.0.0.3", "fd00::1", "fd00::3"] {
+        assert!(ping(&network.pin(1), to), "no answer from {to}");
+    }
+
+    // One goes with its namespace, one by deletion.
+    let before = kernel::links();
+    NetworkNamespace::remove(&network.pin(1)).unwrap();
+    let error = network.net.wait_gone(&spec(1).name, Duration::from_millis(20)).await.unwrap_err();
+    assert!(matches!(error, Error::Busy { .. }), "a descriptor keeps the namespace: {error}");
+    drop(namespaces.remove(0));
+    network.net.wait_gone(&spec(1).name, Duration::from_secs(10)).await.unwrap();
+    Veth::remove(&network.net, &spec(2).name, &spec(2).owner).await.unwrap();
+    Veth::remove(&network.net, &spec(2).name, &spec(2).owner).await.unwrap();
+    assert_eq!(kernel::links().len(), before.len() - 2);
+    assert!(!ip_inside(&network.pin(2), &["link"]).to_string().contains("eth0"));
+    NetworkNamespace::remove(&network.pin(2)).unwrap();
+    network.end().await;
+}
+
+/// A second `ensure` changes nothing, also of what the container has added to its own end.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn ensure_is_repeatable() {
+    let sandbox = Sandbox::new();
+    let network = Network::new(&sandbox).await;
+    let pin = network.pin(1);
+    let namespace = NetworkNamespace::ensure(&pin).unwrap();
+    let veth = Veth::ensure(&network.net, &namespace, &spec(1)).await.unwrap();
+    let inside = format!("--net={}", pin.display());
+    kernel::run("nsenter", [&inside, "ip", "addr", "add", "10.9.9.9/24", "dev", "eth0"]);
+    let state = || {
+        (
+            kernel::run("ip", ["-d", "addr", "show", "dkve1"]),
+            kernel::run("nsenter", [&inside, "ip", "-d", "addr", "show", "eth0"]),
+            kernel::run("nsenter", [&inside, "ip", "route"]),
+        )
+    };
+    let before = state();
+    assert_eq!(Veth::ensure(&network.net, &namespace, &spec(1)).await.unwrap(), veth);
+    assert_eq!(state(), before);
+
+    // The container renames its end: still the same pair.
+    kernel::run("nsenter", [&inside, "ip", "link", "set", "eth0", "down"]);
+    kernel::run("nsenter", [&inside, "ip", "link", "set", "eth0", "name", "wan"]);
+    assert_eq!(Veth::ensure(&network.net, &namespace, &spec(1)).await.unwrap(), veth);
+    assert!(ping(&pin, "10.0.0.1") && ping(&pin, "fd00::1"), "it is up again, with the addresses it lost");
+    Veth::remove(&network.net, &spec(1).name, &spec(1).owner).await.unwrap();
+    NetworkNamespace::remove(&pin).unwrap();
+    network.end().await;
+}
+
+/// A kill between any two messages, a namespace made anew, a bridge made anew.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn what_is_half_made_is_completed_or_made_anew() {
+    let sandbox = Sandbox::new();
+    let network = Network::new(&sandbox).await;
+    let (pin, spec) = (network.pin(1), spec(1));
+    let namespace = NetworkNamespace::ensure(&pin).unwrap();
+
+    // Right after the first message: no alias, nothing set inside. `ip` has no name for the namespace, so it is
+    // moved there, as nothing in docklet ever does.
+    let [outer, inner] = ["dkve1", "eth0"].map(|name| MacAddress::derive(&spec.owner, name).to_string());
+    kernel::run(
+        "ip",
+        [
+            "link", "add", "dkve1", "address", &outer, "type", "veth", "peer", "name", "eth0", "address",
+            &inner,
+        ],
+    );
+    let holder = crate::netns::inside(&pin, || Command::new("sleep").arg("60").spawn().unwrap());
+    let mut holder = holder;
+    kernel::run("ip", ["link", "set", "eth0", "netns", &holder.id().to_string()]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let index = show("dkve1")["ifindex"].clone();
+    Veth::ensure(&network.net, &namespace, &spec).await.unwrap();
+    assert_eq!(show("dkve1")["ifindex"], index, "completed, not made anew");
+    assert_eq!(show("dkve1")["ifalias"], "docklet-test/veth/1");
+    assert_eq!(show("dkve1")["master"], "br0");
+    assert!(ping(&pin, "10.0.0.1"));
+
+    // The bridge was made anew.
+    let bridge = bridge::spec(&["10.0.0.1/24", "fd00::1/64"]);
+    Bridge::remove(&network.net, &bridge.name, &bridge.owner).await.unwrap();
+    let error = Veth::ensure(&network.net, &namespace, &spec).await.unwrap_err();
+    assert_eq!(error.to_string(), "bridge `br0` does not exist");
+    Bridge::ensure(&network.net, &bridge).await.unwrap();
+    Veth::ensure(&network.net, &namespace, &spec).await.unwrap();
+    assert_eq!(show("dkve1")["ifindex"], index);
+    assert!(ping(&pin, "10.0.0.1"));
+
+    // The namespace was made anew, while the old one lives on with the old pair.
+    NetworkNamespace::remove(&pin).unwrap();
+    let anew = NetworkNamespace::ensure(&pin).unwrap();
+    Veth::ensure(&network.net, &anew, &spec).await.unwrap();
+    assert_ne!(show("dkve1")["ifindex"], index);
+    assert!(ping(&pin, "10.0.0.1"));
+
+    NetworkNamespace::remove(&pin).unwrap();
+    drop((namespace, anew));
+    network.net.wait_gone(&spec.name, Duration::from_secs(10)).await.unwrap();
+
+    // Removal right after the first message.
+    kernel::run("ip", ["link", "add", "dkve1", "address", &outer, "type", "veth", "peer", "name", "eth0"]);
+    Veth::remove(&network.net, &spec.name, &spec.owner).await.unwrap();
+    assert!(!kernel::links().contains(&"eth0".to_owned()));
+    network.end().await;
+}
+
+/// Somebody else's links stay, outside and inside, and every difference is told.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn foreign_and_differing_links_are_left() {
+    let sandbox = Sandbox::new();
+    let network = Network::new(&sandbox).await;
+    let pin = network.pin(1);
+    let namespace = NetworkNamespace::ensure(&pin).unwrap();
+    let inside = format!("--net={}", pin.display());
+    let differs = |result: docklet::Result<Veth>, text: &str| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Differs { .. }) && error.to_string().contains(text), "{error}");
+    };
+
+    kernel::run("ip", ["link", "add", "dkve1", "type", "veth", "peer", "name", "p1"]);
+    let before = kernel::run("ip", ["-d", "link", "show", "dkve1"]);
+    differs(Veth::ensure(&network.net, &namespace, &spec(1)).await, "no owner's mark");
+    Veth::remove(&network.net, &spec(1).name, &spec(1).owner).await.unwrap_err();
+    assert_eq!(kernel::run("ip", ["-d", "link", "show", "dkve1"]), before);
+    kernel::run("ip", ["link", "del", "dkve1"]);
+
+    kernel::run("nsenter", [&inside, "ip", "link", "add", "eth0", "type", "bridge"]);
+    differs(Veth::ensure(&network.net, &namespace, &spec(1)).await, "belongs to something else");
+    kernel::run("nsenter", [&inside, "ip", "link", "del", "eth0"]);
+
+    let mut on_device = spec(1);
+    on_device.bridge = LinkName::new("ifb9").unwrap();
+    kernel::run("ip", ["link", "add", "ifb9", "type", "ifb"]);
+    differs(Veth::ensure(&network.net, &namespace, &on_device).await, "it is no bridge");
+    kernel::run("ip", ["link", "del", "ifb9"]);
+
+    Veth::ensure(&network.net, &namespace, &spec(1)).await.unwrap();
+    let before = kernel::run("nsenter", [&inside, "ip", "addr"]);
+    let mut other = spec(1);
+    other.addresses = vec!["10.0.0.99/24".parse().unwrap()];
+    other.gateways.clear();
+    other.mtu = Some(Mtu::new(1400).unwrap());
+    differs(
+        Veth::ensure(&network.net, &namespace, &other).await,
+        "its MTU is 1500, not 1400; it has the address 10.0.0.2/24",
+    );
+    kernel::run("ip", ["link", "add", "br9", "type", "bridge"]);
+    other = spec(1);
+    other.bridge = LinkName::new("br9").unwrap();
+    differs(Veth::ensure(&network.net, &namespace, &other).await, "a port of another bridge than `br9`");
+    kernel::run("ip", ["link", "del", "br9"]);
+    assert_eq!(kernel::run("nsenter", [&inside, "ip", "addr"]), before);
+
+    Veth::remove(&network.net, &spec(1).name, &spec(1).owner).await.unwrap();
+    NetworkNamespace::remove(&pin).unwrap();
+    network.end().await;
+}
+
+/// The bridge's MTU is the pair's unless it is given one.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn a_pair_takes_the_mtu_of_its_bridge() {
+    let sandbox = Sandbox::new();
+    let net = Netlink::connect().await.unwrap();
+    let mut bridge = bridge::spec(&["10.0.0.1/24"]);
+    bridge.mtu = Some(Mtu::new(1420).unwrap());
+    Bridge::ensure(&net, &bridge).await.unwrap();
+    let pin = sandbox.dir("netns").join("1");
+    let namespace = NetworkNamespace::ensure(&pin).unwrap();
+    Veth::ensure(&net, &namespace, &spec(1)).await.unwrap();
+    assert_eq!(show("dkve1")["mtu"], 1420);
+    assert_eq!(ip_inside(&pin, &["link", "show", "eth0"])[0]["mtu"], 1420);
+    Veth::remove(&net, &spec(1).name, &spec(1).owner).await.unwrap();
+    NetworkNamespace::remove(&pin).unwrap();
+    Bridge::remove(&net, &bridge.name, &bridge.owner).await.unwrap();
+}
+
+/// Sixteen at once, over one connection and over many, and again for the same sixteen.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn sixteen_pairs_at_once() {
+    let sandbox = Sandbox::new();
+    let network = Network::new(&sandbox).await;
+    for _ in 0..2 {
+        let tasks: Vec<_> = (1..=16)
+            .map(|n| {
+                let (net, pin) = (network.net.clone(), network.pin(n));
+                tokio::spawn(async move {
+                    let namespace = NetworkNamespace::ensure(&pin).unwrap();
+                    let other = Netlink::connect().await.unwrap();
+                    let spec = spec(n);
+                    let (a, b) = futures_util::future::join(
+                        Veth::ensure(&net, &namespace, &spec),
+                        Veth::ensure(&other, &namespace, &spec),
+                    )
+                    .await;
+                    assert_eq!(a.unwrap(), b.unwrap());
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(network.net.links_owned("docklet-test/veth/").await.unwrap().len(), 16);
+        assert!(ping(&network.pin(16), "10.0.0.2"));
+    }
+    for n in 1..=16 {
+        NetworkNamespace::remove(&network.pin(n)).unwrap();
+    }
+    for n in 1..=16 {
+        network.net.wait_gone(&spec(n).name, Duration::from_secs(20)).await.unwrap();
+    }
+    network.end().await;
+}
