@@ -10,6 +10,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+#[path = "../../examples/parts/busybox.rs"]
+mod busybox;
+mod containers;
 mod leftovers;
 mod matrix;
 mod operations;
@@ -22,6 +25,8 @@ mod syscalls;
 mod tracer;
 
 use std::env;
+use std::fs;
+use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -137,6 +142,14 @@ fn init(args: &[String]) -> ExitCode {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("prctl");
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("make / private");
     mount("proc", "/proc", "proc", MountFlags::empty(), None).expect("mount /proc");
+    // liblxc takes the control group of process 1 for the root of each hierarchy.
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").filter_map(Result::ok) {
+        // 0 is the writer. Where there is no hierarchy there is no such file; nor is one made.
+        let _ = fs::OpenOptions::new()
+            .write(true)
+            .open(hierarchy.path().join("cgroup.procs"))
+            .and_then(|mut file| file.write_all(b"0"));
+    }
     let driver = Command::new("/proc/self/exe").arg(DRIVER).args(args).spawn().expect("run myself");
     let driver = i32::try_from(driver.id()).expect("pid");
     loop {

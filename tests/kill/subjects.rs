@@ -45,6 +45,8 @@ pub(crate) struct Recovery {
     pub(crate) remove: &'static str,
 }
 
+const CONTAINER: Recovery = Recovery { recover: "recover", state: "state", remove: "remove" };
+
 pub(crate) const SUBJECTS: &[Subject] = &[
     Subject {
         name: "directories",
@@ -77,6 +79,30 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         once: &[],
         before: &["make-tree"],
         must: Must::Recover(Recovery { recover: "remove-tree", state: "tree-state", remove: "remove-tree" }),
+    },
+    Subject {
+        name: "launch",
+        modes: &Mode::ALL,
+        program: "launch",
+        once: &["prepare"],
+        before: &[],
+        must: Must::Recover(CONTAINER),
+    },
+    Subject {
+        name: "remove",
+        modes: &Mode::ALL,
+        program: "remove",
+        once: &["prepare"],
+        before: &["launch"],
+        must: Must::Recover(CONTAINER),
+    },
+    Subject {
+        name: "recover",
+        modes: &Mode::ALL,
+        program: "recover",
+        once: &["prepare"],
+        before: &["launch", "crash"],
+        must: Must::Recover(CONTAINER),
     },
 ];
 
