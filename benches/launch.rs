@@ -31,6 +31,7 @@ fn main() {
     let pairs = std::env::var("DOCKLET_PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("root is needed: unshare");
     bare::run("mount", &["--make-rprivate", "/"]);
+    bare::enter_sysfs();
     let prefix = PathBuf::from(format!("/var/tmp/docklet-bench-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let recorded = steps::record();

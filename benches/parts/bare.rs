@@ -56,6 +56,18 @@ impl Bare {
     }
 }
 
+/// Shows this network namespace's links in `/sys`, where LXC looks for its bridge; control groups stay.
+pub(crate) fn enter_sysfs() {
+    let aside = std::env::temp_dir().join(format!("docklet-bench-cgroup-{}", std::process::id()));
+    fs::create_dir(&aside).expect("directory");
+    let aside = aside.to_str().expect("UTF-8");
+    run("mount", &["--rbind", "/sys/fs/cgroup", aside]);
+    run("mount", &["-t", "sysfs", "sysfs", "/sys"]);
+    run("mount", &["--rbind", aside, "/sys/fs/cgroup"]);
+    run("umount", &["--lazy", aside]);
+    fs::remove_dir(aside).expect("remove the directory");
+}
+
 pub(crate) fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap_or_else(|e| panic!("{program}: {e}"));
     assert!(status.success(), "{program} {arguments:?}: {status}");
