@@ -40,7 +40,7 @@ doc: ## the documentation, in target/doc
 	@$(CARGO) doc --no-deps
 
 clean-host: ## remove what interrupted tests left on this machine (root)
-	@$(ROOT)scripts/clean-host.sh
+	@$(ROOT)$(CARGO) test --quiet --test kill -- --clean
 
 setup-demo:
 	@$(ROOT)scripts/setup.sh demo
