@@ -59,13 +59,9 @@ impl Bridge {
     /// address where IPv6 is off; [`Error::Os`] if the system refuses.
     pub async fn ensure(net: &Netlink, spec: &BridgeSpec) -> Result<Self> {
         spec.check()?;
-<<<<<<< HEAD
         let mut created = false;
-        for _ in 0..ATTEMPTS {
-=======
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
->>>>>>> net
             let result = match net.link(&spec.name).await? {
                 None => match create(net, spec).await {
                     // Somebody else made it, or it is made: look at it.
