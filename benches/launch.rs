@@ -47,8 +47,8 @@ fn main() {
             .warm_up_time(Duration::from_millis(300))
             .measurement_time(Duration::from_secs(4));
         let mut group = criterion.benchmark_group("launch");
-        for side in 0..4 {
-            group.bench_function(SIDES[side], |bencher| {
+        for (side, name) in SIDES.into_iter().enumerate() {
+            group.bench_function(name, |bencher| {
                 bencher
                     .iter_custom(|n| (0..n).map(|_| sides.borrow_mut().next(side, &bench, &runtime)).sum());
             });

@@ -192,7 +192,7 @@ impl Host {
         if let Some((manifest, directory)) = place {
             config.cgroup_dir(&manifest.objects.cgroup)?;
             if manifest.objects.port.is_some() {
-                config.join_network(&namespace_path(directory))?;
+                config.join_network(namespace_path(directory))?;
             }
         }
         Ok(config)

@@ -140,8 +140,7 @@ async fn a_planted_link_leads_nowhere() {
         })
         .unwrap();
     spec.image = "trap".parse().unwrap();
-    spec.mounts =
-        vec![MountEntry::bind(&fixture.sandbox.dir("source"), "/srv/planted").unwrap().create_dir()];
+    spec.mounts = vec![MountEntry::bind(fixture.sandbox.dir("source"), "/srv/planted").unwrap().create_dir()];
     let error = fixture.host.launch(spec.clone()).await.unwrap_err();
     let message = Chain(&error).to_string();
     assert!(message.contains("/srv") && message.contains("link"), "{message}");
