@@ -298,7 +298,8 @@ impl Host {
         }
     }
 
-    /// Checks `spec` against the host, picks its address, and writes its manifest.
+    /// Checks `spec` against the host, picks its address, and writes its manifest, early: [`Host::raise`] sees to it
+    /// that it is durable before there is data.
     fn register(&self, spec: ContainerSpec) -> Result<Manifest> {
         self.check(&spec)?;
         let inner = &self.inner;
@@ -323,7 +324,7 @@ impl Host {
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         let objects = Objects { volume: id.volume_name(), cgroup, port };
         let manifest = Manifest::new(id, spec, objects);
-        inner.manifests.publish(&manifest.spec.name, &manifest)?;
+        inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
         Ok(manifest)
     }
 
