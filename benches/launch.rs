@@ -45,7 +45,7 @@ fn main() {
             .without_plots()
             .sample_size(10)
             .warm_up_time(Duration::from_millis(300))
-            .measurement_time(Duration::from_secs(4));
+            .measurement_time(Duration::from_secs(2));
         let mut group = criterion.benchmark_group("launch");
         for (side, name) in SIDES.into_iter().enumerate() {
             group.bench_function(name, |bencher| {

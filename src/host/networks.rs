@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use tracing::{Instrument, info_span};
 
-use super::handle::{Host, blocking, new_id};
+use super::handle::{Host, blocking};
+use super::launch::new_id;
 use super::manifest::NetworkRecord;
 use super::spec::NetworkSpec;
 use crate::error::{Error, Result};

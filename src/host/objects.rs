@@ -101,8 +101,8 @@ impl Host {
         blocking(move || host.inner.manifests.publish(&manifest.spec.name, &manifest)).await
     }
 
-    /// Removes the control group above those of containers when there are none. It would do no harm, but a host
-    /// without containers should look like one.
+    /// Removes the control group above those of containers, and LXC's directory of their locks, when there are none. They
+    /// would do no harm, but a host without containers should look like one.
     pub(super) async fn release_parent(&self) -> Result<()> {
         let host = self.clone();
         blocking(move || {
@@ -111,6 +111,7 @@ impl Host {
             if host.inner.manifests.names()?.is_empty() {
                 let parent = format!("docklet/{}", host.inner.tag);
                 Cgroup::new(&host.inner.hierarchies, parent)?.remove_unused()?;
+                crate::lxc::remove_lock_directory(&host.inner.paths.containers());
             }
             Ok(())
         })

@@ -1,6 +1,7 @@
 //! After a crash or a reboot: the host is made to agree with what is written down.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use tracing::{Instrument, info_span};
 use super::handle::{Host, blocking};
 use super::manifest::{Manifest, Phase};
 use crate::cgroup::Cgroup;
-use crate::error::{Chain, Result};
+use crate::error::{Chain, Error, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, LinkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
@@ -81,7 +82,9 @@ impl Host {
         // First what there is, then what is written down: what is made in between is written down before.
         let marked = self.marked().await?;
         self.recover_networks(&mut report).await?;
-        for name in self.inner.manifests.names_with_left_overs()? {
+        let mut names: BTreeSet<_> = self.inner.manifests.names_with_left_overs()?.into_iter().collect();
+        names.extend(self.lock_names()?);
+        for name in names {
             if let Some(outcome) = self.converge(&name).await? {
                 report.containers.push((name, outcome));
             }
@@ -149,6 +152,18 @@ impl Host {
         }
         self.lower(manifest, Duration::ZERO).await?;
         Ok(Outcome::Released)
+    }
+
+    /// The names that somebody took the lock of, perhaps one that died before there was a manifest, or after.
+    fn lock_names(&self) -> Result<Vec<ContainerName>> {
+        let dir = self.inner.paths.locks();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(|e| Error::os("readdir", dir.display(), e))? {
+            let entry = entry.map_err(|e| Error::os("readdir", dir.display(), e))?.file_name();
+            let name = entry.to_str().and_then(|entry| entry.strip_suffix(".lock"));
+            names.extend(name.and_then(|name| ContainerName::new(name).ok()));
+        }
+        Ok(names)
     }
 
     /// What a container holds of the kernel's.
