@@ -59,6 +59,7 @@ fn main() {
         }
         sides.borrow().print();
         recorded.print();
+        recorded.print_durability(sides.borrow().all[0].len());
         print_programs();
     }
     runtime.block_on(bench.end());

@@ -1,6 +1,7 @@
 //! After a crash or a reboot: the host is made to agree with what is written down.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::time::Duration;
 
@@ -146,12 +147,25 @@ impl Host {
             self.raise(manifest).await?;
             return Ok(Outcome::Started);
         }
-        let before = self.held(manifest).await?;
-        if before.is_empty() {
+        let (host, held) = (self.clone(), manifest.clone());
+        if !blocking(move || host.holds(&held)).await? {
             return Ok(Outcome::Unchanged);
         }
         self.lower(manifest, Duration::ZERO).await?;
         Ok(Outcome::Released)
+    }
+
+    /// Whether a container that does not run holds something of the kernel's: a mount (its namespace is one) or a
+    /// control group.
+    fn holds(&self, manifest: &Manifest) -> Result<bool> {
+        let (directory, volumes) = (self.directory(manifest), self.inner.paths.volumes());
+        let volume = OsStr::new(manifest.objects.volume.as_str());
+        let mounted = mountinfo::mounts()?.iter().any(|mount| {
+            let target = &mount.target;
+            target.starts_with(&directory)
+                || (target.starts_with(&volumes) && target.file_name() == Some(volume))
+        });
+        Ok(mounted || Cgroup::new(&self.inner.hierarchies, manifest.objects.cgroup.as_str())?.exists())
     }
 
     /// The names that somebody took the lock of, perhaps one that died before there was a manifest, or after.
@@ -164,16 +178,6 @@ impl Host {
             names.extend(name.and_then(|name| ContainerName::new(name).ok()));
         }
         Ok(names)
-    }
-
-    /// What a container holds of the kernel's.
-    async fn held(&self, manifest: &Manifest) -> Result<BTreeSet<String>> {
-        let inventory = self.inventory().await?;
-        Ok(inventory
-            .kernel_objects()
-            .filter(|object| object.contains(manifest.id.as_str()))
-            .cloned()
-            .collect())
     }
 
     /// The ids and links that carry this prefix's mark now.
