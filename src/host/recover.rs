@@ -101,15 +101,29 @@ impl Host {
 
     async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
         let _registry = self.registry().await?;
+        let mut translated = Vec::new();
         for name in self.inner.networks.names_with_left_overs()? {
             self.inner.networks.tidy(&name)?;
             let Some(record) = self.inner.networks.get(&name)? else { continue };
-            match self.raise_network(&record).await {
+            match self.raise_bridge(&record).await {
                 Ok(true) => report.networks.push(name.to_string()),
                 Ok(false) => {}
                 Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
             }
+            if record.spec.nat {
+                translated.push(name.to_string());
+            }
         }
+        // Also without any such network: a removal may have been cut off before the table went.
+        match self.apply_nat(None).await {
+            Ok(true) => report.networks.extend(translated),
+            Ok(false) => {}
+            // A host without nftables has no table, and needs none.
+            Err(Error::Unsupported { .. }) if translated.is_empty() => {}
+            Err(error) => report.failures.push(format!("address translation: {}", Chain(&error))),
+        }
+        report.networks.sort();
+        report.networks.dedup();
         Ok(())
     }
 
