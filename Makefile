@@ -3,6 +3,8 @@
 CARGO_DIR = $(shell scripts/find-cargo.sh)
 # Deferred: set-up may be what installs cargo.
 CARGO = PATH="$(CARGO_DIR):$$PATH" cargo
+# `make demo PROFILE=--release` builds longer. The unoptimized build is shared with `make test`.
+PROFILE =
 ROOT = $(if $(filter 0,$(shell id -u)),,$(error make $(or $(MAKECMDGOALS),$@) needs root: namespaces, mounts and loop devices belong to it))
 
 .PHONY: help demo quickstart test test-unit test-host test-kill test-all bench lint doc setup-demo setup-test clean-host
@@ -13,7 +15,7 @@ help: ## this list
 demo: setup-demo quickstart ## install what is missing, build, and run the quickstart (root)
 
 quickstart: ## run one container with every limit proven from inside (root)
-	@$(ROOT)$(CARGO) run --quiet --release --example quickstart -- $(ARGS)
+	@$(ROOT)$(CARGO) run $(PROFILE) --example quickstart -- $(ARGS)
 
 test: setup-test ## every tier but the long ones: what CI runs (root)
 	@scripts/test.sh lint build unit tidy host kill
@@ -40,7 +42,7 @@ doc: ## the documentation, in target/doc
 	@$(CARGO) doc --no-deps
 
 clean-host: ## remove what interrupted tests left on this machine (root)
-	@$(ROOT)scripts/clean-host.sh
+	@$(ROOT)$(CARGO) test --quiet --test kill -- --clean
 
 setup-demo:
 	@$(ROOT)scripts/setup.sh demo

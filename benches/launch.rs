@@ -45,10 +45,10 @@ fn main() {
             .without_plots()
             .sample_size(10)
             .warm_up_time(Duration::from_millis(300))
-            .measurement_time(Duration::from_secs(4));
+            .measurement_time(Duration::from_secs(2));
         let mut group = criterion.benchmark_group("launch");
-        for side in 0..4 {
-            group.bench_function(SIDES[side], |bencher| {
+        for (side, name) in SIDES.into_iter().enumerate() {
+            group.bench_function(name, |bencher| {
                 bencher
                     .iter_custom(|n| (0..n).map(|_| sides.borrow_mut().next(side, &bench, &runtime)).sum());
             });
@@ -59,6 +59,7 @@ fn main() {
         }
         sides.borrow().print();
         recorded.print();
+        recorded.print_durability(sides.borrow().all[0].len());
         print_programs();
     }
     runtime.block_on(bench.end());

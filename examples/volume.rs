@@ -26,7 +26,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     fs::write(space.path().join("file"), vec![b'x'; 8 << 20])?;
     println!("before: {:?}", volume.usage()?);
+
+    // With CAP_SYS_RESOURCE it may also stay mounted.
+    volume.unmount()?;
     volume.grow(256 << 20)?;
+    volume.mount()?;
     println!("grown:  {:?}", volume.usage()?);
 
     volume.unmount()?;

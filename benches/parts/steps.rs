@@ -36,6 +36,16 @@ impl Steps {
             println!("  {name:<36} {median:>8.2} ms {:>6}", durations.len());
         }
     }
+
+    /// What waiting for the disk costs: the library's flushes, per pair of a launch and a removal.
+    pub(crate) fn print_durability(&self, pairs: usize) {
+        let flushes = self.0.lock().expect("lock").get("flush").cloned().unwrap_or_default();
+        let (count, total) = (flushes.len() / pairs, flushes.iter().sum::<Duration>().as_secs_f64() * 1e3);
+        let each = total / f64::from(u32::try_from(pairs).expect("a sane number"));
+        println!(
+            "\ndurability: {count} flushes per launch and removal, {each:.2} ms together (some pass while others work)"
+        );
+    }
 }
 
 struct Collect(Steps);

@@ -27,7 +27,7 @@ fn build(images: &ImageStore, name: &ImageName) -> Result<Image> {
         root.directory(Path::new("tmp"), 0o1777)?;
         root.copy_file(Path::new(BUSYBOX), Path::new("bin/busybox"), 0o755)?;
         for command in &commands {
-            root.symlink(&Path::new("bin").join(command), Path::new("busybox"))?;
+            root.symlink(Path::new("bin").join(command), "busybox")?;
         }
         root.symlink(Path::new("sbin/init"), Path::new("../bin/busybox"))?;
         // Without any line init would ask for a console; this one starts nothing.

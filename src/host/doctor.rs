@@ -112,7 +112,7 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
 /// The limits whose controllers are looked at, one by one.
 fn probes() -> [(&'static str, Result<CgroupLimits>); 4] {
     let memory = CgroupLimits { memory_max_bytes: Some(Limit::At(64 << 20)), ..CgroupLimits::default() };
-    let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory.clone() };
+    let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory };
     let cpu = CpuQuota::cores(0.5).map(|quota| CgroupLimits { cpu: Some(quota), ..CgroupLimits::default() });
     let pids = CgroupLimits { pids_max: Some(Limit::At(64)), ..CgroupLimits::default() };
     [("memory limit", Ok(memory)), ("swap limit", Ok(swap)), ("cpu limit", cpu), ("process limit", Ok(pids))]

@@ -1,8 +1,6 @@
 //! The handle to one host, and the life of its containers.
 
-use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +8,13 @@ use std::time::Duration;
 use serde::Serialize;
 use tracing::{Instrument, info_span};
 
-use super::manifest::{Manifest, NetworkRecord, Objects, Phase, Port, Records};
+use super::manifest::{Manifest, NetworkRecord, Phase, Records};
 use super::spec::ContainerSpec;
 use crate::cgroup::Hierarchies;
 use crate::error::{Error, Result};
 use crate::lxc::{Container, Exec, ExecOutput, LxcTarget, State};
 use crate::name::{ContainerName, ObjectId};
-use crate::net::{InterfaceAddress, LinkOwner, Nat, Netlink};
+use crate::net::{InterfaceAddress, Nat, Netlink};
 use crate::paths::Paths;
 use crate::storage::{ImageStore, VolumePool};
 use crate::sys::lock::FileLock;
@@ -107,37 +105,6 @@ impl Host {
     #[must_use]
     pub fn images(&self) -> &ImageStore {
         &self.inner.images
-    }
-
-    /// Makes a container and starts it; returns once it runs and its limits have been read back.
-    ///
-    /// A container of that name that was asked for in the same words is adopted, and started if it is down.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] and [`Error::NotFound`] before the host is touched; [`Error::Differs`] if the name is taken;
-    /// [`Error::Busy`] if another operation on the name takes too long, or the network has no free address. After any
-    /// other error nothing of the container is left, or it is an [`Error::LeftBehind`].
-    pub async fn launch(&self, spec: ContainerSpec) -> Result<ContainerInfo> {
-        let span = info_span!("launch", container = %spec.name);
-        self.owned(|host| async move { host.launch_owned(spec).await }.instrument(span)).await
-    }
-
-    /// Starts a container that is down. One that runs is left as it is.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Command`] with the reason if it does not start: it stays as it was then.
-    pub async fn start(&self, name: &ContainerName) -> Result<ContainerInfo> {
-        let name = name.clone();
-        let span = info_span!("start", container = %name);
-        self.owned(|host| {
-            async move {
-                let _lock = host.lock_container(&name).await?;
-                let manifest = host.created(&name)?;
-                host.start_locked(manifest).await
-            }
-            .instrument(span)
-        })
-        .await
     }
 
     /// Stops a container: asks its init to shut down, and kills what is left after `grace`. Its data stays; its
@@ -253,99 +220,7 @@ impl Host {
         self.container(&self.created(name)?)
     }
 
-    async fn launch_owned(self, spec: ContainerSpec) -> Result<ContainerInfo> {
-        let lock = self.lock_container(&spec.name).await?;
-        if let Some(existing) = self.inner.manifests.get(&spec.name)? {
-            match existing.phase {
-                Phase::Created if existing.spec == spec => return self.start_locked(existing).await,
-                Phase::Created => {
-                    return Err(Error::Differs {
-                        what: format!("container `{}`", spec.name),
-                        difference: format!(
-                            "its {} are not as asked",
-                            existing.spec.differences(&spec).join(", ")
-                        ),
-                    });
-                }
-                // Left by a crash; nobody was told that it exists, or somebody wanted it gone.
-                Phase::Creating | Phase::Removing => self.tear_down(existing).await?,
-            }
-        }
-        let name = spec.name.clone();
-        let checked = self.clone();
-        let result = match blocking(move || checked.register(spec)).await {
-            Ok(manifest) => self.create(manifest).await,
-            Err(error) => Err(error),
-        };
-        if result.is_err() && self.inner.manifests.get(&name)?.is_none() {
-            lock.remove()?;
-        }
-        result
-    }
-
-    /// Makes a registered container, or takes back what was made of it.
-    async fn create(&self, manifest: Manifest) -> Result<ContainerInfo> {
-        match self.raise(&manifest).await {
-            Ok(manifest) => self.info(manifest),
-            Err(cause) => match self.tear_down(manifest.clone()).await {
-                Ok(()) => Err(cause),
-                Err(error) => {
-                    tracing::error!(%error, "roll-back failed");
-                    let remains = vec![format!("container `{}`", manifest.spec.name)];
-                    Err(Error::LeftBehind { cause: Box::new(cause), remains })
-                }
-            },
-        }
-    }
-
-    /// Checks `spec` against the host, picks its address, and writes its manifest.
-    fn register(&self, spec: ContainerSpec) -> Result<Manifest> {
-        self.check(&spec)?;
-        let inner = &self.inner;
-        let id = new_id()?;
-        let _registry = self.lock_registry()?;
-        let port = match &spec.network {
-            None => None,
-            Some(attachment) => {
-                let network = inner.networks.open(&attachment.network)?;
-                let taken: BTreeSet<IpAddr> = inner
-                    .manifests
-                    .all()?
-                    .iter()
-                    .filter(|m| m.spec.network.as_ref().is_some_and(|a| a.network == attachment.network))
-                    .filter_map(|m| Some(m.objects.port.as_ref()?.address.ip()))
-                    .collect();
-                let address = network.pick_address(attachment.address, &taken)?;
-                let owner = LinkOwner::new(format!("docklet:{}:container:{id}", inner.tag))?;
-                Some(Port { link: id.link_name(), owner, address })
-            }
-        };
-        let cgroup = format!("docklet/{}/{id}", inner.tag);
-        let objects = Objects { volume: id.volume_name(), cgroup, port };
-        let manifest = Manifest::new(id, spec, objects);
-        inner.manifests.publish(&manifest.spec.name, &manifest)?;
-        Ok(manifest)
-    }
-
-    async fn start_locked(&self, mut manifest: Manifest) -> Result<ContainerInfo> {
-        if self.container(&manifest)?.state()? == State::Stopped {
-            self.lower(&manifest, Duration::ZERO).await?;
-            let wished = manifest.run;
-            if !wished {
-                manifest.run = true;
-                self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
-            }
-            if let Err(error) = self.raise(&manifest).await {
-                self.lower(&manifest, Duration::ZERO).await?;
-                manifest.run = wished;
-                self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
-                return Err(error);
-            }
-        }
-        self.info(manifest)
-    }
-
-    fn info(&self, manifest: Manifest) -> Result<ContainerInfo> {
+    pub(super) fn info(&self, manifest: Manifest) -> Result<ContainerInfo> {
         Ok(ContainerInfo {
             state: self.container(&manifest)?.state()?,
             id: manifest.id,
@@ -413,11 +288,4 @@ fn finished<T>(result: std::result::Result<Result<T>, tokio::task::JoinError>) -
             Err(error) => Err(Error::os("spawn", "an operation", std::io::Error::other(error))),
         },
     }
-}
-
-pub(super) fn new_id() -> Result<ObjectId> {
-    let mut bytes = [0_u8; 8];
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Error::os("getrandom", "an object id", e))?;
-    ObjectId::new(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }

@@ -76,11 +76,6 @@ impl Inventory {
         }
     }
 
-    /// All but files.
-    pub(super) fn kernel_objects(&self) -> impl Iterator<Item = &String> {
-        self.kinds().into_iter().filter(|(kind, _)| *kind != "file").flat_map(|(_, set)| set)
-    }
-
     fn lines(&self) -> BTreeSet<String> {
         self.kinds()
             .into_iter()

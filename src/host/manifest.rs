@@ -137,10 +137,21 @@ impl<R: Record> Records<R> {
 
     /// Writes `record` durably.
     pub(super) fn publish(&self, name: &R::Name, record: &R) -> Result<()> {
+        self.publish_early(name, record)?;
+        self.sync(name)
+    }
+
+    /// Writes `record` so that others see it; a power cut may take it until [`Records::sync`].
+    pub(super) fn publish_early(&self, name: &R::Name, record: &R) -> Result<()> {
         let path = self.path(name);
         let json = serde_json::to_vec_pretty(record)
             .map_err(|e| Error::os("serialize", path.display(), std::io::Error::other(e)))?;
         file::publish(&path, &json)
+    }
+
+    /// Makes durable what was published of `name`.
+    pub(super) fn sync(&self, name: &R::Name) -> Result<()> {
+        file::sync_parent(&self.path(name))
     }
 
     /// Removes the record called `name`, durably.

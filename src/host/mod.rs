@@ -10,6 +10,7 @@
 mod doctor;
 mod handle;
 mod inventory;
+mod launch;
 mod manifest;
 mod networks;
 mod objects;

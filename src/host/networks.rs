@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use tracing::{Instrument, info_span};
 
-use super::handle::{Host, blocking, new_id};
+use super::handle::{Host, blocking};
+use super::launch::new_id;
 use super::manifest::NetworkRecord;
 use super::spec::NetworkSpec;
 use crate::error::{Error, Result};
@@ -50,28 +51,24 @@ impl Host {
     async fn ensure_network_owned(self, spec: NetworkSpec) -> Result<()> {
         let _registry = self.registry().await?;
         let existing = self.inner.networks.all()?;
-        let record = match existing.iter().find(|record| record.spec.name == spec.name) {
-            Some(record) => {
-                record.compare(&spec)?;
-                record.clone()
+        if let Some(record) = existing.iter().find(|record| record.spec.name == spec.name) {
+            record.compare(&spec)?;
+            return self.raise_network(record).await;
+        }
+        refuse_overlap(&spec, &existing)?;
+        let id = new_id()?;
+        let owner = LinkOwner::new(format!("docklet:{}:network:{id}", self.inner.tag))?;
+        let record = NetworkRecord::new(id.link_name(), owner, spec);
+        record.bridge_spec().check()?;
+        self.inner.networks.publish(&record.spec.name, &record)?;
+        let Err(cause) = self.raise_network(&record).await else { return Ok(()) };
+        match self.lower_network(&record).await {
+            Ok(()) => Err(cause),
+            Err(error) => {
+                tracing::error!(%error, "roll-back failed");
+                let remains = vec![format!("network `{}`", record.spec.name)];
+                Err(Error::LeftBehind { cause: Box::new(cause), remains })
             }
-            None => {
-                refuse_overlap(&spec, &existing)?;
-                let id = new_id()?;
-                let owner = LinkOwner::new(format!("docklet:{}:network:{id}", self.inner.tag))?;
-                let record = NetworkRecord::new(id.link_name(), owner, spec);
-                record.bridge_spec().check()?;
-                self.inner.networks.publish(&record.spec.name, &record)?;
-                record
-            }
-        };
-        let is_new = existing.len() < self.inner.networks.names()?.len();
-        match self.raise_network(&record).await {
-            Err(cause) if is_new => {
-                self.lower_network(&record).await?;
-                Err(cause)
-            }
-            result => result.map(drop),
         }
     }
 
@@ -89,11 +86,18 @@ impl Host {
         self.lower_network(&record).await
     }
 
-    /// Makes what is missing of a recorded network. Tells whether something was. The caller holds the registry's lock.
-    pub(super) async fn raise_network(&self, record: &NetworkRecord) -> Result<bool> {
-        let bridge = Bridge::ensure(&self.inner.netlink, &record.bridge_spec()).await?;
-        let rules = record.spec.nat && self.apply_nat(None).await?;
-        Ok(bridge.changed() || rules)
+    /// Makes what is missing of a recorded network. The caller holds the registry's lock, as for all below.
+    async fn raise_network(&self, record: &NetworkRecord) -> Result<()> {
+        self.raise_bridge(record).await?;
+        if record.spec.nat {
+            self.apply_nat(None).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes what is missing of a network's bridge. Tells whether something was.
+    pub(super) async fn raise_bridge(&self, record: &NetworkRecord) -> Result<bool> {
+        Ok(Bridge::ensure(&self.inner.netlink, &record.bridge_spec()).await?.changed())
     }
 
     async fn lower_network(&self, record: &NetworkRecord) -> Result<()> {
@@ -105,7 +109,7 @@ impl Host {
     }
 
     /// Makes the table say what the records say, leaving out one network. Tells whether it said something else.
-    async fn apply_nat(&self, without: Option<&NetworkName>) -> Result<bool> {
+    pub(super) async fn apply_nat(&self, without: Option<&NetworkName>) -> Result<bool> {
         let mut wanted = Vec::new();
         for record in self.inner.networks.all()? {
             if record.spec.nat && Some(&record.spec.name) != without {
@@ -113,18 +117,7 @@ impl Host {
             }
         }
         let nat = self.inner.nat.clone();
-        blocking(move || {
-            let is = match nat.current() {
-                Ok(networks) => networks.unwrap_or_default(),
-                // Somebody wrote into our table: it is made anew.
-                Err(Error::Differs { .. }) => Vec::new(),
-                Err(error) => return Err(error),
-            };
-            // Forwarding is looked after in any case: it is lost with a reboot while nothing else is asked for.
-            nat.apply(&wanted)?;
-            Ok(is != wanted)
-        })
-        .await
+        blocking(move || nat.apply(&wanted)).await
     }
 
     pub(super) async fn registry(&self) -> Result<FileLock> {

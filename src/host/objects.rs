@@ -6,6 +6,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use super::handle::{Host, blocking};
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::lxc::LxcConfig;
 use crate::name::{LinkName, VolumeName};
 use crate::net::{NetworkNamespace, Veth, VethSpec};
-use crate::storage::{OverlayRoot, VolumeSpec, remove_tree};
+use crate::storage::{OverlayRoot, Volume, VolumeSpec, remove_tree};
 
 /// How long the kernel is given to take a link down with its namespace.
 const LINK_GONE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,12 +46,9 @@ impl Host {
         let directory = self.directory(manifest);
         make_directory(&directory)?;
         // Both parts run to their end whatever becomes of the other: nothing goes on behind a roll-back's back.
-        let (root, ()) = {
-            let (storage, network) =
-                tokio::join!(self.raise_root(manifest), self.raise_port(manifest, &directory));
-            (storage?, network?)
-        };
-        let config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
+        let (root, port) = tokio::join!(self.raise_root(manifest), self.raise_port(manifest, &directory));
+        port?;
+        let config = self.configure(&manifest.spec, &root?, Some((manifest, &directory)))?;
         let container = self.container(manifest)?;
         let started = blocking(move || container.start(&config));
         if manifest.phase == Phase::Created {
@@ -60,9 +58,7 @@ impl Host {
         // The data is on the disk; saying so costs a flush, which passes while the runtime starts.
         let mut created = manifest.clone();
         created.phase = Phase::Created;
-        let (host, record) = (self.clone(), created.clone());
-        let recorded = blocking(move || host.inner.manifests.publish(&record.spec.name, &record));
-        let (started, recorded) = tokio::join!(started, recorded);
+        let (started, recorded) = tokio::join!(started, self.publish(created.clone()));
         started?;
         recorded?;
         Ok(created)
@@ -71,20 +67,26 @@ impl Host {
     /// Releases what a running container needs: its processes, its port, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
-        blocking(move || container.stop(grace).map(drop)).await?;
-        let (network, storage) = tokio::join!(self.lower_port(manifest), self.lower_root(manifest));
-        network?;
-        storage
+        let ending = container.clone();
+        blocking(move || ending.end(grace)).await?;
+        let cleaned = blocking(move || container.clean());
+        let (cleaned, port, root) =
+            tokio::join!(cleaned, self.lower_port(manifest), self.lower_root(manifest));
+        cleaned?;
+        port?;
+        root
     }
 
     /// Removes everything of a container, its data too, and its manifest at the end.
     pub(super) async fn tear_down(&self, mut manifest: Manifest) -> Result<()> {
-        if manifest.phase != Phase::Removing {
-            manifest.phase = Phase::Removing;
-            manifest.run = false;
-            self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
-        }
-        self.lower(&manifest, Duration::ZERO).await?;
+        let recorded = manifest.phase == Phase::Removing;
+        manifest.phase = Phase::Removing;
+        manifest.run = false;
+        // Nothing that is lowered is lost: only what comes after must wait until the removal is written down.
+        let recording = async { if recorded { Ok(()) } else { self.publish(manifest.clone()).await } };
+        let (recorded, lowered) = tokio::join!(recording, self.lower(&manifest, Duration::ZERO));
+        recorded?;
+        lowered?;
         let host = self.clone();
         blocking(move || {
             host.inner.pool.remove(&manifest.objects.volume)?;
@@ -94,8 +96,13 @@ impl Host {
         .await
     }
 
-    /// Removes the control group above those of containers when there are none. It would do no harm, but a host
-    /// without containers should look like one.
+    async fn publish(&self, manifest: Manifest) -> Result<()> {
+        let host = self.clone();
+        blocking(move || host.inner.manifests.publish(&manifest.spec.name, &manifest)).await
+    }
+
+    /// Removes the control group above those of containers, and LXC's directory of their locks, when there are none. They
+    /// would do no harm, but a host without containers should look like one.
     pub(super) async fn release_parent(&self) -> Result<()> {
         let host = self.clone();
         blocking(move || {
@@ -104,6 +111,7 @@ impl Host {
             if host.inner.manifests.names()?.is_empty() {
                 let parent = format!("docklet/{}", host.inner.tag);
                 Cgroup::new(&host.inner.hierarchies, parent)?.remove_unused()?;
+                crate::lxc::remove_lock_directory(&host.inner.paths.containers());
             }
             Ok(())
         })
@@ -116,9 +124,7 @@ impl Host {
             let inner = &host.inner;
             let image = inner.images.open(&manifest.spec.image)?;
             let volume = match manifest.phase {
-                Phase::Creating => {
-                    inner.pool.ensure(&volume_spec(&manifest.spec, manifest.objects.volume.clone()))?
-                }
+                Phase::Creating => host.make_volume(&manifest)?,
                 // What a created container wrote is never replaced by something empty.
                 Phase::Created | Phase::Removing => inner.pool.open(&manifest.objects.volume)?,
             };
@@ -129,6 +135,20 @@ impl Host {
             Ok(root.path().to_owned())
         })
         .await
+    }
+
+    /// Makes the volume of a new container: its data at the same time as the manifest's name gets to the disk, its own
+    /// name after that.
+    fn make_volume(&self, manifest: &Manifest) -> Result<Volume> {
+        let inner = &self.inner;
+        let spec = volume_spec(&manifest.spec, manifest.objects.volume.clone());
+        let (synced, prepared) = thread::scope(|scope| {
+            let sync = scope.spawn(|| inner.manifests.sync(&manifest.spec.name));
+            let prepared = inner.pool.prepare(&spec);
+            (sync.join(), prepared)
+        });
+        synced.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        prepared?.publish()
     }
 
     async fn lower_root(&self, manifest: &Manifest) -> Result<()> {
@@ -192,7 +212,7 @@ impl Host {
         if let Some((manifest, directory)) = place {
             config.cgroup_dir(&manifest.objects.cgroup)?;
             if manifest.objects.port.is_some() {
-                config.join_network(&namespace_path(directory))?;
+                config.join_network(namespace_path(directory))?;
             }
         }
         Ok(config)

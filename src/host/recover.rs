@@ -1,6 +1,8 @@
 //! After a crash or a reboot: the host is made to agree with what is written down.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,7 +11,7 @@ use tracing::{Instrument, info_span};
 use super::handle::{Host, blocking};
 use super::manifest::{Manifest, Phase};
 use crate::cgroup::Cgroup;
-use crate::error::{Chain, Result};
+use crate::error::{Chain, Error, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, LinkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
@@ -81,7 +83,9 @@ impl Host {
         // First what there is, then what is written down: what is made in between is written down before.
         let marked = self.marked().await?;
         self.recover_networks(&mut report).await?;
-        for name in self.inner.manifests.names_with_left_overs()? {
+        let mut names: BTreeSet<_> = self.inner.manifests.names_with_left_overs()?.into_iter().collect();
+        names.extend(self.lock_names()?);
+        for name in names {
             if let Some(outcome) = self.converge(&name).await? {
                 report.containers.push((name, outcome));
             }
@@ -97,15 +101,29 @@ impl Host {
 
     async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
         let _registry = self.registry().await?;
+        let mut translated = Vec::new();
         for name in self.inner.networks.names_with_left_overs()? {
             self.inner.networks.tidy(&name)?;
             let Some(record) = self.inner.networks.get(&name)? else { continue };
-            match self.raise_network(&record).await {
+            match self.raise_bridge(&record).await {
                 Ok(true) => report.networks.push(name.to_string()),
                 Ok(false) => {}
                 Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
             }
+            if record.spec.nat {
+                translated.push(name.to_string());
+            }
         }
+        // Also without any such network: a removal may have been cut off before the table went.
+        match self.apply_nat(None).await {
+            Ok(true) => report.networks.extend(translated),
+            Ok(false) => {}
+            // A host without nftables has no table, and needs none.
+            Err(Error::Unsupported { .. }) if translated.is_empty() => {}
+            Err(error) => report.failures.push(format!("address translation: {}", Chain(&error))),
+        }
+        report.networks.sort();
+        report.networks.dedup();
         Ok(())
     }
 
@@ -143,22 +161,37 @@ impl Host {
             self.raise(manifest).await?;
             return Ok(Outcome::Started);
         }
-        let before = self.held(manifest).await?;
-        if before.is_empty() {
+        let (host, held) = (self.clone(), manifest.clone());
+        if !blocking(move || host.holds(&held)).await? {
             return Ok(Outcome::Unchanged);
         }
         self.lower(manifest, Duration::ZERO).await?;
         Ok(Outcome::Released)
     }
 
-    /// What a container holds of the kernel's.
-    async fn held(&self, manifest: &Manifest) -> Result<BTreeSet<String>> {
-        let inventory = self.inventory().await?;
-        Ok(inventory
-            .kernel_objects()
-            .filter(|object| object.contains(manifest.id.as_str()))
-            .cloned()
-            .collect())
+    /// Whether a container that does not run holds something of the kernel's: a mount (its namespace is one) or a
+    /// control group.
+    fn holds(&self, manifest: &Manifest) -> Result<bool> {
+        let (directory, volumes) = (self.directory(manifest), self.inner.paths.volumes());
+        let volume = OsStr::new(manifest.objects.volume.as_str());
+        let mounted = mountinfo::mounts()?.iter().any(|mount| {
+            let target = &mount.target;
+            target.starts_with(&directory)
+                || (target.starts_with(&volumes) && target.file_name() == Some(volume))
+        });
+        Ok(mounted || Cgroup::new(&self.inner.hierarchies, manifest.objects.cgroup.as_str())?.exists())
+    }
+
+    /// The names that somebody took the lock of, perhaps one that died before there was a manifest, or after.
+    fn lock_names(&self) -> Result<Vec<ContainerName>> {
+        let dir = self.inner.paths.locks();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(|e| Error::os("readdir", dir.display(), e))? {
+            let entry = entry.map_err(|e| Error::os("readdir", dir.display(), e))?.file_name();
+            let name = entry.to_str().and_then(|entry| entry.strip_suffix(".lock"));
+            names.extend(name.and_then(|name| ContainerName::new(name).ok()));
+        }
+        Ok(names)
     }
 
     /// The ids and links that carry this prefix's mark now.

@@ -16,11 +16,15 @@ use crate::lxc::config::{LxcConfig, Network};
 use crate::lxc::record::{Birth, Record, boot_id};
 use crate::lxc::{LxcTarget, lock_file, reason, render};
 use crate::name::ObjectId;
-use crate::sys::process::{Ended, Program};
+use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
 
 /// How long `lxc-start` may take: a loaded host needs a second, a wedged one is given up.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a start that takes long is looked at.
+const START_GLANCE: Duration = Duration::from_millis(250);
+/// For how long the payload's group may be empty during a start: LXC makes it right before it puts a process there.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long processes may take to die after SIGKILL.
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long freezing may take.
@@ -152,11 +156,27 @@ impl Container {
         let place = Birthplace::ensure(&self.group)?;
         let mut child = place.of(program).spawn()?;
         tracing::debug!(pid = child.pid, "lxc-start");
-        match child.wait_timeout(START_PATIENCE)? {
+        match self.watch_start(&mut child)? {
             Some(Ended::Exited(0)) => Ok(()),
             Some(ended) => Err(self.start_failed(&ended.shown())),
-            None => Err(self.start_failed(&format!("no answer in {START_PATIENCE:?}"))),
+            None => Err(self.start_failed("it hung")),
         }
+    }
+
+    /// Waits for `lxc-start`. `None` if it does not end: LXC 5 waits for ever for a first process that was killed (by
+    /// the memory limit, by a person) while it was set up.
+    fn watch_start(&self, child: &mut Child) -> Result<Option<Ended>> {
+        let payload = self.group.child(render::PAYLOAD)?;
+        let deadline = Instant::now() + START_PATIENCE;
+        let mut empty_for = Duration::ZERO;
+        while Instant::now() < deadline && empty_for < EMPTY_PATIENCE {
+            if let Some(ended) = child.wait_timeout(START_GLANCE)? {
+                return Ok(Some(ended));
+            }
+            let is_empty = payload.exists() && !payload.is_populated()?;
+            empty_for = if is_empty { empty_for + START_GLANCE } else { Duration::ZERO };
+        }
+        Ok(None)
     }
 
     /// Finds init, and waits until it is the program it should be: LXC says "running" just before it executes it.

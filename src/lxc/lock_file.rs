@@ -46,11 +46,23 @@ pub(crate) fn claim(lxc_path: &Path, name: &str) -> Result<()> {
 pub(crate) fn remove(lxc_path: &Path, name: &str) -> Result<()> {
     let path = path(lxc_path, name);
     file::remove_file(&path)?;
+    remove_empty(&path);
+    Ok(())
+}
+
+/// Removes the directory of the lock files of containers beneath `lxc_path`, and those above it, that are empty.
+pub(crate) fn remove_directory(lxc_path: &Path) {
+    remove_empty(&path(lxc_path, ""));
+}
+
+fn remove_empty(path: &Path) {
     for dir in path.ancestors().skip(1).take_while(|dir| *dir != Path::new(LOCKS)) {
-        // Not empty: others are in it.
-        if fs::remove_dir(dir).is_err() {
-            break;
+        match fs::remove_dir(dir) {
+            Ok(()) => {}
+            // An earlier call got this far.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Not empty: others are in it.
+            Err(_) => break,
         }
     }
-    Ok(())
 }

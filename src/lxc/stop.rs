@@ -25,13 +25,24 @@ pub enum StopOutcome {
 }
 
 impl Container {
-    /// Sends the halt signal to init, waits for at most `graceful` until it has ended, and kills it otherwise. With
-    /// zero it is killed at once. Then removes what is left, as [`Container::clean`]. A frozen container is thawed for it.
+    /// Ends it as [`Container::end`], and removes what is left, as [`Container::clean`].
     ///
     /// # Errors
     /// [`Error::Busy`](crate::Error::Busy) naming processes that do not die; [`Error::Os`](crate::Error::Os) otherwise.
     pub fn stop(&self, graceful: Duration) -> Result<StopOutcome> {
-        let _span = tracing::info_span!("container_stop", id = %self.id).entered();
+        let outcome = self.end(graceful)?;
+        self.clean()?;
+        Ok(outcome)
+    }
+
+    /// Sends the halt signal to init, waits for at most `graceful` until it has ended, and kills what is left then, a
+    /// half-started runtime too. With zero all is killed at once. A frozen container is thawed for it. Its root and its
+    /// network are not used any more when this returns; its control groups are there until [`Container::clean`].
+    ///
+    /// # Errors
+    /// As [`Container::stop`].
+    pub fn end(&self, graceful: Duration) -> Result<StopOutcome> {
+        let _span = tracing::info_span!("container_end", id = %self.id).entered();
         let outcome = match self.running()? {
             None => StopOutcome::NotRunning,
             Some(_) if graceful.is_zero() => StopOutcome::Killed,
@@ -45,7 +56,8 @@ impl Container {
                 }
             }
         };
-        self.clean()?;
+        self.kill_known()?;
+        self.group.kill(KILL_PATIENCE)?;
         Ok(outcome)
     }
 
@@ -78,6 +90,7 @@ impl Container {
     /// # Errors
     /// [`Error::Busy`](crate::Error::Busy) naming processes that do not die; [`Error::Os`](crate::Error::Os) otherwise.
     pub fn clean(&self) -> Result<()> {
+        let _span = tracing::debug_span!("container_clean", id = %self.id).entered();
         self.kill_known()?;
         self.group.kill(KILL_PATIENCE)?;
         // What is mostly there, without looking around in each hierarchy; then the rest.

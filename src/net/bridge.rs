@@ -60,7 +60,8 @@ impl Bridge {
     pub async fn ensure(net: &Netlink, spec: &BridgeSpec) -> Result<Self> {
         spec.check()?;
         let mut created = false;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            link::pause(attempt).await;
             let result = match net.link(&spec.name).await? {
                 None => match create(net, spec).await {
                     // Somebody else made it, or it is made: look at it.

@@ -1,6 +1,7 @@
 //! What the kernel says of a link, whose it is, and the messages that change it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
@@ -16,7 +17,15 @@ use crate::name::LinkName;
 pub(super) type MessageBuilder = LinkMessageBuilder<LinkUnspec>;
 
 /// How often to begin again when a link comes and goes under our hands.
-pub(super) const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: u32 = 40;
+
+/// Waits before the next attempt, longer and longer: all in all about 0.7 s. The first attempts are the usual course of
+/// making a link and looking at it. A name stays taken for some 10 ms after its link has gone from sight.
+pub(super) async fn pause(attempt: u32) {
+    if let Some(more) = attempt.checked_sub(3) {
+        tokio::time::sleep(Duration::from_millis(1) * (more + 1)).await;
+    }
+}
 
 /// A link as the kernel shows it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -164,7 +173,8 @@ pub(super) fn set_default_route(name: &str, index: u32, gateway: IpAddr) -> Chan
 
 /// Removes the link `name` if it is `owner`'s and of the kind `kind`; one that is gone is removed.
 pub(super) async fn remove(net: &Netlink, name: &LinkName, owner: &LinkOwner, kind: &str) -> Result<()> {
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
+        pause(attempt).await;
         let Some(link) = net.link(name).await? else { return Ok(()) };
         link.check_ours(name, owner, kind)?;
         delete(net, name, link.index).await?;

@@ -25,8 +25,9 @@ impl NetworkNamespace {
     /// adopts the one that is pinned there. The directory must exist; the file is made (mode 0600).
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `path` is not absolute; [`Error::Busy`] if another process has been at it for ten seconds;
-    /// [`Error::Os`] if the system refuses.
+    /// [`Error::Invalid`] if `path` is not absolute; [`Error::Differs`] if there is something else than an empty file at
+    /// `path`: it is left as it is; [`Error::Busy`] if another process has been at it for ten seconds; [`Error::Os`] if
+    /// the system refuses.
     pub fn ensure(path: &Path) -> Result<Self> {
         check(path)?;
         let _span = tracing::debug_span!("network_namespace", path = %path.display()).entered();
@@ -49,7 +50,8 @@ impl NetworkNamespace {
     /// removed.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `path` is not absolute; [`Error::Os`] if the system refuses.
+    /// [`Error::Invalid`] if `path` is not absolute; [`Error::Differs`] if there is something else than a network
+    /// namespace or an empty file at `path`: it is left as it is; [`Error::Os`] if the system refuses.
     pub fn remove(path: &Path) -> Result<()> {
         check(path)?;
         netns::remove_pinned(path)?;

@@ -48,8 +48,9 @@ impl Nat {
         Err(Error::invalid("nftables table", table, rule))
     }
 
-    /// Makes the table translate for exactly `networks`: replaces it as a whole, in one transaction, so that there is no
-    /// moment without. What a network sends to itself, or through its own bridge, is not translated.
+    /// Makes the table translate for exactly `networks`, and tells whether it did not before. A table that differs is
+    /// replaced as a whole, in one transaction, so that there is no moment without; for no networks there is no table.
+    /// What a network sends to itself, or through its own bridge, is not translated.
     ///
     /// Lets the host forward IPv4 packets (`net.ipv4.ip_forward`) and never takes that back, since others may rely on it
     /// by then. Forwarding of IPv6 is not switched on: it would make the host ignore the router advertisements that
@@ -58,10 +59,7 @@ impl Nat {
     /// # Errors
     /// [`Error::Unsupported`] if `nft` is not installed, or if there is an IPv6 network and the host does not forward
     /// IPv6; [`Error::Command`] with what `nft` says if it refuses; [`Error::Os`] if forwarding cannot be switched on.
-    pub fn apply(&self, networks: &[NatNetwork]) -> Result<()> {
-        if networks.is_empty() {
-            return self.remove();
-        }
+    pub fn apply(&self, networks: &[NatNetwork]) -> Result<bool> {
         let _span = tracing::debug_span!("nat", table = self.table).entered();
         if networks.iter().any(|network| matches!(network.subnet.net(), IpNet::V6(_))) {
             require_ipv6_forwarding()?;
@@ -69,9 +67,17 @@ impl Nat {
         if networks.iter().any(|network| matches!(network.subnet.net(), IpNet::V4(_))) {
             allow_ipv4_forwarding()?;
         }
-        nft::transact(script(&self.table, networks))?;
+        match self.current() {
+            Ok(None) if networks.is_empty() => return Ok(false),
+            Ok(Some(current)) if !networks.is_empty() && current == networks => return Ok(false),
+            // Somebody else wrote into it: it is made anew.
+            Ok(_) | Err(Error::Differs { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let commands = if networks.is_empty() { forget(&self.table) } else { script(&self.table, networks) };
+        nft::transact(commands)?;
         tracing::debug!(networks = networks.len(), "table replaced");
-        Ok(())
+        Ok(true)
     }
 
     /// The networks that the table translates for, as the kernel has them, or `None` if there is no table.

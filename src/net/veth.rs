@@ -1,12 +1,13 @@
 //! Veth pairs (`man 4 veth`): a container's wire to its bridge.
 
 use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
 
+use futures_util::future::join;
 use rtnetlink::LinkVeth;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use serde::{Deserialize, Serialize};
-use std::os::fd::{AsFd, AsRawFd};
 
 use super::link::{self, ATTEMPTS, Link, MessageBuilder};
 use super::netlink::{Change, Mode};
@@ -90,7 +91,8 @@ impl Veth {
     /// [`Error::Unsupported`] for an IPv6 address where IPv6 is off; [`Error::Os`] if the system refuses.
     pub async fn ensure(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec) -> Result<Self> {
         spec.check()?;
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            link::pause(attempt).await;
             match ensure_once(net, namespace, spec).await {
                 Ok(Some(veth)) => return Ok(veth),
                 // Something came or went while we were at it.
@@ -130,6 +132,47 @@ impl Veth {
 
 /// `None`: begin again.
 async fn ensure_once(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec) -> Result<Option<Veth>> {
+    // The way inside is opened by a thread of its own, so both take no longer than one.
+    let (inside, made) = join(Netlink::connect_in(namespace), make(net, namespace, spec)).await;
+    let (made, inside) = (made?, inside?);
+    let Some(host) = made.host else {
+        // The name that exists was the inner one, unless somebody has just removed the pair.
+        let taken = inside.link(&spec.inner_name).await?.is_some() && net.link(&spec.name).await?.is_none();
+        return if taken {
+            Err(Error::Differs {
+                what: format!("link `{}` in `{}`", spec.inner_name, namespace.path().display()),
+                difference: "it belongs to something else".to_owned(),
+            })
+        } else {
+            Ok(None)
+        };
+    };
+    host.check_ours(&spec.name, &spec.owner, "veth")?;
+    let Some(inner) = inner_end(&inside, &host).await? else {
+        tracing::debug!(link = %spec.name, "its inner end is elsewhere: made anew");
+        link::delete(net, &spec.name, host.index).await?;
+        return Ok(None);
+    };
+    let changes = if made.fresh {
+        host.completion(&spec.name, &spec.owner, None)
+    } else {
+        check_adoptable(&inside, spec, &made.bridge, &host, &inner).await?
+    };
+    let (outer, inner) = join(net.change_all(changes), configure(&inside, spec, &inner)).await;
+    outer.and(inner)?;
+    Ok(Some(Veth { name: spec.name.clone(), index: host.index }))
+}
+
+/// What there is after an attempt to make a pair.
+struct Made {
+    bridge: Link,
+    /// Whether it was made now.
+    fresh: bool,
+    /// The link of the host's end's name.
+    host: Option<Link>,
+}
+
+async fn make(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec) -> Result<Made> {
     let bridge = net
         .link(&spec.bridge)
         .await?
@@ -145,34 +188,7 @@ async fn ensure_once(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpe
         Err(error) if error.errno() == Some(libc::EEXIST) => false,
         Err(error) => return Err(error),
     };
-    let Some(host) = net.link(&spec.name).await? else {
-        // The name that exists was the inner one, unless somebody has just removed the pair.
-        let inside = Netlink::connect_in(namespace).await?;
-        return match inside.link(&spec.inner_name).await? {
-            Some(_) if net.link(&spec.name).await?.is_none() => Err(Error::Differs {
-                what: format!("link `{}` in `{}`", spec.inner_name, namespace.path().display()),
-                difference: "it belongs to something else".to_owned(),
-            }),
-            _ => Ok(None),
-        };
-    };
-    host.check_ours(&spec.name, &spec.owner, "veth")?;
-    let inside = Netlink::connect_in(namespace).await?;
-    let Some(inner) = inner_end(&inside, &host).await? else {
-        tracing::debug!(link = %spec.name, "its inner end is elsewhere: made anew");
-        link::delete(net, &spec.name, host.index).await?;
-        return Ok(None);
-    };
-    let changes = if fresh {
-        host.completion(&spec.name, &spec.owner, None)
-    } else {
-        check_adoptable(&inside, spec, &bridge, &host, &inner).await?
-    };
-    // Both at once: they go to different sockets.
-    let (outer, inner) =
-        futures_util::future::join(net.change_all(changes), configure(&inside, spec, &inner)).await;
-    outer.and(inner)?;
-    Ok(Some(Veth { name: spec.name.clone(), index: host.index }))
+    Ok(Made { bridge, fresh, host: net.link(&spec.name).await? })
 }
 
 /// One message makes both ends, in their places. The kernel takes no alias here; the hardware address is the mark until

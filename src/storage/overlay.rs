@@ -8,10 +8,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, statfs};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, lgetxattr, statfs, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags};
-use tracing::{debug, info_span};
+use tracing::{debug, debug_span, info_span};
 
 use crate::error::{Error, Result};
 use crate::storage::overlay_options::{Directories, MountMethod, ShownOverlay, overlays, upper_text};
@@ -104,7 +104,7 @@ impl OverlayRoot {
                 difference: "what is mounted there is no overlay".to_owned(),
             });
         }
-        match unmount_at(target)? {
+        match debug_span!("umount_overlayfs").in_scope(|| unmount_at(target))? {
             Unmounted::Yes | Unmounted::WasNot => Ok(()),
             Unmounted::InUse => {
                 let users = users_of(target);
@@ -150,7 +150,7 @@ impl OverlayPlan {
             return Ok(root);
         }
         prepare(&directories)?;
-        mount(self.method, &directories, &root.path)?;
+        debug_span!("mount_overlayfs").in_scope(|| mount(self.method, &directories, &root.path))?;
         debug!(target = %root.path.display(), upper = %directories.upper.display(), "mounted overlay");
         Ok(root)
     }
@@ -211,10 +211,31 @@ fn adopt(directories: &Directories, space: &Path, target: &Path) -> Result<bool>
     if mount.filesystem != "overlay" {
         return differs(&format!("{} is mounted there, not overlay", mount.filesystem));
     }
-    if !ShownOverlay::parse(&mount).shows(directories) {
+    let shown = ShownOverlay::parse(&mount);
+    if !shown.shows(directories) {
         return differs("it was mounted from other directories");
     }
+    if shown.has_uuid && !is_upper_of(target, &directories.upper)? {
+        return differs("its upper directory is an earlier one of that name");
+    }
     Ok(true)
+}
+
+/// Whether the overlay on `target` writes to this very `upper`: its file system id is made from the upper's number.
+fn is_upper_of(target: &Path, upper: &Path) -> Result<bool> {
+    let mut uuid = [0_u8; 16];
+    match lgetxattr(upper, "trusted.overlay.uuid", &mut uuid[..]) {
+        Ok(16) => {}
+        Ok(_) | Err(Errno::NODATA | Errno::NOENT | Errno::OPNOTSUPP) => return Ok(false),
+        Err(error) => return Err(Error::os("lgetxattr", upper.display(), error)),
+    }
+    let shown = statvfs(target).map_err(|e| Error::os("statvfs", target.display(), e))?.f_fsid;
+    let [low, high] = [0, 8].map(|at| {
+        let mut half = [0; 8];
+        half.copy_from_slice(&uuid[at..at + 8]);
+        u64::from_le_bytes(half)
+    });
+    Ok(shown == low ^ high)
 }
 
 /// Makes `upper` and `work`. A new `upper` looks as the uppermost layer does, since it covers that layer's root.
@@ -274,11 +295,9 @@ fn mount_once(method: MountMethod, directories: &Directories, target: &Path) -> 
             match by_texts(directories, target) {
                 Ok(()) => Ok(()),
                 Err(error) if !may_be_unknown(&error) => Err(error.about(what(target))),
-                // Where all ways fail, it is not for want of a newer call: what the newer one says is clearer.
-                Err(error) => by_mount(directories, target).map_err(|last| match last {
-                    Error::Os { .. } => error.about(what(target)),
-                    last => last,
-                }),
+                // Where all ways fail it is not for want of a newer call, and what the newer one says is clearer.
+                Err(error) => by_mount(directories, target)
+                    .map_err(|last| if error.says_why() { error.about(what(target)) } else { last }),
             }
         }
     }

@@ -89,6 +89,8 @@ pub(crate) struct ShownOverlay {
     layers: Vec<Vec<u8>>,
     upper: Option<Vec<u8>>,
     work: Option<Vec<u8>>,
+    /// Its file system id is made from a number that is stored on the upper directory. Kernel 6.6.
+    pub(crate) has_uuid: bool,
 }
 
 /// The overlays of this thread's mount namespace, in the kernel's order.
@@ -98,7 +100,13 @@ pub(crate) fn overlays() -> Result<Vec<ShownOverlay>> {
 
 impl ShownOverlay {
     pub(crate) fn parse(mount: &Mount) -> Self {
-        let mut shown = Self { target: mount.target.clone(), layers: Vec::new(), upper: None, work: None };
+        let mut shown = Self {
+            target: mount.target.clone(),
+            layers: Vec::new(),
+            upper: None,
+            work: None,
+            has_uuid: false,
+        };
         // A comma in a path is shown as \054, so these commas separate options.
         for option in mount.options.split(',') {
             let Some((key, value)) = option.split_once('=') else { continue };
@@ -108,6 +116,7 @@ impl ShownOverlay {
                 "lowerdir+" => shown.layers.push(value),
                 "upperdir" => shown.upper = Some(value),
                 "workdir" => shown.work = Some(value),
+                "uuid" => shown.has_uuid = value == b"on",
                 _ => {}
             }
         }
@@ -231,6 +240,7 @@ mod tests {
             format!("rw,lowerdir=/l1:/a\\040b\\134\\054c\\134:d\\134\\134e\\012f,{upper}"),
         ] {
             assert!(shown(&same).shows(&wanted), "{same}");
+            assert_eq!(shown(&same).has_uuid, same.ends_with("uuid=on"));
         }
         for other in [
             format!("rw,lowerdir+=/l1,{upper}"),

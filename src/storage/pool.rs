@@ -15,10 +15,11 @@ use std::time::Duration;
 
 use rustix::fs::statvfs;
 use rustix::io::Errno;
-use tracing::{debug, info_span};
+use tracing::{debug, debug_span, info_span};
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
+use crate::storage::prepared::PreparedVolume;
 use crate::storage::space::{ProvisionRatio, Room};
 use crate::storage::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::Volume;
@@ -76,25 +77,24 @@ impl VolumePool {
     /// - [`Error::NoSpace`] if the pool may not promise that much, or cannot preallocate it.
     /// - [`Error::Unsupported`] if `mkfs.ext4` or a feature of the file system is missing.
     pub fn ensure(&self, spec: &VolumeSpec) -> Result<Volume> {
-        spec.check()?;
         let span = info_span!("ensure_volume", volume = %spec.name, size_bytes = spec.size_bytes);
         let _entered = span.enter();
-        for _ in 0..16 {
-            if let Some(found) = VolumeFile::look(&self.file(&spec.name))? {
-                return self.adopt(spec, &found);
-            }
-            if self.create(spec)? {
-                return Ok(Volume::new(self.clone(), spec.clone()));
-            }
-            // Another process was faster: look at what it made.
-        }
-        Err(Error::Busy {
-            what: what(&spec.name),
-            reason: "others create and remove it all the time".to_owned(),
-        })
+        self.prepare(spec)?.publish()
     }
 
-    fn adopt(&self, spec: &VolumeSpec, found: &VolumeFile) -> Result<Volume> {
+    /// Does the slow part of [`VolumePool::ensure`]: makes the file system, in a file without a name. Dropping the
+    /// result leaves nothing. For who has something else to wait for before the volume may exist.
+    ///
+    /// # Errors
+    /// As [`VolumePool::ensure`].
+    pub fn prepare(&self, spec: &VolumeSpec) -> Result<PreparedVolume> {
+        spec.check()?;
+        let found = VolumeFile::look(&self.file(&spec.name))?;
+        let file = if found.is_none() { Some(self.format(spec)?) } else { None };
+        Ok(PreparedVolume { pool: self.clone(), spec: spec.clone(), file })
+    }
+
+    pub(super) fn adopt(&self, spec: &VolumeSpec, found: &VolumeFile) -> Result<Volume> {
         let differences = found.differences(spec);
         if !differences.is_empty() {
             return Err(Error::Differs { what: what(&spec.name), difference: differences.join(", ") });
@@ -108,10 +108,10 @@ impl VolumePool {
         Ok(volume)
     }
 
-    /// False if the name was taken meanwhile.
-    fn create(&self, spec: &VolumeSpec) -> Result<bool> {
+    /// A file without a name that holds the file system, on the disk.
+    pub(super) fn format(&self, spec: &VolumeSpec) -> Result<File> {
         let path = self.file(&spec.name);
-        let what = format!("{} of {} bytes", what(&spec.name), spec.size_bytes);
+        let what = promise(spec);
         let room = self.room()?;
         room.check(self.ratio, spec.size_bytes, &what)?;
         let out_of_space = |errno| match errno {
@@ -128,20 +128,29 @@ impl VolumePool {
         }
         let template = template::open(&self.directory.join("templates"), spec.filesystem, spec.size_bytes)?;
         let file = unnamed(&self.directory.join("files"))?;
-        sparse::copy(&template, &file, &path)?;
+        debug_span!("copy_template").in_scope(|| sparse::copy(&template, &file, &path))?;
         if spec.allocation == Allocation::Preallocated {
             sparse::allocate(&file, spec.size_bytes).map_err(out_of_space)?;
         }
         record_allocation(&file, spec.allocation, &path)?;
         // Before it gets its name: a name with half a file system behind it could never be told from a real one.
-        file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))?;
+        debug_span!("flush")
+            .in_scope(|| file.sync_all())
+            .map_err(|e| Error::os("fsync", path.display(), e))?;
+        Ok(file)
+    }
+
+    /// Gives `file` the volume's name, durably. False if the name is taken.
+    pub(super) fn name(&self, file: &File, spec: &VolumeSpec) -> Result<bool> {
+        let path = self.file(&spec.name);
         {
+            let _entered = debug_span!("check_and_link").entered();
             let _lock = self.lock()?;
             let mut room = self.room()?;
             // What the new file takes is part of what it is promised.
-            room.available_bytes = room.available_bytes.saturating_add(allocated(&file, &path)?);
-            room.check(self.ratio, spec.size_bytes, &what)?;
-            if !publish(&file, &path)? {
+            room.available_bytes = room.available_bytes.saturating_add(allocated(file, &path)?);
+            room.check(self.ratio, spec.size_bytes, &promise(spec))?;
+            if !publish(file, &path)? {
                 return Ok(false);
             }
         }
@@ -198,7 +207,7 @@ impl VolumePool {
                 return Err(busy(format!("it is attached to {}", device.path().display())));
             }
             remove_directory(&target)?;
-            remove_file(&path)?;
+            debug_span!("unlink").in_scope(|| remove_file(&path))?;
             sync_parent(&path)?;
             debug!(file = %path.display(), "removed volume");
         } else {
@@ -300,4 +309,9 @@ fn remove_directory(path: &Path) -> Result<bool> {
 
 fn volume_name(file: &OsStr) -> Option<VolumeName> {
     VolumeName::new(file.to_str()?.strip_suffix(".img")?).ok()
+}
+
+/// What is promised with a volume, as errors call it.
+fn promise(spec: &VolumeSpec) -> String {
+    format!("{} of {} bytes", what(&spec.name), spec.size_bytes)
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use tracing::{debug, info_span};
+use tracing::{debug, debug_span, info_span};
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
@@ -112,16 +112,18 @@ impl Volume {
             return Ok(mounted);
         }
         make_directory(&target)?;
-        let device = match LoopDevice::find(&file, &path)? {
+        let device = match debug_span!("find_loop").in_scope(|| LoopDevice::find(&file, &path))? {
             Some(device) => {
                 debug!(device = %device.path().display(), "adopted loop device");
-                // It may have been attached before the file grew.
+                // It may have been attached before the file grew, and to stay.
                 device.update_capacity()?;
+                device.clear_with_last_user()?;
                 device
             }
-            None => LoopDevice::attach(&file, &path)?,
+            None => debug_span!("attach_loop").in_scope(|| LoopDevice::attach(&file, &path))?,
         };
-        mount_device(&device.path(), "ext4", &EXT4_OPTIONS, &target)?;
+        debug_span!("mount_ext4")
+            .in_scope(|| mount_device(&device.path(), "ext4", &EXT4_OPTIONS, &target))?;
         // Only now: until it was mounted, this descriptor alone kept the device attached.
         drop(device);
         Ok(mounted)
@@ -177,7 +179,7 @@ impl Volume {
         if let Some(overlay) = overlays()?.iter().find(|overlay| overlay.is_on(target)) {
             return Err(self.busy(format!("the overlay root {} is on it", overlay.target.display())));
         }
-        match unmount_at(target)? {
+        match debug_span!("umount_ext4").in_scope(|| unmount_at(target))? {
             Unmounted::Yes | Unmounted::WasNot => Ok(()),
             Unmounted::InUse => {
                 let users = users_of(target);

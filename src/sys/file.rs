@@ -7,10 +7,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use tracing::debug_span;
+
 use crate::error::{Error, Result};
 
-/// Puts `content` at `path` so that after a crash either the old or the new content is there, whole.
-/// Returns once it is on the disk.
+/// Puts `content` at `path` so that after a crash either the old or the new content is there, whole. The content is on
+/// the disk when this returns; that it is what `path` means, only after [`sync_parent`].
 pub(crate) fn publish(path: &Path, content: &[u8]) -> Result<()> {
     replace(path, content, true)
 }
@@ -35,18 +37,17 @@ fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
         .map_err(|e| Error::os("open", temporary.display(), e))?;
     file.write_all(content).map_err(|e| Error::os("write", temporary.display(), e))?;
     if durable {
-        file.sync_data().map_err(|e| Error::os("fdatasync", temporary.display(), e))?;
+        debug_span!("flush")
+            .in_scope(|| file.sync_data())
+            .map_err(|e| Error::os("fdatasync", temporary.display(), e))?;
     }
-    fs::rename(temporary, path).map_err(|e| Error::os("rename", path.display(), e))?;
-    if durable {
-        sync_parent(path)?;
-    }
-    Ok(())
+    fs::rename(temporary, path).map_err(|e| Error::os("rename", path.display(), e))
 }
 
 /// Makes the creation, renaming or removal of `path` durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
+    let _span = debug_span!("flush").entered();
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(|e| Error::os("fsync", parent.display(), e))
 }
 

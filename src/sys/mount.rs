@@ -32,6 +32,11 @@ pub(crate) struct FsError {
 }
 
 impl FsError {
+    /// Whether the kernel gave a reason in words, other than that it does not know the option.
+    pub(crate) fn says_why(&self) -> bool {
+        !self.text.is_empty() && !self.text.contains("nknown parameter")
+    }
+
     /// The same as this library's error, about `target`.
     pub(crate) fn about(self, target: impl fmt::Display) -> Error {
         if self.text.is_empty() {

@@ -7,45 +7,68 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock, fstatfs};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
+use super::file::{absent_is_none, remove_file};
 use crate::error::{Error, Result};
 
 /// `NSFS_MAGIC` of `linux/magic.h`: the file system of namespaces.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// Whether `file` is a pinned network namespace.
-fn is_network_namespace(file: BorrowedFd<'_>, path: &Path) -> Result<bool> {
+/// What there is at the place of a pin.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// A pinned network namespace.
+    Pinned,
+    /// An empty file, on which one can be pinned.
+    Free,
+    /// Something that is not ours.
+    Foreign,
+}
+
+/// Looks at the place `path`, opened as `file`.
+fn inspect(file: &File, path: &Path) -> Result<Place> {
     let found = fstatfs(file).map_err(|e| Error::os("fstatfs", path.display(), e))?;
     if u64::try_from(found.f_type) != Ok(NSFS_MAGIC) {
-        return Ok(false);
+        let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
+        let free = metadata.is_file() && metadata.len() == 0;
+        return Ok(if free { Place::Free } else { Place::Foreign });
     }
     // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours (`man 2 ioctl_nsfs`).
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
     if kind < 0 {
         return Err(Error::os("ioctl(NS_GET_NSTYPE)", path.display(), io::Error::last_os_error()));
     }
-    Ok(kind == libc::CLONE_NEWNET)
+    Ok(if kind == libc::CLONE_NEWNET { Place::Pinned } else { Place::Foreign })
+}
+
+fn foreign(path: &Path) -> Error {
+    Error::Differs {
+        what: format!("`{}`", path.display()),
+        difference: "it is neither a pinned network namespace nor an empty file".to_owned(),
+    }
+}
+
+/// Opens the place `path` to read, if there is anything. A link is not followed.
+fn open(path: &Path) -> Result<Option<File>> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    absent_is_none(OpenOptions::new().read(true).custom_flags(flags).open(path))
+        .map_err(|e| Error::os("open", path.display(), e))
 }
 
 /// The network namespace that is pinned at `path`, or `None` if there is no such file or nothing is pinned on it.
 pub(crate) fn open_pinned(path: &Path) -> Result<Option<OwnedFd>> {
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::os("open", path.display(), error)),
-    };
-    Ok(is_network_namespace(file.as_fd(), path)?.then(|| file.into()))
+    let Some(file) = open(path)? else { return Ok(None) };
+    Ok((inspect(&file, path)? == Place::Pinned).then(|| file.into()))
 }
 
 /// The network namespace that is pinned at `path`; makes one, with its loopback interface up, if there is none.
@@ -71,15 +94,16 @@ pub(crate) fn ensure_pinned(path: &Path, timeout: Duration) -> Result<OwnedFd> {
 
 /// The locked file that a namespace will be pinned on, or `None` if somebody else has it or has pinned one on it.
 fn lock_file(path: &Path) -> Result<Option<File>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
+    // Only to read: a namespace that was pinned there just now cannot be opened to write.
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
+        .map(File::from)
         .map_err(|e| Error::os("open", path.display(), e))?;
+    match inspect(&file, path)? {
+        Place::Free => {}
+        Place::Pinned => return Ok(None),
+        Place::Foreign => return Err(foreign(path)),
+    }
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -121,17 +145,21 @@ fn raise_loopback() -> io::Result<()> {
     }
 }
 
-/// Unpins what is pinned at `path` and removes the file. What is gone is removed.
+/// Unpins what is pinned at `path` and removes the file. What is gone is removed; what is not ours is left.
 pub(crate) fn remove_pinned(path: &Path) -> Result<()> {
-    // More than once if something was mounted there over and over; never anything but a namespace.
-    while open_pinned(path)?.is_some() {
+    loop {
+        let Some(file) = open(path)? else { return Ok(()) };
+        match inspect(&file, path)? {
+            Place::Free => return remove_file(path),
+            Place::Foreign => return Err(foreign(path)),
+            Place::Pinned => {}
+        }
         match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            // Somebody else was faster.
+            // Once more: there may be another beneath. Or somebody else was faster.
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
             Err(error) => return Err(Error::os("umount", path.display(), error)),
         }
     }
-    super::file::remove_file(path)
 }
 
 /// Runs `job` on a new thread that is in the network namespace `namespace`, and returns at once. `job` is dropped

@@ -128,12 +128,19 @@ fn bad_paths_are_refused() {
     assert_eq!(NetworkNamespace::ensure(&link).unwrap_err().errno(), Some(libc::ELOOP));
     assert_eq!(NetworkNamespace::remove(&link).unwrap_err().errno(), Some(libc::ELOOP));
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
-    // Another kind of namespace is no network namespace.
+    // Neither is another kind of namespace taken for one, nor a file with something in it.
     let other = dir.join("uts");
     fs::write(&other, "").unwrap();
     kernel::run("mount", ["--bind", "/proc/self/ns/uts", other.to_str().unwrap()]);
-    assert!(NetworkNamespace::open(&other).unwrap_err().to_string().contains("does not exist"));
-    NetworkNamespace::ensure(&other).unwrap_err();
+    for foreign in [&other, &target] {
+        assert!(NetworkNamespace::open(foreign).unwrap_err().to_string().contains("does not exist"));
+        for result in [NetworkNamespace::ensure(foreign).map(drop), NetworkNamespace::remove(foreign)] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("neither a pinned network namespace nor an empty file"), "{error}");
+        }
+    }
+    assert_eq!(kernel::mounts_beneath(&other).len(), 1);
+    assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
     kernel::run("umount", [other.to_str().unwrap()]);
 }
 

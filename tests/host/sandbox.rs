@@ -33,8 +33,16 @@ impl Sandbox {
     /// A second prefix in the namespaces that this thread is in already.
     pub(crate) fn beside() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let prefix = PathBuf::from(format!("/var/tmp/docklet-test-{}-{number}", std::process::id()));
+        // A process id comes again: what an interrupted run left under one is not taken for a fresh prefix.
+        let prefix = loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let prefix = PathBuf::from(format!("/var/tmp/docklet-test-{}-{number}", std::process::id()));
+            match fs::create_dir(&prefix) {
+                Ok(()) => break prefix,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", prefix.display()),
+            }
+        };
         Self {
             paths: Paths::new(prefix).expect("prefix"),
             links_before: kernel::links(),

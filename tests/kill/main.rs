@@ -5,10 +5,15 @@
 //!
 //! ```text
 //! kill --full | --sample-seconds N | --point N --before|--after | --calls   [--only SUBJECT] [--mode own|runtime|orphan]
+//! kill --clean
 //! ```
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+#[path = "../../examples/parts/busybox.rs"]
+mod busybox;
+mod containers;
+mod leftovers;
 mod matrix;
 mod operations;
 mod process;
@@ -20,7 +25,8 @@ mod syscalls;
 mod tracer;
 
 use std::env;
-use std::path::PathBuf;
+use std::fs;
+use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -42,6 +48,10 @@ const BASE: &str = "DOCKLET_KILL_BASE";
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.first().map(String::as_str) {
+        Some("--clean") => {
+            leftovers::clean();
+            ExitCode::SUCCESS
+        }
         Some(operations::OPERATE) => operations::run(&args[1]),
         Some(INIT) => init(&args[1..]),
         Some(DRIVER) => drive(&Arguments::parse(&args[1..]).expect("parsed once already")),
@@ -132,6 +142,14 @@ fn init(args: &[String]) -> ExitCode {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("prctl");
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("make / private");
     mount("proc", "/proc", "proc", MountFlags::empty(), None).expect("mount /proc");
+    // liblxc takes the control group of process 1 for the root of each hierarchy.
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").filter_map(Result::ok) {
+        // 0 is the writer. Where there is no hierarchy there is no such file; nor is one made.
+        let _ = fs::OpenOptions::new()
+            .write(true)
+            .open(hierarchy.path().join("cgroup.procs"))
+            .and_then(|mut file| file.write_all(b"0"));
+    }
     let driver = Command::new("/proc/self/exe").arg(DRIVER).args(args).spawn().expect("run myself");
     let driver = i32::try_from(driver.id()).expect("pid");
     loop {
@@ -146,7 +164,7 @@ fn init(args: &[String]) -> ExitCode {
 
 fn drive(arguments: &Arguments) -> ExitCode {
     let begin = Instant::now();
-    let base = PathBuf::from(env::var_os(BASE).expect("set by the first role"));
+    let base = env::var(BASE).expect("set by the first role");
     let mut waiting = Vec::new();
     for subject in
         SUBJECTS.iter().filter(|subject| arguments.only.as_ref().is_none_or(|name| name == subject.name))
@@ -163,7 +181,7 @@ fn drive(arguments: &Arguments) -> ExitCode {
             Some(Choice::Sample(time)) => Some(Choice::Sample(time.saturating_sub(begin.elapsed()) / left)),
             other => other,
         };
-        let tally = Matrix::new(subject, mode, base.clone()).run(choice);
+        let tally = Matrix::new(subject, mode, &base).run(choice);
         total.passed += tally.passed;
         total.failed += tally.failed;
         total.ignored += tally.ignored + tally.unreached;

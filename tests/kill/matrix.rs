@@ -1,13 +1,11 @@
 //! Runs a subject once to learn its calls, then once for each place to kill it at.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::sandbox::Sandbox;
 use crate::snapshot::Snapshot;
 use crate::subjects::{Subject, settled};
-use crate::tracer::{Mode, Moment, Outcome, Strike};
+use crate::tracer::{Mode, Moment, NumberedCall, Outcome, Strike};
 
 /// Which places to try.
 #[derive(Debug, Clone, Copy)]
@@ -35,16 +33,15 @@ pub(crate) struct Tally {
 pub(crate) struct Matrix<'a> {
     pub(crate) subject: &'a Subject,
     pub(crate) mode: Mode,
-    /// Beneath it each sandbox gets its prefix.
-    pub(crate) base: PathBuf,
+    /// What the names of the sandboxes' prefixes begin with.
+    pub(crate) base: &'a str,
     bench: Option<(Sandbox, Snapshot)>,
-    sandboxes: usize,
     tally: Tally,
 }
 
 impl<'a> Matrix<'a> {
-    pub(crate) fn new(subject: &'a Subject, mode: Mode, base: PathBuf) -> Self {
-        Self { subject, mode, base, bench: None, sandboxes: 0, tally: Tally::default() }
+    pub(crate) fn new(subject: &'a Subject, mode: Mode, base: &'a str) -> Self {
+        Self { subject, mode, base, bench: None, tally: Tally::default() }
     }
 
     /// Learns the calls; then tries those chosen, or lists them if nothing is.
@@ -59,13 +56,16 @@ impl<'a> Matrix<'a> {
                 Vec::new()
             }
         };
+        let effective: Vec<usize> = (1..=calls.len()).filter(|point| !calls[point - 1].refused).collect();
         let places = match choice {
             None => {
-                calls.iter().enumerate().for_each(|(index, call)| println!("{title} {:4} {call}", index + 1));
+                for (index, NumberedCall { text, refused }) in calls.iter().enumerate() {
+                    println!("{title} {:4} {text}{}", index + 1, if *refused { " (refused)" } else { "" });
+                }
                 Vec::new()
             }
-            Some(Choice::Full) => places(calls.len()),
-            Some(Choice::Sample(_)) => spread(calls.len()),
+            Some(Choice::Full) => places(&effective),
+            Some(Choice::Sample(_)) => spread(&effective),
             Some(Choice::One(strike)) => vec![strike],
         };
         let mut tried = 0;
@@ -91,7 +91,8 @@ impl<'a> Matrix<'a> {
         self.tally.ignored = places.len() - tried;
         let Tally { passed, failed, ignored, unreached } = self.tally;
         println!(
-            "{title}: {} calls, {passed} kills passed, {failed} failed, {ignored} not tried, {unreached} not reached, {:.1?}",
+            "{title}: {} calls of {} took effect, {passed} kills passed, {failed} failed, {ignored} not tried, {unreached} not reached, {:.1?}",
+            effective.len(),
             calls.len(),
             begin.elapsed()
         );
@@ -112,7 +113,8 @@ impl<'a> Matrix<'a> {
             .try_for_each(|name| sandbox.operate(name).map(drop))
             .and_then(|()| sandbox.trace(self.subject.program, self.mode, strike))
             .and_then(|outcome| {
-                last = strike.and_then(|(point, _)| outcome.calls.get(point - 1).cloned());
+                last =
+                    strike.and_then(|(point, _)| outcome.calls.get(point - 1).map(|call| call.text.clone()));
                 self.subject.judge(&sandbox, &baseline, strike, &outcome).map(|()| outcome)
             });
         if result.is_ok() {
@@ -128,11 +130,7 @@ impl<'a> Matrix<'a> {
     }
 
     fn new_bench(&mut self) -> Result<(Sandbox, Snapshot), String> {
-        self.sandboxes += 1;
-        let number = self.sandboxes;
-        let name = format!("{}-{}-{}-{number}", self.base.display(), self.subject.name, self.mode.name());
-        let sandbox = Sandbox::new(name.as_ref());
-        fs::create_dir(sandbox.scratch()).expect("scratch");
+        let sandbox = Sandbox::new(self.base);
         match self.subject.once.iter().try_for_each(|name| sandbox.operate(name).map(drop)) {
             Ok(()) => {
                 let baseline = settled(&sandbox);
@@ -146,18 +144,18 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Every place of `calls` calls, in order.
-fn places(calls: usize) -> Vec<Strike> {
-    (1..=calls).flat_map(|point| [(point, Moment::Before), (point, Moment::After)]).collect()
+/// Both sides of every call that took effect, in order. A call that was refused is like none.
+fn places(effective: &[usize]) -> Vec<Strike> {
+    effective.iter().flat_map(|point| [(*point, Moment::Before), (*point, Moment::After)]).collect()
 }
 
 /// The same places in an order of which any beginning is evenly spread, and alternates between before and after.
-fn spread(calls: usize) -> Vec<Strike> {
+fn spread(effective: &[usize]) -> Vec<Strike> {
     // Counting with the bits reversed: 0, 1/2, 1/4, 3/4, 1/8, …
-    let size = calls.next_power_of_two();
+    let size = effective.len().next_power_of_two();
     let bits = size.trailing_zeros();
     let reversed = (0..size).map(|n| if bits == 0 { 0 } else { n.reverse_bits() >> (usize::BITS - bits) });
-    let points: Vec<usize> = reversed.filter(|n| *n < calls).map(|n| n + 1).collect();
+    let points: Vec<usize> = reversed.filter_map(|n| effective.get(n).copied()).collect();
     let sides = [Moment::Before, Moment::After];
     (0..2)
         .flat_map(|pass| {

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
+use crate::containers;
+
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
 
@@ -24,6 +26,12 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("make-tree", make_tree),
     ("remove-tree", remove_tree),
     ("tree-state", tree_state),
+    ("prepare", containers::prepare),
+    ("launch", containers::launch),
+    ("remove", containers::remove),
+    ("crash", containers::crash),
+    ("recover", containers::recover),
+    ("state", containers::state),
 ];
 
 /// Runs the program called `name`, once a tracer says so.
@@ -40,7 +48,8 @@ pub(crate) fn run(name: &str) -> ExitCode {
     }
 }
 
-fn scratch() -> Result<PathBuf, env::VarError> {
+/// A directory for the programs' own files.
+pub(crate) fn scratch() -> Result<PathBuf, env::VarError> {
     Ok(Path::new(&env::var("FS_PREFIX")?).join("scratch"))
 }
 

@@ -1,8 +1,8 @@
 //! A host to break: namespaces and a prefix of its own, and programs that run in them.
 
 use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::leftovers;
 use crate::operations::OPERATE;
 use crate::process;
 use crate::ptrace::Tid;
@@ -30,13 +31,16 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Moves the calling thread into new mount and network namespaces; `prefix` must not exist.
-    pub(crate) fn new(prefix: &Path) -> Self {
+    /// Moves the calling thread into new mount and network namespaces. The prefix is `base` and a number.
+    pub(crate) fn new(base: &str) -> Self {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("unshare");
         let status = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip");
         assert!(status.success(), "ip: {status}");
-        fs::create_dir(prefix).unwrap_or_else(|e| panic!("{}: {e}", prefix.display()));
-        Self { paths: Paths::new(prefix).expect("prefix"), output: prefix.with_extension("log") }
+        let prefix = unused(base);
+        let sandbox =
+            Self { output: prefix.with_extension("log"), paths: Paths::new(prefix).expect("prefix") };
+        fs::create_dir(sandbox.scratch()).expect("scratch");
+        sandbox
     }
 
     /// A directory for an operation's own files.
@@ -83,7 +87,10 @@ impl Sandbox {
         let outcome =
             tracer::run(program, mode, strike, move || stdin.write_all(b"\n").expect("the program waits"));
         if watchdog.barked() {
-            return Err(format!("`{name}` hung, last call: {:?}", outcome.calls.last()));
+            return Err(format!(
+                "`{name}` hung, last call: {:?}",
+                outcome.calls.last().map(|call| &call.text)
+            ));
         }
         Ok(outcome)
     }
@@ -102,35 +109,21 @@ impl Sandbox {
     /// Removes everything, by force: the next sandbox must not find it.
     pub(crate) fn destroy(self) {
         kill_the_others();
-        let prefix = self.paths.prefix();
-        remove_cgroups(Path::new("/sys/fs/cgroup"), &self.paths.tag());
-        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
-        for target in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
-            if Path::new(target).starts_with(prefix) {
-                let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
-            }
-        }
-        let locks = Path::new("/run/lxc/lock").join(prefix.strip_prefix("/").expect("absolute"));
-        for tree in [prefix, &locks] {
-            let base = tree.parent().expect("parent");
-            if base.is_dir() {
-                docklet::storage::remove_tree(base, Path::new(tree.file_name().expect("name")))
-                    .expect("remove");
-            }
-        }
-        let _ = fs::remove_file(&self.output);
+        leftovers::remove(&self.paths);
     }
 }
 
-/// Removes the control groups at and beneath directories called `tag`.
-fn remove_cgroups(directory: &Path, tag: &str) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for path in entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()) {
-        remove_cgroups(&path, tag);
-        if path.components().any(|component| component.as_os_str() == tag) {
-            let _ = fs::remove_dir(&path);
+/// Makes the first directory that is not there yet: another run with this process id may have left some.
+fn unused(base: &str) -> PathBuf {
+    for number in 1.. {
+        let prefix = PathBuf::from(format!("{base}-{number}"));
+        match fs::create_dir(&prefix) {
+            Ok(()) => return prefix,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => panic!("{}: {error}", prefix.display()),
         }
     }
+    unreachable!("the numbers have no end")
 }
 
 /// Kills every process of this process namespace but its init and this one, and waits until they are gone.

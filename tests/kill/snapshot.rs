@@ -24,7 +24,7 @@ impl Snapshot {
         directories_named(Path::new("/sys/fs/cgroup"), &paths.tag(), &mut lines);
         links(&mut lines);
         nftables(&mut lines);
-        for pid in process::others() {
+        for pid in process::others().into_iter().filter(|pid| !process::is_a_containers_own(*pid)) {
             if let Some(command) = process::command(pid) {
                 lines.insert(format!("process {pid} {command}"));
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::process;
 use crate::sandbox::Sandbox;
 use crate::snapshot::Snapshot;
-use crate::tracer::{Mode, Moment, Outcome, Strike};
+use crate::tracer::{Mode, Moment, NumberedCall, Outcome, Strike};
 
 /// How long the kernel may take to finish what has been asked for: dying processes and namespaces.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -45,6 +45,8 @@ pub(crate) struct Recovery {
     pub(crate) remove: &'static str,
 }
 
+const CONTAINER: Recovery = Recovery { recover: "recover", state: "state", remove: "remove" };
+
 pub(crate) const SUBJECTS: &[Subject] = &[
     Subject {
         name: "directories",
@@ -77,6 +79,30 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         once: &[],
         before: &["make-tree"],
         must: Must::Recover(Recovery { recover: "remove-tree", state: "tree-state", remove: "remove-tree" }),
+    },
+    Subject {
+        name: "launch",
+        modes: &Mode::ALL,
+        program: "launch",
+        once: &["prepare"],
+        before: &[],
+        must: Must::Recover(CONTAINER),
+    },
+    Subject {
+        name: "remove",
+        modes: &Mode::ALL,
+        program: "remove",
+        once: &["prepare"],
+        before: &["launch"],
+        must: Must::Recover(CONTAINER),
+    },
+    Subject {
+        name: "recover",
+        modes: &Mode::ALL,
+        program: "recover",
+        once: &["prepare"],
+        before: &["launch", "crash"],
+        must: Must::Recover(CONTAINER),
     },
 ];
 
@@ -130,7 +156,7 @@ fn inside_a_container() -> bool {
 
 /// As many directories as calls to make one took effect.
 fn counts(sandbox: &Sandbox, strike: Option<Strike>, outcome: &Outcome) -> Result<(), String> {
-    let made = |calls: &[String]| calls.iter().filter(|call| call.starts_with("mkdir")).count();
+    let made = |calls: &[NumberedCall]| calls.iter().filter(|call| call.text.starts_with("mkdir")).count();
     let effective = match strike {
         Some((point, Moment::Before)) => point - 1,
         Some((point, Moment::After)) => point,

@@ -50,10 +50,19 @@ pub(crate) enum Moment {
 /// A place to kill at: a number, from 1, and a side.
 pub(crate) type Strike = (usize, Moment);
 
+/// A numbered call.
+#[derive(Debug)]
+pub(crate) struct NumberedCall {
+    /// Its name and arguments.
+    pub(crate) text: String,
+    /// Whether the kernel refused it, so that it changed nothing.
+    pub(crate) refused: bool,
+}
+
 /// What a traced run came to.
 pub(crate) struct Outcome {
     /// The numbered calls in their order, up to the kill.
-    pub(crate) calls: Vec<String>,
+    pub(crate) calls: Vec<NumberedCall>,
     /// Whether the run came to the place to kill at.
     pub(crate) struck: bool,
     /// How the program ended, as `wait` gives it.
@@ -87,7 +96,7 @@ struct Tracer {
     strike: Option<Strike>,
     tracees: HashMap<Tid, Tracee>,
     decoder: Decoder,
-    calls: Vec<String>,
+    calls: Vec<NumberedCall>,
     /// The thread in a numbered call.
     busy: Option<Tid>,
     held: VecDeque<Held>,
@@ -229,7 +238,7 @@ impl Tracer {
 
     /// Gives the call that `tid` is about to make its number.
     fn let_in(&mut self, tid: Tid, text: String) {
-        self.calls.push(text);
+        self.calls.push(NumberedCall { text, refused: false });
         let point = self.calls.len();
         let Some(inside) = self.tracees.get_mut(&tid).and_then(|tracee| tracee.inside.as_mut()) else {
             return;
@@ -249,9 +258,12 @@ impl Tracer {
         let inside = self.tracees.get_mut(&tid).and_then(|tracee| tracee.inside.take());
         if let Some(inside) = inside {
             self.decoder.leave(tid, inside.number, &inside.args, result);
-            if inside.point.is_some_and(|point| self.strike == Some((point, Moment::After))) {
-                self.hit = Some(tid);
-                return;
+            if let Some(point) = inside.point {
+                self.calls[point - 1].refused = result < 0;
+                if self.strike == Some((point, Moment::After)) {
+                    self.hit = Some(tid);
+                    return;
+                }
             }
         }
         self.no_longer_busy(tid);

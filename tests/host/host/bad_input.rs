@@ -67,9 +67,9 @@ async fn wrong_specifications_are_refused() {
             &["network `absent` does not exist"],
         ),
         (with_mount(bind(&dir.join("absent"), "/mnt").create_dir()), &["absent", "exist"]),
-        (with_mount(bind(&file, "/mnt/x").create_dir()), &["create=dir", "file"]),
-        (with_mount(bind(&dir, "/mnt/x").create_file()), &["create=file", "director"]),
-        (with_mount(bind(&submounted, "/mnt/x").create_dir()), &["mounted", "recursive"]),
+        (with_mount(bind(&file, "/mnt/x").create_dir()), &["is not a directory", "create_file()"]),
+        (with_mount(bind(&dir, "/mnt/x").create_file()), &["is a directory", "create_dir()"]),
+        (with_mount(bind(&submounted, "/mnt/x").create_dir()), &["has submounts", ".recursive()"]),
         (
             ContainerSpec {
                 mounts: vec![bind(&dir, "/mnt/x").create_dir(), bind(&dir, "/mnt/x").create_dir()],
@@ -140,8 +140,7 @@ async fn a_planted_link_leads_nowhere() {
         })
         .unwrap();
     spec.image = "trap".parse().unwrap();
-    spec.mounts =
-        vec![MountEntry::bind(&fixture.sandbox.dir("source"), "/srv/planted").unwrap().create_dir()];
+    spec.mounts = vec![MountEntry::bind(fixture.sandbox.dir("source"), "/srv/planted").unwrap().create_dir()];
     let error = fixture.host.launch(spec.clone()).await.unwrap_err();
     let message = Chain(&error).to_string();
     assert!(message.contains("/srv") && message.contains("link"), "{message}");

@@ -1,0 +1,148 @@
+//! From a specification to a running container.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tracing::{Instrument, info_span};
+
+use super::handle::{ContainerInfo, Host, blocking};
+use super::manifest::{Manifest, Objects, Phase, Port};
+use super::spec::ContainerSpec;
+use crate::error::{Error, Result};
+use crate::lxc::State;
+use crate::name::{ContainerName, ObjectId};
+use crate::net::LinkOwner;
+
+impl Host {
+    /// Makes a container and starts it; returns once it runs and its limits have been read back.
+    ///
+    /// A container of that name that was asked for in the same words is adopted, and started if it is down.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] and [`Error::NotFound`] before the host is touched; [`Error::Differs`] if the name is taken;
+    /// [`Error::Busy`] if another operation on the name takes too long, or the network has no free address. After any
+    /// other error nothing of the container is left, or it is an [`Error::LeftBehind`].
+    pub async fn launch(&self, spec: ContainerSpec) -> Result<ContainerInfo> {
+        let span = info_span!("launch", container = %spec.name);
+        self.owned(|host| async move { host.launch_owned(spec).await }.instrument(span)).await
+    }
+
+    /// Starts a container that is down. One that runs is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Command`] with the reason if it does not start: it stays as it was then.
+    pub async fn start(&self, name: &ContainerName) -> Result<ContainerInfo> {
+        let name = name.clone();
+        let span = info_span!("start", container = %name);
+        self.owned(|host| {
+            async move {
+                let _lock = host.lock_container(&name).await?;
+                let manifest = host.created(&name)?;
+                host.start_locked(manifest).await
+            }
+            .instrument(span)
+        })
+        .await
+    }
+
+    async fn launch_owned(self, spec: ContainerSpec) -> Result<ContainerInfo> {
+        let lock = self.lock_container(&spec.name).await?;
+        if let Some(existing) = self.inner.manifests.get(&spec.name)? {
+            match existing.phase {
+                Phase::Created if existing.spec == spec => return self.start_locked(existing).await,
+                Phase::Created => {
+                    return Err(Error::Differs {
+                        what: format!("container `{}`", spec.name),
+                        difference: format!(
+                            "its {} are not as asked",
+                            existing.spec.differences(&spec).join(", ")
+                        ),
+                    });
+                }
+                // Left by a crash; nobody was told that it exists, or somebody wanted it gone.
+                Phase::Creating | Phase::Removing => self.tear_down(existing).await?,
+            }
+        }
+        let name = spec.name.clone();
+        let checked = self.clone();
+        let result = match blocking(move || checked.register(spec)).await {
+            Ok(manifest) => self.create(manifest).await,
+            Err(error) => Err(error),
+        };
+        if result.is_err() && self.inner.manifests.get(&name)?.is_none() {
+            lock.remove()?;
+        }
+        result
+    }
+
+    /// Makes a registered container, or takes back what was made of it.
+    async fn create(&self, manifest: Manifest) -> Result<ContainerInfo> {
+        match self.raise(&manifest).await {
+            Ok(manifest) => self.info(manifest),
+            Err(cause) => match self.tear_down(manifest.clone()).await {
+                Ok(()) => Err(cause),
+                Err(error) => {
+                    tracing::error!(%error, "roll-back failed");
+                    let remains = vec![format!("container `{}`", manifest.spec.name)];
+                    Err(Error::LeftBehind { cause: Box::new(cause), remains })
+                }
+            },
+        }
+    }
+
+    /// Checks `spec` against the host, picks its address, and writes its manifest, early: [`Host::raise`] sees to it
+    /// that it is durable before there is data.
+    fn register(&self, spec: ContainerSpec) -> Result<Manifest> {
+        self.check(&spec)?;
+        let inner = &self.inner;
+        let id = new_id()?;
+        let _registry = self.lock_registry()?;
+        let port = match &spec.network {
+            None => None,
+            Some(attachment) => {
+                let network = inner.networks.open(&attachment.network)?;
+                let taken: BTreeSet<IpAddr> = inner
+                    .manifests
+                    .all()?
+                    .iter()
+                    .filter(|m| m.spec.network.as_ref().is_some_and(|a| a.network == attachment.network))
+                    .filter_map(|m| Some(m.objects.port.as_ref()?.address.ip()))
+                    .collect();
+                let address = network.pick_address(attachment.address, &taken)?;
+                let owner = LinkOwner::new(format!("docklet:{}:container:{id}", inner.tag))?;
+                Some(Port { link: id.link_name(), owner, address })
+            }
+        };
+        let cgroup = format!("docklet/{}/{id}", inner.tag);
+        let objects = Objects { volume: id.volume_name(), cgroup, port };
+        let manifest = Manifest::new(id, spec, objects);
+        inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
+        Ok(manifest)
+    }
+
+    async fn start_locked(&self, mut manifest: Manifest) -> Result<ContainerInfo> {
+        if self.container(&manifest)?.state()? == State::Stopped {
+            self.lower(&manifest, Duration::ZERO).await?;
+            let wished = manifest.run;
+            if !wished {
+                manifest.run = true;
+                self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
+            }
+            if let Err(error) = self.raise(&manifest).await {
+                self.lower(&manifest, Duration::ZERO).await?;
+                manifest.run = wished;
+                self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
+                return Err(error);
+            }
+        }
+        self.info(manifest)
+    }
+}
+
+pub(super) fn new_id() -> Result<ObjectId> {
+    let mut bytes = [0_u8; 8];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| Error::os("getrandom", "an object id", e))?;
+    ObjectId::new(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}
