@@ -1,7 +1,6 @@
 //! Stopping all processes of a group where they are (`cgroup.freeze`; in v1 `freezer-subsystem.rst`).
 
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::controller::Controller;
@@ -9,6 +8,7 @@ use super::group::Cgroup;
 use super::walk;
 use crate::error::Result;
 use crate::sys::file;
+use crate::sys::wait::until_true;
 
 impl Cgroup {
     /// Freezes the group and those beneath it, and waits until every process stands still. Where the group is in v2
@@ -24,10 +24,10 @@ impl Cgroup {
         let frozen = match (&unified, self.v1_freezer()) {
             (Some(dir), _) => {
                 file::write_interface(&dir.join("cgroup.freeze"), "1")?;
-                poll(deadline, || Ok(walk::flag(dir, "cgroup.events", "frozen")? == Some(true)))?
+                until_true(deadline, || Ok(walk::flag(dir, "cgroup.events", "frozen")? == Some(true)))?
             }
             // Writing again catches what was forked meanwhile.
-            (None, Some(dir)) => poll(deadline, || {
+            (None, Some(dir)) => until_true(deadline, || {
                 file::write_interface(&dir.join("freezer.state"), "FROZEN")?;
                 v1_is_frozen(&dir)
             })?,
@@ -61,7 +61,7 @@ impl Cgroup {
         }
         self.thaw_all()?;
         let deadline = Instant::now() + timeout;
-        if poll(deadline, || Ok(!self.is_frozen()?))? {
+        if until_true(deadline, || Ok(!self.is_frozen()?))? {
             tracing::debug!(path = %self.path(), "thawed cgroup");
             return Ok(());
         }
@@ -106,20 +106,4 @@ impl Cgroup {
 
 pub(super) fn v1_is_frozen(dir: &Path) -> Result<bool> {
     Ok(file::read_if_exists(&dir.join("freezer.state"))?.is_some_and(|state| state.trim() == "FROZEN"))
-}
-
-/// Asks until the answer is yes, ever less often. False when `deadline` has passed.
-pub(super) fn poll(deadline: Instant, mut done: impl FnMut() -> Result<bool>) -> Result<bool> {
-    let mut pause = Duration::from_micros(50);
-    loop {
-        if done()? {
-            return Ok(true);
-        }
-        let now = Instant::now();
-        if now >= deadline {
-            return Ok(false);
-        }
-        thread::sleep(pause.min(deadline - now));
-        pause = (pause * 2).min(Duration::from_millis(5));
-    }
 }

@@ -14,7 +14,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use linux_raw_sys::loop_device::{
@@ -26,6 +25,7 @@ use tracing::debug;
 
 use crate::error::{Error, Result};
 use crate::sys::file::absent_is_none;
+use crate::sys::wait;
 
 /// The major number of loop devices (kernel `Documentation/admin-guide/devices.txt`).
 const LOOP_MAJOR: u32 = 7;
@@ -47,22 +47,21 @@ impl LoopDevice {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_loop_support()),
             Err(error) => return Err(Error::os("open", "/dev/loop-control", error)),
         };
-        let deadline = Instant::now() + ATTACH_TIMEOUT;
-        let mut pause = Duration::from_micros(20);
-        loop {
-            match Self::try_attach(&control, backing) {
-                Ok(device) => {
-                    debug!(device = %device.path().display(), file = %shown.display(), "attached loop device");
-                    return Ok(device);
-                }
+        let mut taken = Errno::BUSY;
+        let attached =
+            wait::until(Instant::now() + ATTACH_TIMEOUT, || match Self::try_attach(&control, backing) {
                 // Others were told the same free number and won, or the device is just being freed.
-                Err(Errno::BUSY | Errno::AGAIN | Errno::NXIO | Errno::NOENT) if Instant::now() < deadline => {
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(5));
+                Err(error @ (Errno::BUSY | Errno::AGAIN | Errno::NXIO | Errno::NOENT)) => {
+                    taken = error;
+                    Ok(None)
                 }
-                Err(error) => return Err(Error::os("LOOP_CONFIGURE", shown.display(), error)),
-            }
-        }
+                result => result.map(Some),
+            });
+        let device = attached
+            .and_then(|device| device.ok_or(taken))
+            .map_err(|e| Error::os("LOOP_CONFIGURE", shown.display(), e))?;
+        debug!(device = %device.path().display(), file = %shown.display(), "attached loop device");
+        Ok(device)
     }
 
     fn try_attach(control: &File, backing: &File) -> rustix::io::Result<Self> {
@@ -165,17 +164,8 @@ pub(crate) fn shows_name(device: u64, path: &Path) -> Result<bool> {
 
 /// Waits until device `number` no longer shows a file named as `path` is. False if it still does after `timeout`.
 pub(crate) fn wait_until_free(number: u32, path: &Path, timeout: Duration) -> Result<bool> {
-    let deadline = Instant::now() + timeout;
-    let mut pause = Duration::from_micros(50);
     let Some(name) = path.file_name() else { return Ok(true) };
-    while shows(number, name.as_bytes())? {
-        if Instant::now() >= deadline {
-            return Ok(false);
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(10));
-    }
-    Ok(true)
+    wait::until_true(Instant::now() + timeout, || Ok(!shows(number, name.as_bytes())?))
 }
 
 /// The numbers of the devices whose backing file has this name, in any directory.

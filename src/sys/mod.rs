@@ -13,3 +13,4 @@ pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod sparse;
 pub(crate) mod tree;
+pub(crate) mod wait;

@@ -18,8 +18,9 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use super::file::{absent_is_none, remove_file};
 use crate::error::{Error, Result};
+use crate::sys::file::{absent_is_none, remove_file};
+use crate::sys::wait;
 
 /// `NSFS_MAGIC` of `linux/magic.h`: the file system of namespaces.
 const NSFS_MAGIC: u64 = 0x6e73_6673;
@@ -74,22 +75,18 @@ pub(crate) fn open_pinned(path: &Path) -> Result<Option<OwnedFd>> {
 /// The network namespace that is pinned at `path`; makes one, with its loopback interface up, if there is none.
 /// Callers that race for one path end with one namespace; one waits for at most `timeout`.
 pub(crate) fn ensure_pinned(path: &Path, timeout: Duration) -> Result<OwnedFd> {
-    let deadline = Instant::now() + timeout;
-    loop {
+    let found = wait::until(Instant::now() + timeout, || {
         if let Some(namespace) = open_pinned(path)? {
-            return Ok(namespace);
+            return Ok(Some(namespace));
         }
-        if let Some(file) = lock_file(path)? {
-            make_pinned(&file, path)?;
-        } else if Instant::now() >= deadline {
-            return Err(Error::Busy {
-                what: format!("network namespace `{}`", path.display()),
-                reason: format!("another process has been making it for more than {timeout:?}"),
-            });
-        } else {
-            thread::sleep(Duration::from_micros(500));
-        }
-    }
+        let Some(file) = lock_file(path)? else { return Ok(None) };
+        make_pinned(&file, path)?;
+        open_pinned(path)
+    })?;
+    found.ok_or_else(|| Error::Busy {
+        what: format!("network namespace `{}`", path.display()),
+        reason: format!("another process has been making it for more than {timeout:?}"),
+    })
 }
 
 /// The locked file that a namespace will be pinned on, or `None` if somebody else has it or has pinned one on it.
