@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -75,7 +75,7 @@ fn hold<T>(
     what: &str,
     attempt: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    wait::until(Instant::now() + timeout, attempt)?.ok_or_else(|| Error::Busy {
+    wait::until(wait::deadline(timeout), attempt)?.ok_or_else(|| Error::Busy {
         what: what.to_owned(),
         reason: format!("another operation holds {} for more than {timeout:?}", path.display()),
     })

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use linux_raw_sys::loop_device::{
     LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LOOP_CONFIGURE, LOOP_CTL_GET_FREE,
@@ -49,7 +49,7 @@ impl LoopDevice {
         };
         let mut taken = Errno::BUSY;
         let attached =
-            wait::until(Instant::now() + ATTACH_TIMEOUT, || match Self::try_attach(&control, backing) {
+            wait::until(wait::deadline(ATTACH_TIMEOUT), || match Self::try_attach(&control, backing) {
                 // Others were told the same free number and won, or the device is just being freed.
                 Err(error @ (Errno::BUSY | Errno::AGAIN | Errno::NXIO | Errno::NOENT)) => {
                     taken = error;
@@ -165,7 +165,7 @@ pub(crate) fn shows_name(device: u64, path: &Path) -> Result<bool> {
 /// Waits until device `number` no longer shows a file named as `path` is. False if it still does after `timeout`.
 pub(crate) fn wait_until_free(number: u32, path: &Path, timeout: Duration) -> Result<bool> {
     let Some(name) = path.file_name() else { return Ok(true) };
-    wait::until_true(Instant::now() + timeout, || Ok(!shows(number, name.as_bytes())?))
+    wait::until_true(wait::deadline(timeout), || Ok(!shows(number, name.as_bytes())?))
 }
 
 /// The numbers of the devices whose backing file has this name, in any directory.

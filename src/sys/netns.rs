@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstatfs};
 use rustix::io::Errno;
@@ -75,7 +75,7 @@ pub(crate) fn open_pinned(path: &Path) -> Result<Option<OwnedFd>> {
 /// The network namespace that is pinned at `path`; makes one, with its loopback interface up, if there is none.
 /// Callers that race for one path end with one namespace; one waits for at most `timeout`.
 pub(crate) fn ensure_pinned(path: &Path, timeout: Duration) -> Result<OwnedFd> {
-    let found = wait::until(Instant::now() + timeout, || {
+    let found = wait::until(wait::deadline(timeout), || {
         if let Some(namespace) = open_pinned(path)? {
             return Ok(Some(namespace));
         }

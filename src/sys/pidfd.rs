@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -56,7 +56,7 @@ fn stat_field(pid: u32, number: usize) -> Option<String> {
 /// Waits until the process has ended; `false` if it still lives after `timeout`.
 pub(crate) fn wait_exit(pidfd: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool> {
     let mut watched = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
-    wait::ready(&mut watched, timeout.map(|timeout| Instant::now() + timeout))
+    wait::ready(&mut watched, timeout.map(wait::deadline))
         .map_err(|e| Error::os("poll", "a process descriptor", e))?;
     Ok(!watched[0].revents().is_empty())
 }

@@ -11,6 +11,14 @@ const FIRST_PAUSE: Duration = Duration::from_micros(50);
 /// The longest pause between two questions.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
+/// What stands for "never" where a time limit is longer than the clock can tell.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// The end of a time limit that begins now. Callers choose limits: even [`Duration::MAX`] must not overflow.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(NEVER)
+}
+
 /// Asks until there is an answer, ever less often. `None` when `deadline` has passed; it is asked once in any case.
 pub(crate) fn until<T, E>(
     deadline: Instant,
@@ -55,6 +63,15 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+
+    #[test]
+    fn no_limit_is_too_long() {
+        assert!(deadline(Duration::MAX) > Instant::now());
+        let reader = std::fs::File::open("/dev/zero").unwrap();
+        let mut watched = [PollFd::new(&reader, rustix::event::PollFlags::IN)];
+        ready(&mut watched, Some(deadline(Duration::MAX))).unwrap();
+        assert!(!watched[0].revents().is_empty());
+    }
 
     #[test]
     fn the_deadline_ends_the_questions() {
