@@ -16,9 +16,9 @@ use crate::lxc::config::check_variable;
 use crate::lxc::container::Container;
 use crate::lxc::exec_output::{ExecOutput, ExecStatus};
 use crate::lxc::{pump, reason, render, text};
+use crate::sys::confined::ConfinedRoot;
 use crate::sys::pidfd;
 use crate::sys::process::{Child, Ended, Program, Stream};
-use crate::sys::tree::ConfinedRoot;
 use crate::sys::wait::deadline;
 
 /// A command's search path, unless its environment says otherwise.

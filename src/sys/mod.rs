@@ -4,6 +4,7 @@ mod clone;
 pub(crate) mod confined;
 pub(crate) mod ext4;
 pub(crate) mod file;
+mod ioctl;
 pub(crate) mod lock;
 pub(crate) mod loopdev;
 pub(crate) mod mount;

@@ -20,10 +20,10 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 use crate::error::{Error, Result};
 use crate::sys::file::{absent_is_none, remove_file};
-use crate::sys::wait;
+use crate::sys::{ioctl, wait};
 
-/// `NSFS_MAGIC` of `linux/magic.h`: the file system of namespaces.
-const NSFS_MAGIC: u64 = 0x6e73_6673;
+/// `NSFS_MAGIC` of `linux/magic.h`: the file system of namespaces, pinned ones too.
+pub(crate) const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// What there is at the place of a pin.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,11 +44,9 @@ fn inspect(file: &File, path: &Path) -> Result<Place> {
         let free = metadata.is_file() && metadata.len() == 0;
         return Ok(if free { Place::Free } else { Place::Foreign });
     }
-    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours (`man 2 ioctl_nsfs`).
-    let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
-    if kind < 0 {
-        return Err(Error::os("ioctl(NS_GET_NSTYPE)", path.display(), io::Error::last_os_error()));
-    }
+    // SAFETY: the request takes no argument (`man 2 ioctl_nsfs`).
+    let kind = unsafe { ioctl::number(file, libc::NS_GET_NSTYPE, 0) }
+        .map_err(|e| Error::os("ioctl(NS_GET_NSTYPE)", path.display(), e))?;
     Ok(if kind == libc::CLONE_NEWNET { Place::Pinned } else { Place::Foreign })
 }
 
@@ -135,11 +133,8 @@ fn raise_loopback() -> io::Result<()> {
         *to = libc::c_char::try_from(*from).unwrap_or_default();
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
-    // SAFETY: `request` is a whole `ifreq` with a name that ends in zero, and lives through the call.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    // SAFETY: the request reads one `ifreq`; the name in this one ends in zero.
+    Ok(unsafe { ioctl::structure(socket, libc::SIOCSIFFLAGS, &mut request) }?)
 }
 
 /// Unpins what is pinned at `path` and removes the file. What is gone is removed; what is not ours is left.
