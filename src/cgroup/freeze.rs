@@ -1,14 +1,14 @@
 //! Stopping all processes of a group where they are (`cgroup.freeze`; in v1 `freezer-subsystem.rst`).
 
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::controller::Controller;
 use super::group::Cgroup;
 use super::walk;
 use crate::error::Result;
 use crate::sys::file;
+use crate::sys::wait::{deadline, until_true};
 
 impl Cgroup {
     /// Freezes the group and those beneath it, and waits until every process stands still. Where the group is in v2
@@ -19,15 +19,15 @@ impl Cgroup {
     /// [`crate::Error::NotFound`] if the group does not exist; [`crate::Error::Unsupported`] without any freezer.
     pub fn freeze(&self, timeout: Duration) -> Result<()> {
         let _span = tracing::debug_span!("cgroup_freeze", path = %self.path()).entered();
-        let deadline = Instant::now() + timeout;
+        let end = deadline(timeout);
         let unified = self.freezable_unified();
         let frozen = match (&unified, self.v1_freezer()) {
             (Some(dir), _) => {
                 file::write_interface(&dir.join("cgroup.freeze"), "1")?;
-                poll(deadline, || Ok(walk::flag(dir, "cgroup.events", "frozen")? == Some(true)))?
+                until_true(end, || Ok(walk::flag(dir, "cgroup.events", "frozen")? == Some(true)))?
             }
             // Writing again catches what was forked meanwhile.
-            (None, Some(dir)) => poll(deadline, || {
+            (None, Some(dir)) => until_true(end, || {
                 file::write_interface(&dir.join("freezer.state"), "FROZEN")?;
                 v1_is_frozen(&dir)
             })?,
@@ -60,8 +60,7 @@ impl Cgroup {
             return Err(self.not_found());
         }
         self.thaw_all()?;
-        let deadline = Instant::now() + timeout;
-        if poll(deadline, || Ok(!self.is_frozen()?))? {
+        if until_true(deadline(timeout), || Ok(!self.is_frozen()?))? {
             tracing::debug!(path = %self.path(), "thawed cgroup");
             return Ok(());
         }
@@ -106,20 +105,4 @@ impl Cgroup {
 
 pub(super) fn v1_is_frozen(dir: &Path) -> Result<bool> {
     Ok(file::read_if_exists(&dir.join("freezer.state"))?.is_some_and(|state| state.trim() == "FROZEN"))
-}
-
-/// Asks until the answer is yes, ever less often. False when `deadline` has passed.
-pub(super) fn poll(deadline: Instant, mut done: impl FnMut() -> Result<bool>) -> Result<bool> {
-    let mut pause = Duration::from_micros(50);
-    loop {
-        if done()? {
-            return Ok(true);
-        }
-        let now = Instant::now();
-        if now >= deadline {
-            return Ok(false);
-        }
-        thread::sleep(pause.min(deadline - now));
-        pause = (pause * 2).min(Duration::from_millis(5));
-    }
 }

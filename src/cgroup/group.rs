@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::controller::{Controller, Version};
@@ -12,6 +11,7 @@ use super::hierarchy::{Hierarchies, Hierarchy};
 use super::walk;
 use crate::error::{Error, Result};
 use crate::sys::file;
+use crate::sys::wait::until_true;
 
 /// The first component of every path: what is not beneath it is not ours.
 const OURS: &str = "docklet";
@@ -120,13 +120,8 @@ impl Cgroup {
         let _span = tracing::debug_span!("cgroup_remove", path = %self.path).entered();
         let deadline = Instant::now() + REMOVE_PATIENCE;
         for hierarchy in self.hierarchies.mounts() {
-            let mut pause = Duration::from_micros(100);
-            while !walk::remove(&hierarchy.mount, &self.path)? {
-                if Instant::now() >= deadline {
-                    return Err(self.busy(&format!("not empty in {}", hierarchy.mount.display())));
-                }
-                thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(10));
+            if !until_true(deadline, || walk::remove(&hierarchy.mount, &self.path))? {
+                return Err(self.busy(&format!("not empty in {}", hierarchy.mount.display())));
             }
         }
         Ok(())

@@ -5,15 +5,16 @@
 
 use std::fs;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::controller::Controller;
-use super::freeze::{poll, v1_is_frozen};
+use super::freeze::v1_is_frozen;
 use super::group::Cgroup;
 use super::walk;
 use crate::error::{Error, Result};
+use crate::sys::wait::{deadline, until_true};
 
 /// For how long one round waits for the freezer before it kills what it sees anyway.
 const FREEZE_PATIENCE: Duration = Duration::from_millis(20);
@@ -27,7 +28,7 @@ impl Cgroup {
     /// [`Error::Os`] otherwise.
     pub fn kill(&self, timeout: Duration) -> Result<()> {
         let _span = tracing::debug_span!("cgroup_kill", path = %self.path()).entered();
-        let deadline = Instant::now() + timeout;
+        let end = deadline(timeout);
         if let Some(dir) = self.unified_dir() {
             // Missing: the group, or the file on a kernel before 5.14.
             walk::write(&dir, "cgroup.kill", "1")?;
@@ -38,10 +39,10 @@ impl Cgroup {
         tracing::debug!(path = %self.path(), "killing what is in the cgroup");
         // The v1 freezer may hold what v2 has just killed.
         self.thaw_all()?;
-        if poll(deadline.min(Instant::now() + FREEZE_PATIENCE), || Ok(self.processes()?.is_empty()))? {
+        if until_true(end.min(deadline(FREEZE_PATIENCE)), || Ok(self.processes()?.is_empty()))? {
             return Ok(());
         }
-        if poll(deadline, || self.kill_round())? {
+        if until_true(end, || self.kill_round())? {
             return Ok(());
         }
         Err(self.busy(&format!("not empty {timeout:?} after SIGKILL")))
@@ -70,7 +71,7 @@ impl Cgroup {
             walk::write(&dir, "cgroup.freeze", "1")?;
         }
         if let Some(dir) = self.v1_freezer() {
-            poll(Instant::now() + FREEZE_PATIENCE, || {
+            until_true(deadline(FREEZE_PATIENCE), || {
                 walk::write(&dir, "freezer.state", "FROZEN")?;
                 v1_is_frozen(&dir)
             })?;

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use serde::{Deserialize, Serialize};
@@ -18,9 +18,10 @@ use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::exec_output::{ExecOutput, ExecStatus};
 use crate::lxc::record::Birth;
 use crate::lxc::{pump, reason, render, text};
+use crate::sys::confined::ConfinedRoot;
 use crate::sys::pidfd;
 use crate::sys::process::{Child, Ended, Program, Stream};
-use crate::sys::tree::ConfinedRoot;
+use crate::sys::wait::deadline;
 
 /// A command's search path, unless its environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -109,7 +110,7 @@ impl Container {
     /// `lxc-attach` itself failed. What the command does, that it cannot be run too, is in [`ExecOutput::status`].
     pub fn exec(&self, exec: &Exec) -> Result<ExecOutput> {
         let _span = tracing::info_span!("container_exec", id = %self.id).entered();
-        let deadline = exec.timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = exec.timeout.map(deadline);
         let mut child = self.spawn(exec)?;
         let outputs = [child.stdout.take(), child.stderr.take()];
         let stdin = child.stdin.take();

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::sys::wait::ready;
 
 /// What the child wrote, up to a bound.
 #[derive(Debug, Default)]
@@ -79,18 +79,8 @@ fn wait(
     }
     watched
         .extend(sources.iter().filter_map(|s| s.file.as_ref()).map(|file| PollFd::new(file, PollFlags::IN)));
-    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    match poll(&mut watched, left.map(timespec).as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(!watched[0].revents().is_empty()),
-        Err(error) => Err(Error::os("poll", "a command's streams", error)),
-    }
-}
-
-fn timespec(left: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: left.subsec_nanos().into(),
-    }
+    ready(&mut watched, deadline).map_err(|e| Error::os("poll", "a command's streams", e))?;
+    Ok(!watched[0].revents().is_empty())
 }
 
 impl Source {

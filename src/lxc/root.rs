@@ -12,10 +12,8 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::lxc::config::{CheckedMount, LxcConfig, Network};
 use crate::lxc::mount_entry::Create;
-use crate::sys::tree::ConfinedRoot;
-
-/// The file system of namespaces (`linux/magic.h`).
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+use crate::sys::confined::ConfinedRoot;
+use crate::sys::netns::NSFS_MAGIC;
 
 impl LxcConfig {
     /// Makes the targets of the mounts, where they are missing and were asked for. No link is followed.
@@ -78,7 +76,7 @@ impl LxcConfig {
     pub(crate) fn check_network(&self) -> Result<()> {
         let Network::Joined(path) = &self.network else { return Ok(()) };
         match statfs(path) {
-            Ok(found) if found.f_type == NSFS_MAGIC => Ok(()),
+            Ok(found) if u64::try_from(found.f_type) == Ok(NSFS_MAGIC) => Ok(()),
             Ok(_) => {
                 let rule = "must be a pinned namespace (a bind mount of /proc/PID/ns/net)";
                 Err(Error::invalid("network namespace", path.to_string_lossy(), rule))

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::record::Record;
 use crate::lxc::{lock_file, render};
-use crate::sys::{file, pidfd};
+use crate::sys::{file, pidfd, wait};
 
 /// How long killed processes are waited for one by one, before the group is killed as a whole. One that is frozen by v1
 /// does not die before that, and init ends late if the host's init is slow to reap.
@@ -75,7 +75,7 @@ impl Container {
     /// # Errors
     /// As [`Container::state`].
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = timeout.map(wait::deadline);
         let Some(running) = self.running()? else { return Ok(true) };
         // The monitor ends with the container; init ends at each reboot.
         let Some(monitor) = running.record.monitor.open()? else { return Ok(true) };

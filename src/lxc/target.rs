@@ -1,6 +1,5 @@
 //! What a configuration is rendered for: this host's liblxc and its control groups.
 
-use std::env;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::time::Duration;
 use crate::cgroup::{Hierarchies, Hierarchy};
 use crate::error::{Error, Result};
 use crate::sys::process::{Ended, Program, Stream};
+use crate::sys::tool;
 
 /// A version of liblxc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,8 +36,6 @@ pub struct LxcTarget {
     pub seccomp: Option<PathBuf>,
 }
 
-/// Searched after the absolute directories of `PATH`.
-const DIRECTORIES: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/bin", "/opt/lxc/bin"];
 const SECCOMP: &str = "/usr/share/lxc/config/common.seccomp";
 
 impl LxcTarget {
@@ -72,16 +70,10 @@ impl LxcTarget {
 }
 
 fn find(program: &str) -> Result<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .filter(|dir| dir.is_absolute())
-        .chain(DIRECTORIES.map(PathBuf::from))
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
-        .ok_or_else(|| Error::Unsupported {
-            what: "running containers".to_owned(),
-            needs: format!("{program}, which is not installed (Debian: apt install lxc)"),
-        })
+    tool::find(program).ok_or_else(|| Error::Unsupported {
+        what: "running containers".to_owned(),
+        needs: format!("{program}, which is not installed (Debian: apt install lxc)"),
+    })
 }
 
 fn ask_version(lxc_start: &Path) -> Result<String> {

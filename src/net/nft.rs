@@ -3,12 +3,13 @@
 //! A program, since the libraries for nftables are under the GPL. It runs once per change of a network, never for
 //! a launch. It works in the network namespace of the calling thread.
 
-use std::io::{self, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::sys::tool;
 
 /// Carries out `commands` as one transaction: all or nothing.
 pub(super) fn transact(commands: Vec<Value>) -> Result<()> {
@@ -61,22 +62,10 @@ fn run(args: &[&str], input: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn spawn(args: &[&str]) -> Result<Child> {
-    // A daemon's search path often lacks the system's own directory.
-    for program in ["nft", "/usr/sbin/nft"] {
-        let spawned = Command::new(program)
-            .args(args)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        match spawned {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => return result.map_err(|e| Error::os("execve", program, e)),
-        }
-    }
-    Err(Error::Unsupported {
+    let mut command = tool::command("nft").ok_or_else(|| Error::Unsupported {
         what: "address translation".to_owned(),
         needs: "the program `nft` is missing: install the package nftables".to_owned(),
-    })
+    })?;
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().map_err(|e| Error::os("execve", "nft", e))
 }

@@ -4,9 +4,7 @@
 //! grown by `e2fsck` and `resize2fs` (`man 8 resize2fs`), which need nothing but the file.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
-use std::process::Command;
 
 use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
@@ -18,7 +16,7 @@ use crate::storage::pool::{allocated, not_found, what};
 use crate::storage::spec::{Allocation, check_size};
 use crate::storage::volume::Volume;
 use crate::sys::ext4::{self, Superblock};
-use crate::sys::sparse;
+use crate::sys::{sparse, tool};
 
 /// On the file while it is growing, so that the next [`ensure`](crate::storage::VolumePool::ensure) finishes what a
 /// crash interrupted. The sizes alone do not tell: a file system can end a little before its file for good.
@@ -161,24 +159,17 @@ fn grow_unmounted(path: &Path) -> Result<()> {
 }
 
 fn run(program: &str, options: &[&str], path: &Path, good: &[i32]) -> Result<()> {
-    for directory in ["", "/usr/sbin/", "/sbin/"] {
-        let program = format!("{directory}{program}");
-        match Command::new(&program).args(options).arg(path).env("LC_ALL", "C").output() {
-            Ok(output) if output.status.code().is_some_and(|code| good.contains(&code)) => return Ok(()),
-            Ok(output) => {
-                let said = [output.stdout, output.stderr].concat();
-                return Err(Error::Command {
-                    program,
-                    status: output.status.to_string(),
-                    stderr: String::from_utf8_lossy(&said).trim().replace('\n', "; "),
-                });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::os("execve", program, error)),
-        }
-    }
-    Err(Error::Unsupported {
+    let mut command = tool::command(program).ok_or_else(|| Error::Unsupported {
         what: "growing a volume".to_owned(),
         needs: format!("CAP_SYS_RESOURCE, or the program {program}: install the package e2fsprogs"),
+    })?;
+    let output = tool::output(command.args(options).arg(path))?;
+    if output.status.code().is_some_and(|code| good.contains(&code)) {
+        return Ok(());
+    }
+    Err(Error::Command {
+        program: program.to_owned(),
+        status: output.status.to_string(),
+        stderr: tool::said(&[output.stdout, output.stderr].concat()),
     })
 }

@@ -19,8 +19,9 @@ use crate::name::ImageName;
 use crate::storage::image_builder::ImageBuilder;
 use crate::storage::overlay_options::overlays;
 use crate::storage::pool::make_directory;
+use crate::sys::confined::ConfinedRoot;
 use crate::sys::file::{absent_is_none, sync_parent};
-use crate::sys::tree::{ConfinedRoot, remove_tree};
+use crate::sys::tree::remove_tree;
 
 const LAYER: &str = "rootfs";
 

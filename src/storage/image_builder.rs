@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use rustix::fs::{Mode, OFlags, fchmod};
 
 use crate::error::{Error, Result};
-use crate::sys::tree::ConfinedRoot;
+use crate::sys::confined::ConfinedRoot;
 
 /// Puts files into an image that is being built. Paths are the container's: `/bin/sh`. Directories above them are
 /// made as needed (mode 0755). No link on the way is followed. All belong to root.

@@ -1,11 +1,9 @@
 //! Whether this kernel has overlayfs, and loading it.
 
-use std::io;
 use std::path::Path;
-use std::process::Command;
 
 use crate::error::{Error, Result};
-use crate::sys::file;
+use crate::sys::{file, tool};
 
 /// How `modprobe overlay` went.
 #[derive(Debug)]
@@ -30,18 +28,9 @@ pub(crate) fn load() -> Result<()> {
 }
 
 fn modprobe() -> Result<Modprobe> {
-    for program in ["modprobe", "/usr/sbin/modprobe", "/sbin/modprobe"] {
-        match Command::new(program).arg("overlay").env("LC_ALL", "C").output() {
-            Ok(output) if output.status.success() => return Ok(Modprobe::Ended(Ok(()))),
-            Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-                return Ok(Modprobe::Ended(Err(said)));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::os("execve", program, error)),
-        }
-    }
-    Ok(Modprobe::Missing)
+    let Some(mut command) = tool::command("modprobe") else { return Ok(Modprobe::Missing) };
+    let output = tool::output(command.arg("overlay"))?;
+    Ok(Modprobe::Ended(if output.status.success() { Ok(()) } else { Err(tool::said(&output.stderr)) }))
 }
 
 /// What follows from how `modprobe` went and what `/proc/filesystems` says afterwards.

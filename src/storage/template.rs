@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use tracing::debug;
@@ -18,12 +18,11 @@ use crate::storage::volume_file::{publish, unnamed};
 use crate::sys::ext4::Superblock;
 use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::lock::FileLock;
+use crate::sys::tool;
 
 /// How many templates are kept; the oldest go first. Each takes some megabytes at most.
 const KEPT: usize = 8;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
-/// Where `mkfs.ext4` is looked for: `PATH` first, which for root often lacks the system directories.
-const MKFS: [&str; 3] = ["mkfs.ext4", "/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"];
 /// No blocks reserved for root, nothing discarded, the journal's blocks left as holes, and 4096-byte blocks
 /// whatever the size, so that every volume can grow.
 const OPTIONS: [&str; 11] = ["-q", "-F", "-t", "ext4", "-b", "4096", "-i", "16384", "-m", "0", "-E"];
@@ -105,28 +104,16 @@ fn format(file: &File) -> Result<()> {
     Err(Error::Command {
         program: "mkfs.ext4".to_owned(),
         status: output.status.to_string(),
-        stderr: String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "),
+        stderr: tool::said(&output.stderr),
     })
 }
 
 /// The file has no name, so it is handed over as standard input.
 fn run_mkfs(file: &File, extended: &str) -> Result<Output> {
-    for program in MKFS {
-        let input = file.try_clone().map_err(|e| Error::os("dup", "template", e))?;
-        let result = Command::new(program)
-            .args(OPTIONS)
-            .args([extended, "/proc/self/fd/0"])
-            .env("LC_ALL", "C")
-            .stdin(Stdio::from(input))
-            .output();
-        match result {
-            Ok(output) => return Ok(output),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::os("execve", program, error)),
-        }
-    }
-    Err(Error::Unsupported {
+    let mut command = tool::command("mkfs.ext4").ok_or_else(|| Error::Unsupported {
         what: "formatting a volume with ext4".to_owned(),
         needs: "the program mkfs.ext4: install the package e2fsprogs".to_owned(),
-    })
+    })?;
+    let input = file.try_clone().map_err(|e| Error::os("dup", "template", e))?;
+    tool::output(command.args(OPTIONS).args([extended, "/proc/self/fd/0"]).stdin(Stdio::from(input)))
 }

@@ -6,13 +6,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use linux_raw_sys::ioctl::EXT4_IOC_RESIZE_FS;
 
 use crate::error::{Error, Result};
+use crate::sys::ioctl;
 
 const OFFSET: u64 = 1024;
 const MAGIC: u16 = 0xef53;
@@ -67,13 +67,10 @@ impl Superblock {
 /// Grows the mounted ext4 file system that `inside` is in to `blocks` blocks. The device must have them.
 /// Nothing happens if it is that large already.
 pub(crate) fn grow_mounted(inside: &File, blocks: u64, shown: &Path) -> Result<()> {
-    // SAFETY: the request reads one u64, which lives through the call; the descriptor is open.
-    let result =
-        unsafe { libc::ioctl(inside.as_raw_fd(), libc::Ioctl::from(EXT4_IOC_RESIZE_FS), &raw const blocks) };
-    if result < 0 {
-        return Err(Error::os("EXT4_IOC_RESIZE_FS", shown.display(), io::Error::last_os_error()));
-    }
-    Ok(())
+    let mut blocks = blocks;
+    // SAFETY: the request reads one u64.
+    unsafe { ioctl::structure(inside, EXT4_IOC_RESIZE_FS.into(), &mut blocks) }
+        .map_err(|e| Error::os("EXT4_IOC_RESIZE_FS", shown.display(), e))
 }
 
 #[cfg(test)]

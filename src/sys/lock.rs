@@ -6,13 +6,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::sys::{file, wait};
 
 /// A held lock. Dropping it releases it.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct FileLock {
 impl FileLock {
     /// Waits for the lock at `path` for at most `timeout`, then gives up with [`Error::Busy`] about `what`.
     pub(crate) fn acquire(path: &Path, timeout: Duration, what: &str) -> Result<Self> {
-        wait(path, timeout, what, || {
+        hold(path, timeout, what, || {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
             Self::try_acquire(path, &mut options)
@@ -35,7 +35,7 @@ impl FileLock {
     /// As [`FileLock::acquire`], with a file or directory as the lock that is there for another purpose.
     /// `None` if there is none.
     pub(crate) fn acquire_existing(path: &Path, timeout: Duration, what: &str) -> Result<Option<Self>> {
-        wait(path, timeout, what, || match Self::try_acquire(path, OpenOptions::new().read(true)) {
+        hold(path, timeout, what, || match Self::try_acquire(path, OpenOptions::new().read(true)) {
             Ok(attempt) => Ok(attempt.map(Some)),
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Some(None)),
             Err(error) => Err(error),
@@ -65,29 +65,18 @@ impl FileLock {
 
     /// Releases the lock and removes its file.
     pub(crate) fn remove(self) -> Result<()> {
-        super::file::remove_file(&self.path)
+        file::remove_file(&self.path)
     }
 }
 
-fn wait<T>(
+fn hold<T>(
     path: &Path,
     timeout: Duration,
     what: &str,
-    mut attempt: impl FnMut() -> Result<Option<T>>,
+    attempt: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let deadline = Instant::now() + timeout;
-    let mut pause = Duration::from_micros(200);
-    loop {
-        if let Some(held) = attempt()? {
-            return Ok(held);
-        }
-        if Instant::now() >= deadline {
-            return Err(Error::Busy {
-                what: what.to_owned(),
-                reason: format!("another operation holds {} for more than {timeout:?}", path.display()),
-            });
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
-    }
+    wait::until(wait::deadline(timeout), attempt)?.ok_or_else(|| Error::Busy {
+        what: what.to_owned(),
+        reason: format!("another operation holds {} for more than {timeout:?}", path.display()),
+    })
 }

@@ -7,15 +7,13 @@
 #![allow(unsafe_code)]
 
 use std::ffi::OsStr;
-use std::ffi::c_int;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use linux_raw_sys::loop_device::{
     LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LOOP_CONFIGURE, LOOP_CTL_GET_FREE,
@@ -26,6 +24,7 @@ use tracing::debug;
 
 use crate::error::{Error, Result};
 use crate::sys::file::absent_is_none;
+use crate::sys::{ioctl, wait};
 
 /// The major number of loop devices (kernel `Documentation/admin-guide/devices.txt`).
 const LOOP_MAJOR: u32 = 7;
@@ -47,26 +46,26 @@ impl LoopDevice {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_loop_support()),
             Err(error) => return Err(Error::os("open", "/dev/loop-control", error)),
         };
-        let deadline = Instant::now() + ATTACH_TIMEOUT;
-        let mut pause = Duration::from_micros(20);
-        loop {
-            match Self::try_attach(&control, backing) {
-                Ok(device) => {
-                    debug!(device = %device.path().display(), file = %shown.display(), "attached loop device");
-                    return Ok(device);
-                }
+        let mut taken = Errno::BUSY;
+        let attached =
+            wait::until(wait::deadline(ATTACH_TIMEOUT), || match Self::try_attach(&control, backing) {
                 // Others were told the same free number and won, or the device is just being freed.
-                Err(Errno::BUSY | Errno::AGAIN | Errno::NXIO | Errno::NOENT) if Instant::now() < deadline => {
-                    thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(5));
+                Err(error @ (Errno::BUSY | Errno::AGAIN | Errno::NXIO | Errno::NOENT)) => {
+                    taken = error;
+                    Ok(None)
                 }
-                Err(error) => return Err(Error::os("LOOP_CONFIGURE", shown.display(), error)),
-            }
-        }
+                result => result.map(Some),
+            });
+        let device = attached
+            .and_then(|device| device.ok_or(taken))
+            .map_err(|e| Error::os("LOOP_CONFIGURE", shown.display(), e))?;
+        debug!(device = %device.path().display(), file = %shown.display(), "attached loop device");
+        Ok(device)
     }
 
     fn try_attach(control: &File, backing: &File) -> rustix::io::Result<Self> {
-        let free = ioctl(control.as_fd(), LOOP_CTL_GET_FREE, 0)?;
+        // SAFETY: the request takes no argument.
+        let free = unsafe { ioctl::number(control, LOOP_CTL_GET_FREE.into(), 0) }?;
         let number = u32::try_from(free).map_err(|_| Errno::NODEV)?;
         let device = open_device(number).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
         // SAFETY: the structure is plain integers and arrays of them, for which all-zero is a value.
@@ -75,7 +74,8 @@ impl LoopDevice {
         // Direct I/O: without it every block is cached twice. The kernel drops the flag where the backing file
         // system cannot do it.
         config.info.lo_flags = LO_FLAGS_AUTOCLEAR as u32 | LO_FLAGS_DIRECT_IO as u32;
-        ioctl_pointer(device.as_fd(), LOOP_CONFIGURE, &mut config)?;
+        // SAFETY: the request reads one `loop_config`.
+        unsafe { ioctl::structure(&device, LOOP_CONFIGURE.into(), &mut config) }?;
         Ok(Self { device, number })
     }
 
@@ -88,7 +88,7 @@ impl LoopDevice {
         for number in attached_numbers(name.as_bytes())? {
             // It may be freed at any moment until we hold it, even taken for another file: so look again.
             let Ok(device) = open_device(number) else { continue };
-            let Some(info) = status(device.as_fd()) else { continue };
+            let Some(info) = status(&device) else { continue };
             if (info.lo_device, info.lo_inode) != (kernel_device(wanted.dev()), wanted.ino()) {
                 continue;
             }
@@ -118,7 +118,7 @@ impl LoopDevice {
             Ok(None) => return Ok(None),
             Err(error) => return Err(Error::os("open", format_args!("/dev/loop{number}"), error)),
         };
-        let Some(info) = status(device.as_fd()) else { return Ok(None) };
+        let Some(info) = status(&device) else { return Ok(None) };
         let same = (info.lo_device, info.lo_inode) == (kernel_device(backing.dev()), backing.ino());
         Ok(same.then_some(Self { device, number }))
     }
@@ -135,18 +135,20 @@ impl LoopDevice {
 
     /// Has the kernel free the device with its last user, if whoever attached it did not.
     pub(crate) fn clear_with_last_user(&self) -> Result<()> {
-        let Some(mut info) = status(self.device.as_fd()) else { return Ok(()) };
+        let Some(mut info) = status(&self.device) else { return Ok(()) };
         if info.lo_flags & LO_FLAGS_AUTOCLEAR as u32 != 0 {
             return Ok(());
         }
         info.lo_flags |= LO_FLAGS_AUTOCLEAR as u32;
-        ioctl_pointer(self.device.as_fd(), LOOP_SET_STATUS64, &mut info)
+        // SAFETY: the request reads one `loop_info64`.
+        unsafe { ioctl::structure(&self.device, LOOP_SET_STATUS64.into(), &mut info) }
             .map_err(|e| Error::os("LOOP_SET_STATUS64", self.path().display(), e))
     }
 
     /// Takes over the new length of the backing file.
     pub(crate) fn update_capacity(&self) -> Result<()> {
-        ioctl(self.device.as_fd(), LOOP_SET_CAPACITY, 0)
+        // SAFETY: the request takes no argument.
+        unsafe { ioctl::number(&self.device, LOOP_SET_CAPACITY.into(), 0) }
             .map(drop)
             .map_err(|e| Error::os("LOOP_SET_CAPACITY", self.path().display(), e))
     }
@@ -165,17 +167,8 @@ pub(crate) fn shows_name(device: u64, path: &Path) -> Result<bool> {
 
 /// Waits until device `number` no longer shows a file named as `path` is. False if it still does after `timeout`.
 pub(crate) fn wait_until_free(number: u32, path: &Path, timeout: Duration) -> Result<bool> {
-    let deadline = Instant::now() + timeout;
-    let mut pause = Duration::from_micros(50);
     let Some(name) = path.file_name() else { return Ok(true) };
-    while shows(number, name.as_bytes())? {
-        if Instant::now() >= deadline {
-            return Ok(false);
-        }
-        thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(10));
-    }
-    Ok(true)
+    wait::until_true(wait::deadline(timeout), || Ok(!shows(number, name.as_bytes())?))
 }
 
 /// The numbers of the devices whose backing file has this name, in any directory.
@@ -247,10 +240,11 @@ fn open_device(number: u32) -> io::Result<File> {
     if is_loop { Ok(device) } else { Err(Errno::NODEV.into()) }
 }
 
-fn status(device: BorrowedFd<'_>) -> Option<loop_info64> {
+fn status(device: &File) -> Option<loop_info64> {
     // SAFETY: the structure is plain integers and arrays of them, for which all-zero is a value.
     let mut info: loop_info64 = unsafe { std::mem::zeroed() };
-    ioctl_pointer(device, LOOP_GET_STATUS64, &mut info).ok()?;
+    // SAFETY: the request fills one `loop_info64`, whose every value is valid.
+    unsafe { ioctl::structure(device, LOOP_GET_STATUS64.into(), &mut info) }.ok()?;
     Some(info)
 }
 
@@ -267,24 +261,6 @@ fn no_loop_support() -> Error {
                 /etc/modules-load.d/docklet.conf to have it after a reboot"
             .to_owned(),
     }
-}
-
-fn ioctl(fd: BorrowedFd<'_>, request: u32, argument: c_int) -> rustix::io::Result<c_int> {
-    // SAFETY: the requests this file uses it with take an integer or nothing; the descriptor is open.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::Ioctl::from(request), argument) };
-    if result < 0 { Err(last_error()) } else { Ok(result) }
-}
-
-fn ioctl_pointer<T>(fd: BorrowedFd<'_>, request: u32, argument: &mut T) -> rustix::io::Result<()> {
-    // SAFETY: the requests this file uses it with read or write one structure of the type given, which lives
-    // through the call; the descriptor is open.
-    let result =
-        unsafe { libc::ioctl(fd.as_raw_fd(), libc::Ioctl::from(request), std::ptr::from_mut(argument)) };
-    if result < 0 { Err(last_error()) } else { Ok(()) }
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

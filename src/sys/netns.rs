@@ -11,18 +11,19 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use super::file::{absent_is_none, remove_file};
 use crate::error::{Error, Result};
+use crate::sys::file::{absent_is_none, remove_file};
+use crate::sys::{ioctl, wait};
 
-/// `NSFS_MAGIC` of `linux/magic.h`: the file system of namespaces.
-const NSFS_MAGIC: u64 = 0x6e73_6673;
+/// `NSFS_MAGIC` of `linux/magic.h`: the file system of namespaces, pinned ones too.
+pub(crate) const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// What there is at the place of a pin.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,11 +44,9 @@ fn inspect(file: &File, path: &Path) -> Result<Place> {
         let free = metadata.is_file() && metadata.len() == 0;
         return Ok(if free { Place::Free } else { Place::Foreign });
     }
-    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours (`man 2 ioctl_nsfs`).
-    let kind = unsafe { libc::ioctl(file.as_raw_fd(), libc::NS_GET_NSTYPE) };
-    if kind < 0 {
-        return Err(Error::os("ioctl(NS_GET_NSTYPE)", path.display(), io::Error::last_os_error()));
-    }
+    // SAFETY: the request takes no argument (`man 2 ioctl_nsfs`).
+    let kind = unsafe { ioctl::number(file, libc::NS_GET_NSTYPE, 0) }
+        .map_err(|e| Error::os("ioctl(NS_GET_NSTYPE)", path.display(), e))?;
     Ok(if kind == libc::CLONE_NEWNET { Place::Pinned } else { Place::Foreign })
 }
 
@@ -74,22 +73,18 @@ pub(crate) fn open_pinned(path: &Path) -> Result<Option<OwnedFd>> {
 /// The network namespace that is pinned at `path`; makes one, with its loopback interface up, if there is none.
 /// Callers that race for one path end with one namespace; one waits for at most `timeout`.
 pub(crate) fn ensure_pinned(path: &Path, timeout: Duration) -> Result<OwnedFd> {
-    let deadline = Instant::now() + timeout;
-    loop {
+    let found = wait::until(wait::deadline(timeout), || {
         if let Some(namespace) = open_pinned(path)? {
-            return Ok(namespace);
+            return Ok(Some(namespace));
         }
-        if let Some(file) = lock_file(path)? {
-            make_pinned(&file, path)?;
-        } else if Instant::now() >= deadline {
-            return Err(Error::Busy {
-                what: format!("network namespace `{}`", path.display()),
-                reason: format!("another process has been making it for more than {timeout:?}"),
-            });
-        } else {
-            thread::sleep(Duration::from_micros(500));
-        }
-    }
+        let Some(file) = lock_file(path)? else { return Ok(None) };
+        make_pinned(&file, path)?;
+        open_pinned(path)
+    })?;
+    found.ok_or_else(|| Error::Busy {
+        what: format!("network namespace `{}`", path.display()),
+        reason: format!("another process has been making it for more than {timeout:?}"),
+    })
 }
 
 /// The locked file that a namespace will be pinned on, or `None` if somebody else has it or has pinned one on it.
@@ -138,11 +133,8 @@ fn raise_loopback() -> io::Result<()> {
         *to = libc::c_char::try_from(*from).unwrap_or_default();
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
-    // SAFETY: `request` is a whole `ifreq` with a name that ends in zero, and lives through the call.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    // SAFETY: the request reads one `ifreq`; the name in this one ends in zero.
+    Ok(unsafe { ioctl::structure(socket, libc::SIOCSIFFLAGS, &mut request) }?)
 }
 
 /// Unpins what is pinned at `path` and removes the file. What is gone is removed; what is not ours is left.

@@ -5,9 +5,9 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, pidfd_open};
 
@@ -15,14 +15,14 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Result};
-use crate::sys::process;
+use crate::sys::{process, wait};
 
 /// Opens the process `pid`; `None` if there is none.
 pub(crate) fn open(pid: u32) -> Result<Option<OwnedFd>> {
     match pidfd_open(process::pid(pid)?, PidfdFlags::empty()) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::SRCH | Errno::INVAL) => Ok(None),
-        Err(error) => Err(Error::os("pidfd_open", pid, error)),
+        Err(error) => Err(Error::os("pidfd_open", format_args!("process {pid}"), error)),
     }
 }
 
@@ -55,25 +55,10 @@ fn stat_field(pid: u32, number: usize) -> Option<String> {
 
 /// Waits until the process has ended; `false` if it still lives after `timeout`.
 pub(crate) fn wait_exit(pidfd: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool> {
-    wait_event(pidfd, PollFlags::IN, timeout)
-}
-
-/// Waits for one of `flags` on `fd`; `false` if there is none after `timeout`.
-pub(crate) fn wait_event(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<Duration>) -> Result<bool> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let spec = left.map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], spec.as_ref()) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(Error::os("poll", "a descriptor", error)),
-        }
-    }
+    let mut watched = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    wait::ready(&mut watched, timeout.map(wait::deadline))
+        .map_err(|e| Error::os("poll", "a process descriptor", e))?;
+    Ok(!watched[0].revents().is_empty())
 }
 
 /// Sends `signal`; `false` if the process has ended.

@@ -9,7 +9,6 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, open
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-pub(crate) use crate::sys::confined::ConfinedRoot;
 
 /// Removes `relative` and everything beneath it, where `relative` is a path beneath `base` without links.
 /// What is gone is removed.
