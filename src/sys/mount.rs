@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use rustix::mount::{
 use tracing::debug;
 
 use crate::error::{Error, Result};
+use crate::sys::wait;
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -159,17 +161,22 @@ pub(crate) enum Unmounted {
     InUse,
 }
 
+/// How long a mount may be busy. Whoever only looks at it (`df`, a monitoring agent) is gone sooner.
+const BUSY_PATIENCE: Duration = Duration::from_millis(300);
+
 /// Unmounts what is on `target`.
 pub(crate) fn unmount_at(target: &Path) -> Result<Unmounted> {
-    match unmount(target, UnmountFlags::NOFOLLOW) {
-        Ok(()) => {
-            debug!(target = %target.display(), "unmounted");
-            Ok(Unmounted::Yes)
-        }
-        Err(Errno::INVAL | Errno::NOENT) => Ok(Unmounted::WasNot),
-        Err(Errno::BUSY) => Ok(Unmounted::InUse),
-        Err(error) => Err(Error::os("umount2", target.display(), error)),
-    }
+    let unmounted =
+        wait::until(wait::deadline(BUSY_PATIENCE), || match unmount(target, UnmountFlags::NOFOLLOW) {
+            Ok(()) => {
+                debug!(target = %target.display(), "unmounted");
+                Ok(Some(Unmounted::Yes))
+            }
+            Err(Errno::INVAL | Errno::NOENT) => Ok(Some(Unmounted::WasNot)),
+            Err(Errno::BUSY) => Ok(None),
+            Err(error) => Err(Error::os("umount2", target.display(), error)),
+        })?;
+    Ok(unmounted.unwrap_or(Unmounted::InUse))
 }
 
 /// What is mounted on a directory.
