@@ -15,7 +15,6 @@ mod container;
 mod exec;
 mod exec_output;
 mod halt_signal;
-mod hasten;
 mod lock_file;
 mod mount_entry;
 mod pump;

@@ -11,8 +11,8 @@ use std::ptr;
 
 /// What the child is to do before it becomes the program.
 pub(super) struct Request<'a> {
-    /// The program. `None`: it ends after it has entered the groups.
-    pub(super) path: Option<&'a CStr>,
+    /// The program.
+    pub(super) path: &'a CStr,
     pub(super) args: &'a [CString],
     pub(super) env: &'a [CString],
     /// Its standard streams. Numbers above 2, so that none is overwritten before it is taken.
@@ -44,7 +44,7 @@ pub(super) fn spawn(request: &Request<'_>) -> io::Result<(u32, OwnedFd, Option<i
     let envp = pointers(request.env);
     let procs: Vec<RawFd> = request.procs.iter().map(AsRawFd::as_raw_fd).collect();
     let mut plan = Plan {
-        path: request.path.map_or(ptr::null(), CStr::as_ptr),
+        path: request.path.as_ptr(),
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
         streams: request.streams.map(|fd| fd.as_raw_fd()),
@@ -117,9 +117,6 @@ extern "C" fn child(plan: *mut libc::c_void) -> ! {
     unsafe {
         let plan = plan.cast::<Plan>();
         if prepare(&*plan) {
-            if (*plan).path.is_null() {
-                libc::_exit(0);
-            }
             libc::execve((*plan).path, (*plan).argv, (*plan).envp);
         }
         (*plan).errno = match *libc::__errno_location() {

@@ -120,7 +120,7 @@ impl<'a> Program<'a> {
             theirs.push(end);
         }
         let request = clone::Request {
-            path: Some(&self.path),
+            path: &self.path,
             args: &self.args,
             env: &self.env,
             streams: [theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()],
@@ -136,24 +136,6 @@ impl<'a> Program<'a> {
         }
         Ok(child)
     }
-}
-
-/// Makes a child that does nothing but enter the group of `procs` (an open `cgroup.procs`), and reaps it.
-pub(crate) fn enter_and_end(procs: BorrowedFd<'_>) -> Result<()> {
-    let failed = |call: &'static str| move |e: io::Error| Error::os(call, "a child", e);
-    let null = File::options().read(true).write(true).open("/dev/null").map_err(failed("open"))?;
-    let null = fcntl_dupfd_cloexec(&null, 3).map_err(|e| failed("dup")(e.into()))?;
-    let request = clone::Request {
-        path: None,
-        args: &[],
-        env: &[],
-        streams: [null.as_fd(); 3],
-        procs: &[procs],
-        cgroup: None,
-    };
-    let (pid, pidfd, refused) = clone::spawn(&request).map_err(failed("clone3"))?;
-    Child { pid, pidfd, ended: None, stdin: None, stdout: None, stderr: None }.wait()?;
-    refused.map_or(Ok(()), |error| Err(failed("write")(error)))
 }
 
 impl Child {
