@@ -27,7 +27,7 @@
 //! }
 //! host.ensure_network(&NetworkSpec {
 //!     name: "lan".parse()?,
-//!     gateway: "10.88.0.1/24".parse()?,
+//!     gateway: "10.89.0.1/24".parse()?,
 //!     nat: true,
 //!     mtu: None,
 //! })
