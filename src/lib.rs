@@ -48,7 +48,7 @@
 //!         ..ContainerSpec::new(web.clone(), image)
 //!     })
 //!     .await?; // it runs now, and its limits have been read back
-//! println!("{} has the address {:?}", info.spec.name, info.address);
+//! assert!(info.address.is_some()); // the host picked one, and keeps it for the container's life
 //!
 //! let output = host.exec(&web, Exec::new(["/bin/sh", "-c", "echo hello"])).await?;
 //! assert!(output.status.success() && output.stdout == b"hello\n");
