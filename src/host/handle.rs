@@ -51,7 +51,7 @@ pub(super) struct Inner {
 pub struct ContainerInfo {
     /// Its identity, which its objects on the host are named after.
     pub id: ObjectId,
-    /// What it is.
+    /// What it does now.
     pub state: State,
     /// Whether it should run. It differs from `state` when the container ended by itself.
     pub should_run: bool,
@@ -154,7 +154,8 @@ impl Host {
     /// Suspends every process of a running container.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Busy`] if it does not run, or cannot be frozen in time.
+    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it cannot be frozen in
+    /// time.
     pub async fn freeze(&self, name: &ContainerName) -> Result<()> {
         let name = name.clone();
         self.owned(|host| async move {
@@ -168,7 +169,7 @@ impl Host {
     /// Lets a frozen container go on.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Busy`] if it does not run.
+    /// [`Error::NotFound`] if there is no such container or it does not run.
     pub async fn unfreeze(&self, name: &ContainerName) -> Result<()> {
         let name = name.clone();
         self.owned(|host| async move {
@@ -182,7 +183,8 @@ impl Host {
     /// Runs a program inside a running container and waits for its end.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Busy`] if the container does not run or the program outlives its time-out.
+    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it is frozen; otherwise as
+    /// [`Container::exec`]. A program that cannot be run or outlives its time-out is no error: see [`ExecOutput::status`].
     pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
         let container = self.container(&self.created(name)?)?;
         blocking(move || container.exec(&exec)).await
@@ -242,6 +244,7 @@ impl Host {
     pub(super) fn container(&self, manifest: &Manifest) -> Result<Container> {
         let inner = &self.inner;
         Container::new(&inner.paths.containers(), &manifest.id, &inner.target, &manifest.objects.cgroup)
+            .map(|container| container.named(&manifest.spec.name))
     }
 
     /// Where one container's own files are.

@@ -60,6 +60,9 @@ impl Host {
         let owner = LinkOwner::new(format!("docklet:{}:network:{id}", self.inner.tag))?;
         let record = NetworkRecord::new(id.link_name(), owner, spec);
         record.bridge_spec().check()?;
+        if record.spec.nat {
+            self.check_nat().await?;
+        }
         self.inner.networks.publish(&record.spec.name, &record)?;
         let Err(cause) = self.raise_network(&record).await else { return Ok(()) };
         match self.lower_network(&record).await {
@@ -118,6 +121,17 @@ impl Host {
         }
         let nat = self.inner.nat.clone();
         blocking(move || nat.apply(&wanted)).await
+    }
+
+    /// Finds out that `nft` cannot be run before there is a network: taking one back would need it, too.
+    async fn check_nat(&self) -> Result<()> {
+        let nat = self.inner.nat.clone();
+        blocking(move || match nat.current() {
+            // Somebody wrote into our table: it will be made anew.
+            Ok(_) | Err(Error::Differs { .. }) => Ok(()),
+            Err(error) => Err(error),
+        })
+        .await
     }
 
     pub(super) async fn registry(&self) -> Result<FileLock> {

@@ -15,7 +15,7 @@ use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{LxcConfig, Network};
 use crate::lxc::record::{Birth, Record, boot_id};
 use crate::lxc::{LxcTarget, lock_file, reason, render};
-use crate::name::ObjectId;
+use crate::name::{ContainerName, ObjectId};
 use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
 
@@ -50,7 +50,7 @@ pub enum State {
 }
 
 /// A completed start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Started {
     /// Init, by its id as the caller's namespace sees it.
     pub init_pid: u32,
@@ -67,6 +67,7 @@ pub struct Started {
 pub struct Container {
     pub(crate) lxc_path: PathBuf,
     pub(crate) id: ObjectId,
+    pub(crate) name: Option<ContainerName>,
     pub(crate) target: LxcTarget,
     pub(crate) group: Cgroup,
 }
@@ -93,7 +94,14 @@ impl Container {
     ) -> Result<Self> {
         crate::lxc::text::check_path("containers' directory", lxc_path)?;
         let group = Cgroup::new(&target.hierarchies, cgroup)?;
-        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), target: target.clone(), group })
+        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), name: None, target: target.clone(), group })
+    }
+
+    /// The same container with the name that errors call it by. Default: its id.
+    #[must_use]
+    pub fn named(mut self, name: &ContainerName) -> Self {
+        self.name = Some(name.clone());
+        self
     }
 
     /// Starts it, waits until its init runs, and checks that its limits and its network are those of `config`. What an
@@ -341,7 +349,7 @@ impl Container {
     }
 
     pub(crate) fn shown(&self) -> String {
-        format!("container `{}`", self.id)
+        format!("container `{}`", self.name.as_ref().map_or(self.id.as_str(), ContainerName::as_str))
     }
 }
 

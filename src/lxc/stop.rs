@@ -3,6 +3,8 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::error::Result;
 use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::record::Record;
@@ -14,7 +16,8 @@ use crate::sys::{file, pidfd, wait};
 const KNOWN_PATIENCE: Duration = Duration::from_millis(30);
 
 /// How a container stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StopOutcome {
     /// Init shut down by itself.
     Graceful,

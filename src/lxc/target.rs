@@ -1,9 +1,12 @@
 //! What a configuration is rendered for: this host's liblxc and its control groups.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use serde::Serialize;
 
 use crate::cgroup::{Hierarchies, Hierarchy};
 use crate::error::{Error, Result};
@@ -11,7 +14,7 @@ use crate::sys::process::{Ended, Program, Stream};
 use crate::sys::tool;
 
 /// A version of liblxc.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct LxcVersion {
     /// 5 in 5.0.2.
     pub major: u32,
@@ -19,6 +22,12 @@ pub struct LxcVersion {
     pub minor: u32,
     /// 2 in 5.0.2.
     pub patch: u32,
+}
+
+impl fmt::Display for LxcVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
 }
 
 /// The LXC and the control groups that a [`LxcConfig`](crate::lxc::LxcConfig) is rendered for.
@@ -72,7 +81,7 @@ impl LxcTarget {
 fn find(program: &str) -> Result<PathBuf> {
     tool::find(program).ok_or_else(|| Error::Unsupported {
         what: "running containers".to_owned(),
-        needs: format!("{program}, which is not installed (Debian: apt install lxc)"),
+        needs: format!("the program `{program}` is missing: install LXC (Debian: apt install lxc)"),
     })
 }
 
