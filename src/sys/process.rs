@@ -46,7 +46,10 @@ pub(crate) enum Ended {
     Signaled(i32),
 }
 
-/// A running program. Dropping it kills and reaps it.
+/// How long a dropped program may take to die after SIGKILL: one that waits for a dead disk does not.
+const DROP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running program. Dropping it kills it, and reaps it if it dies within ten seconds.
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: u32,
@@ -185,7 +188,8 @@ impl Drop for Child {
     fn drop(&mut self) {
         if self.ended.is_none() {
             self.kill();
-            let _ = self.wait();
+            // One that does not die stays as it is until this process ends, and is reaped by init then.
+            let _ = self.wait_timeout(DROP_PATIENCE);
         }
     }
 }
