@@ -18,6 +18,7 @@ use rustix::mount::{
 use tracing::debug;
 
 use crate::error::{Error, Result};
+use crate::sys::process;
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -210,11 +211,8 @@ pub(crate) fn users_of(target: &Path) -> Vec<String> {
     };
     entries
         .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())))
-        .filter(|entry| uses(&entry.path()))
-        .map(|entry| {
-            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            format!("{} ({})", entry.file_name().to_string_lossy(), name.trim_end())
-        })
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .filter(|(_, path)| uses(path))
+        .map(|(pid, _)| process::shown(pid))
         .collect()
 }

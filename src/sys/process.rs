@@ -5,7 +5,7 @@
 //! environment.
 
 use std::ffi::{CString, OsStr};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -207,6 +207,12 @@ impl Ended {
             Self::Signaled(signal) => format!("signal: {signal}"),
         }
     }
+}
+
+/// The process `pid` as a person reads it: "4711 (sleep)".
+pub(crate) fn shown(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("{pid} ({})", name.trim_end())
 }
 
 /// The pid as rustix wants it.
