@@ -196,7 +196,7 @@ fn main() -> Outcome {
     let name = format!("docklet-bench-volume-{}", std::process::id());
     let home = PathBuf::from("/var/tmp").join(&name);
     // 1 TiB is more than most disks have.
-    let pool = VolumePool::loop_files(&home)?.provision_ratio(ProvisionRatio::percent(100_000)?);
+    let pool = VolumePool::loop_files(&home)?.with_provision_ratio(ProvisionRatio::percent(100_000)?);
     println!("{rounds} rounds, the two sides in turns, on {}", home.display());
     // The large ones last: they write a gigabyte, and disks of virtual machines are slowed down after that.
     let result = life(&pool, &home, &watch, rounds).and_then(|()| {

@@ -11,7 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sys", &["error"]),
     ("storage", &["sys", "name", "error"]),
     ("net", &["sys", "name", "error"]),
-    ("cgroup", &["sys", "name", "error"]),
+    ("cgroup", &["sys", "error"]),
     ("lxc", &["cgroup", "sys", "name", "error"]),
     ("host", &["storage", "net", "cgroup", "lxc", "sys", "paths", "name", "error"]),
 ];

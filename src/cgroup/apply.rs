@@ -9,6 +9,7 @@ use super::limits::CgroupLimits;
 use super::quota::CpuQuota;
 use super::remedy;
 use super::settings::{Setting, settings};
+use super::walk;
 use crate::error::{Error, Result};
 use crate::sys::file;
 
@@ -107,10 +108,10 @@ impl Cgroup {
         Ok(quota.zip(period).and_then(|(quota, period)| CpuQuota::checked(quota, period, true).ok()))
     }
 
-    /// An interface file's content; `None` if there is no such file.
+    /// An interface file's content; `None` if the group is gone or has no such file.
     pub(super) fn read(&self, controller: Controller, name: &str) -> Result<Option<String>> {
-        match self.file(controller, name) {
-            Some(path) => file::read_if_exists(&path),
+        match self.hierarchies().serving(controller) {
+            Some(hierarchy) => walk::read(&hierarchy.mount.join(self.path()), name),
             None => Ok(None),
         }
     }

@@ -104,5 +104,5 @@ impl Cgroup {
 }
 
 pub(super) fn v1_is_frozen(dir: &Path) -> Result<bool> {
-    Ok(file::read_if_exists(&dir.join("freezer.state"))?.is_some_and(|state| state.trim() == "FROZEN"))
+    Ok(walk::read(dir, "freezer.state")?.is_some_and(|state| state.trim() == "FROZEN"))
 }

@@ -10,8 +10,8 @@ use super::controller::{Controller, Version};
 use super::hierarchy::{Hierarchies, Hierarchy};
 use super::walk;
 use crate::error::{Error, Result};
-use crate::sys::file;
 use crate::sys::wait::until_true;
+use crate::sys::{file, process};
 
 /// The first component of every path: what is not beneath it is not ours.
 const OURS: &str = "docklet";
@@ -100,9 +100,10 @@ impl Cgroup {
         let mut names = BTreeSet::new();
         for hierarchy in hierarchies.mounts() {
             let dir = hierarchy.mount.join(path);
-            let Some(entries) = gone_is_none(fs::read_dir(&dir), &dir)? else { continue };
+            let failed = |error| Error::os("getdents", dir.display(), error);
+            let Some(entries) = walk::gone_is_none(fs::read_dir(&dir)).map_err(failed)? else { continue };
             for entry in entries {
-                let Some(entry) = gone_is_none(entry, &dir)? else { continue };
+                let Some(entry) = walk::gone_is_none(entry).map_err(failed)? else { continue };
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     names.insert(entry.file_name().to_string_lossy().into_owned());
                 }
@@ -162,18 +163,15 @@ impl Cgroup {
     /// The error for what could not be emptied or stopped in time.
     pub(super) fn busy(&self, reason: &str) -> Error {
         let mut reason = reason.to_owned();
-        for process in self.processes().unwrap_or_default().into_iter().take(8) {
-            let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-            reason.push_str(&format!("; process {process} ({})", name.trim()));
+        for pid in self.processes().unwrap_or_default().into_iter().take(8) {
+            reason.push_str(&format!("; process {}", process::shown(pid)));
         }
         Error::Busy { what: format!("cgroup `{}`", self.path), reason }
     }
 
     fn ensure_in(&self, hierarchy: &Hierarchy) -> Result<()> {
         match hierarchy.version {
-            Version::V1 if hierarchy.controllers.iter().any(|name| name == "cpuset") => {
-                make_dirs(&hierarchy.mount, &self.path, inherit_cpuset)
-            }
+            Version::V1 if hierarchy.has("cpuset") => make_dirs(&hierarchy.mount, &self.path, inherit_cpuset),
             Version::V1 => make_dirs(&hierarchy.mount, &self.path, |_| Ok(())),
             Version::V2 => {
                 let wanted: Vec<_> = [Controller::Cpu, Controller::Memory, Controller::Pids]
@@ -270,15 +268,6 @@ fn delegate(dir: &Path, wanted: &[Controller]) -> Result<()> {
         tracing::debug!(dir = %parent.display(), %controller, "turned on controller");
     }
     Ok(())
-}
-
-fn gone_is_none<T>(result: io::Result<T>, dir: &Path) -> Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        // ENODEV: removed while it was open.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(None),
-        Err(error) => Err(Error::os("read", dir.display(), error)),
-    }
 }
 
 #[cfg(test)]

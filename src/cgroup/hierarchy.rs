@@ -44,6 +44,14 @@ pub struct Hierarchy {
     pub controllers: Vec<String>,
 }
 
+impl Hierarchy {
+    /// Whether it has the controller `name`, as the kernel calls it: one of [`Hierarchy::controllers`].
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.controllers.iter().any(|held| held == name)
+    }
+}
+
 /// What this host has. Found once, then handed around; a clone is cheap and the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hierarchies(Arc<Inner>);
@@ -116,8 +124,8 @@ impl Hierarchies {
     /// How the hierarchies are laid out.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        let has = |version| self.0.mounts.iter().any(|hierarchy| hierarchy.version == version);
-        match (has(Version::V1), has(Version::V2)) {
+        let any = |version| self.0.mounts.iter().any(|hierarchy| hierarchy.version == version);
+        match (any(Version::V1), any(Version::V2)) {
             (true, true) => Layout::Hybrid,
             (true, false) => Layout::V1,
             (false, _) => Layout::V2,
@@ -140,14 +148,12 @@ impl Hierarchies {
     /// The hierarchy that serves `controller`, or `None` if the controller is off.
     #[must_use]
     pub fn serving(&self, controller: Controller) -> Option<&Hierarchy> {
-        let name = controller.as_str();
-        self.0.mounts.iter().find(|hierarchy| hierarchy.controllers.iter().any(|held| held == name))
+        self.0.mounts.iter().find(|hierarchy| hierarchy.has(controller.as_str()))
     }
 
     pub(super) fn v1_mount(&self, name: &str) -> Option<&Path> {
         let mut v1 = self.0.mounts.iter().filter(|hierarchy| hierarchy.version == Version::V1);
-        v1.find(|hierarchy| hierarchy.controllers.iter().any(|held| held == name))
-            .map(|hierarchy| hierarchy.mount.as_path())
+        v1.find(|hierarchy| hierarchy.has(name)).map(|hierarchy| hierarchy.mount.as_path())
     }
 
     pub(super) fn probe(&self) -> &HierarchyProbe {

@@ -4,16 +4,15 @@
 //! each, thaw (a process that the v1 freezer holds dies only then), and again until nobody is left.
 
 use std::fs;
-use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
-
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::controller::Controller;
 use super::freeze::v1_is_frozen;
 use super::group::Cgroup;
 use super::walk;
 use crate::error::{Error, Result};
+use crate::sys::pidfd;
 use crate::sys::wait::{deadline, until_true};
 
 /// For how long one round waits for the freezer before it kills what it sees anyway.
@@ -91,29 +90,22 @@ impl Cgroup {
     /// Kills one process, if it still is the one that was listed: its number may be another's by now, so it is held
     /// by a descriptor first and looked at then.
     fn kill_one(&self, process: u32) -> Result<()> {
-        let failed = |call, error: io::Error| Error::os(call, format_args!("process {process}"), error);
-        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(()) };
-        let held = match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(held) => held,
-            Err(rustix::io::Errno::SRCH) => return Ok(()),
-            Err(error) => return Err(failed("pidfd_open", error.into())),
-        };
-        if !self.holds(process).map_err(|error| failed("read /proc/PID/cgroup of", error))? {
-            return Ok(());
+        let Some(held) = pidfd::open(process)? else { return Ok(()) };
+        if self.holds(process)? {
+            pidfd::signal(held.as_fd(), libc::SIGKILL)?;
         }
-        match pidfd_send_signal(held, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(failed("pidfd_send_signal", error.into())),
-        }
+        Ok(())
     }
 
     /// Whether `process` is in this group or beneath it, in any hierarchy.
-    fn holds(&self, process: u32) -> io::Result<bool> {
-        let text = match fs::read_to_string(format!("/proc/{process}/cgroup")) {
+    fn holds(&self, process: u32) -> Result<bool> {
+        let path = format!("/proc/{process}/cgroup");
+        let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(false),
-            Err(error) => return Err(error),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(Error::os("read", path, error)),
         };
         // "4:memory:/docklet/x": the number, the controllers, the path as this cgroup namespace sees it.
         Ok(text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {

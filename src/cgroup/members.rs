@@ -67,7 +67,7 @@ impl Cgroup {
     /// The hierarchy that tells which processes belong to the group.
     pub(super) fn tracking(&self) -> Result<&Hierarchy> {
         let mounts = self.hierarchies().mounts();
-        let v1 = |name| mounts.iter().find(move |h| h.controllers.iter().any(|held| held == name));
+        let v1 = |name| mounts.iter().find(move |hierarchy| hierarchy.has(name));
         mounts
             .iter()
             .find(|hierarchy| hierarchy.version == Version::V2)

@@ -8,7 +8,6 @@ use super::controller::{Controller, Version};
 use super::group::Cgroup;
 use super::walk;
 use crate::error::Result;
-use crate::sys::file;
 
 /// What a group and those beneath it use. `None` is what this host does not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -74,8 +73,9 @@ impl Cgroup {
         }
         // Every v2 group accounts it, with or without the controller.
         let Some(dir) = self.unified_dir() else { return Ok(None) };
-        let stat = file::read_if_exists(&dir.join("cpu.stat"))?;
-        Ok(stat.and_then(|text| walk::field(&text, "usage_usec")).map(Duration::from_micros))
+        Ok(walk::read(&dir, "cpu.stat")?
+            .and_then(|text| walk::field(&text, "usage_usec"))
+            .map(Duration::from_micros))
     }
 
     /// v1 counts a kill in the process's own group only: the sum over all beneath this one.

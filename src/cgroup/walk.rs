@@ -21,7 +21,7 @@ const DIRECTORY: OFlags =
 /// Calls `each` for the group at `dir` and for all beneath it, parents first.
 pub(super) fn visit(dir: &Path, each: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>) -> Result<()> {
     let mut leave = |_: BorrowedFd<'_>, _: &CString| Ok(());
-    gone_is_ok(walk(dir, each, &mut leave)).map(drop).map_err(|e| Error::os("read", dir.display(), e))
+    gone_is_none(walk(dir, each, &mut leave)).map(drop).map_err(|e| Error::os("read", dir.display(), e))
 }
 
 /// Removes the group `path` beneath `root` and all beneath it, children first. False if something is still in one.
@@ -36,7 +36,8 @@ pub(super) fn remove(root: &Path, path: &str) -> Result<bool> {
         Ok(()) | Err(Errno::NOENT | Errno::BUSY) => Ok(()),
         Err(error) => Err(error.into()),
     };
-    gone_is_ok(walk(&dir, &mut |_| Ok(()), &mut leave)).map_err(|e| Error::os("rmdir", dir.display(), e))?;
+    gone_is_none(walk(&dir, &mut |_| Ok(()), &mut leave))
+        .map_err(|e| Error::os("rmdir", dir.display(), e))?;
     remove_one(&dir)
 }
 
@@ -66,14 +67,20 @@ pub(super) fn read_at(group: BorrowedFd<'_>, name: &str) -> io::Result<Option<St
     let opened = openat(group, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let mut text = String::new();
     let read = opened.map_err(io::Error::from).and_then(|fd| fs::File::from(fd).read_to_string(&mut text));
-    Ok(gone_is_ok(read)?.map(|_| text))
+    Ok(gone_is_none(read)?.map(|_| text))
 }
 
 /// Writes an interface file of one group, if the group is there and has it.
 pub(super) fn write_at(group: BorrowedFd<'_>, name: &str, value: &str) -> io::Result<()> {
     let opened = openat(group, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
     let written = opened.and_then(|fd| rustix::io::write(fd, value.as_bytes()));
-    gone_is_ok(written.map_err(io::Error::from)).map(drop)
+    gone_is_none(written.map_err(io::Error::from)).map(drop)
+}
+
+/// An interface file of the group at `dir`; `None` if the group is gone or has no such file.
+pub(super) fn read(dir: &Path, name: &str) -> Result<Option<String>> {
+    let path = dir.join(name);
+    gone_is_none(fs::read_to_string(&path)).map_err(|e| Error::os("read", path.display(), e))
 }
 
 /// Writes an interface file of the group at `dir`, if the group is there and has it.
@@ -87,9 +94,7 @@ pub(super) fn write(dir: &Path, name: &str, value: &str) -> Result<()> {
 
 /// The field `key` of the flat-keyed file `name` as yes or no; `None` if the group, the file or the field is missing.
 pub(super) fn flag(dir: &Path, name: &str, key: &str) -> Result<Option<bool>> {
-    let path = dir.join(name);
-    let text = gone_is_ok(fs::read_to_string(&path)).map_err(|e| Error::os("read", path.display(), e))?;
-    Ok(text.and_then(|text| field(&text, key)).map(|value| value != 0))
+    Ok(read(dir, name)?.and_then(|text| field(&text, key)).map(|value| value != 0))
 }
 
 /// The number after `key` in a flat-keyed file.
@@ -112,7 +117,7 @@ fn walk(
     loop {
         if let Some(name) = next.pop() {
             let Some(group) =
-                gone_is_ok(openat(&here, &name, DIRECTORY, Mode::empty()).map_err(io::Error::from))?
+                gone_is_none(openat(&here, &name, DIRECTORY, Mode::empty()).map_err(io::Error::from))?
             else {
                 continue;
             };
@@ -131,9 +136,11 @@ fn walk(
 
 fn children(group: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
-    let Some(entries) = gone_is_ok(Dir::read_from(group).map_err(io::Error::from))? else { return Ok(names) };
+    let Some(entries) = gone_is_none(Dir::read_from(group).map_err(io::Error::from))? else {
+        return Ok(names);
+    };
     for entry in entries {
-        let Some(entry) = gone_is_ok(entry.map_err(io::Error::from))? else { break };
+        let Some(entry) = gone_is_none(entry.map_err(io::Error::from))? else { break };
         let name = entry.file_name();
         if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
             names.push(name.to_owned());
@@ -142,9 +149,9 @@ fn children(group: &OwnedFd) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// ENODEV is a group that was removed while a file of it was open, EOPNOTSUPP the process list of a threaded group
+/// `None` for what is not there. ENODEV is a group that was removed while a file of it was open, EOPNOTSUPP the process list of a threaded group
 /// (its processes are listed in the group above it).
-fn gone_is_ok<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn gone_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error)

@@ -1,6 +1,7 @@
 //! One container: starting it, and what is known of it without asking a program.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ const INIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reboot from inside may take between the old init and the new one.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(2);
 /// How much of LXC's log is read for the reason.
-const LOG_MOST_BYTES: usize = 64 << 10;
+const LOG_MOST_BYTES: u64 = 64 << 10;
 
 /// What a container does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -248,8 +249,10 @@ impl Container {
     }
 
     fn log_text(&self) -> String {
-        let log = fs::read(self.log()).unwrap_or_default();
-        String::from_utf8_lossy(&log[..log.len().min(LOG_MOST_BYTES)]).into_owned()
+        let mut log = Vec::new();
+        // What was read before an error tells more than the error.
+        let _ = File::open(self.log()).and_then(|file| file.take(LOG_MOST_BYTES).read_to_end(&mut log));
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// What it does now.

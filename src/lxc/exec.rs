@@ -35,8 +35,10 @@ const REAP_PATIENCE: Duration = Duration::from_secs(1);
 /// # use docklet::lxc::Exec;
 /// let exec = Exec { user: Some(1000), ..Exec::new(["id", "-u"]) };
 /// assert_eq!(exec.output_max_bytes, 1 << 20);
+/// let exec: Exec = serde_json::from_str(r#"{"command": ["id"]}"#).unwrap();
+/// assert_eq!(exec, Exec::new(["id"]));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Exec {
     /// The program and its arguments. A program without a slash is searched for in the container's `PATH`.
@@ -69,17 +71,32 @@ pub struct ExecChild {
     /// Reads the command's standard error.
     pub stderr: Option<File>,
     child: Child,
-    log: OwnedFd,
+    log: File,
     container: Container,
     init: Birth,
     init_fd: OwnedFd,
 }
 
+impl Default for Exec {
+    fn default() -> Self {
+        Self {
+            command: Vec::new(),
+            environment: BTreeMap::new(),
+            cwd: None,
+            user: None,
+            group: None,
+            stdin: Vec::new(),
+            timeout: None,
+            output_max_bytes: 1 << 20,
+        }
+    }
+}
+
 impl Exec {
     /// `command` with an empty environment, no input and no bound of time.
+    #[must_use]
     pub fn new(command: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        let command = command.into_iter().map(Into::into).collect();
-        Self { command, output_max_bytes: 1 << 20, ..Self::default() }
+        Self { command: command.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
     fn check(&self) -> Result<()> {
@@ -143,8 +160,9 @@ impl Container {
         if let Some(cwd) = &exec.cwd {
             check_cwd(running.init.pid, cwd)?;
         }
-        let log = memfd_create("lxc-attach.log", MemfdFlags::CLOEXEC)
-            .map_err(|e| Error::os("memfd_create", "lxc-attach.log", e))?;
+        let log: File = memfd_create("lxc-attach.log", MemfdFlags::CLOEXEC)
+            .map_err(|e| Error::os("memfd_create", "lxc-attach.log", e))?
+            .into();
         // Born there it ends with the container, and cannot make LXC's lock file again after it.
         let place = Birthplace::ensure(&self.group)?;
         let mut child = place.of(self.program(exec, &log)?).spawn()?;
@@ -161,7 +179,7 @@ impl Container {
         })
     }
 
-    fn program(&self, exec: &Exec, log: &OwnedFd) -> Result<Program<'static>> {
+    fn program(&self, exec: &Exec, log: &File) -> Result<Program<'static>> {
         // lxc-attach opens it itself, so that no descriptor of ours reaches the container.
         let log = format!("/proc/{}/fd/{}", std::process::id(), log.as_raw_fd());
         let mut program = Program::new(&self.target.lxc_attach)?.streams([Stream::Pipe; 3]);
@@ -206,8 +224,7 @@ impl ExecChild {
         let ended = self.child.wait()?;
         let mut log = String::new();
         let mut bytes = vec![0; 16 << 10];
-        let file = File::from(self.log.try_clone().map_err(|e| Error::os("dup", "lxc-attach.log", e))?);
-        if let Ok(length) = file.read_at(&mut bytes, 0) {
+        if let Ok(length) = self.log.read_at(&mut bytes, 0) {
             log = String::from_utf8_lossy(&bytes[..length]).into_owned();
         }
         let said = reason::errors(&log);

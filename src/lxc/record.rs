@@ -1,6 +1,5 @@
 //! The proof that a start was completed and verified, and of which processes it is about.
 
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -56,7 +55,5 @@ impl Record {
 }
 
 pub(crate) fn boot_id() -> Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(path).map_err(|e| Error::os("read", path, e))?;
-    Ok(text.trim().to_owned())
+    Ok(file::read(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned())
 }

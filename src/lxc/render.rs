@@ -99,8 +99,7 @@ impl LxcConfig {
     }
 
     fn render_cgroup(&self, target: &LxcTarget, lines: &mut Lines) -> Result<()> {
-        let devices =
-            target.hierarchies.mounts().iter().any(|h| h.controllers.iter().any(|c| c == "devices"));
+        let devices = target.devices().is_some();
         let limits = settings(&self.limits, &target.hierarchies)?;
         if target.version.major >= 7 && (devices || limits.iter().any(|s| s.version == Version::V1)) {
             return Err(Error::Unsupported {

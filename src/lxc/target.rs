@@ -73,8 +73,7 @@ impl LxcTarget {
 
     /// The v1 hierarchy with the device rules. In v2 they are not a controller's.
     pub(crate) fn devices(&self) -> Option<&Hierarchy> {
-        let named = |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|name| name == "devices");
-        self.hierarchies.mounts().iter().find(named)
+        self.hierarchies.mounts().iter().find(|hierarchy| hierarchy.has("devices"))
     }
 }
 

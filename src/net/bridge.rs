@@ -13,6 +13,7 @@ use crate::name::LinkName;
 
 /// What a bridge should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BridgeSpec {
     /// Its name.
     pub name: LinkName,

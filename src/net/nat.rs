@@ -13,6 +13,7 @@ use crate::sys::file;
 
 /// A network whose hosts reach the outside under this host's addresses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NatNetwork {
     /// The network.
     pub subnet: Subnet,

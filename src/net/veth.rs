@@ -17,6 +17,7 @@ use crate::name::LinkName;
 
 /// What a veth pair should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VethSpec {
     /// The name of the host's end.
     pub name: LinkName,

@@ -6,7 +6,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, lgetxattr, statfs, statvfs};
 use rustix::io::Errno;
@@ -16,12 +15,12 @@ use tracing::{debug, debug_span, info_span};
 use crate::error::{Error, Result};
 use crate::storage::overlay_options::{Directories, MountMethod, ShownOverlay, overlays, upper_text};
 use crate::storage::overlay_support;
+use crate::storage::pool::LOCK_TIMEOUT;
 use crate::storage::volume::MountedVolume;
 use crate::sys::lock::FileLock;
-use crate::sys::mount::{FsContext, FsError, Unmounted, mount_classic, mounted_on, unmount_at, users_of};
+use crate::sys::mount::{FsContext, FsError, mount_classic, mounted_on, unmount_at};
 use crate::sys::mountinfo::{self, Mount};
 
-const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// `OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`.
 const OVERLAY_MAGIC: i64 = 0x794c_7630;
 
@@ -104,14 +103,7 @@ impl OverlayRoot {
                 difference: "what is mounted there is no overlay".to_owned(),
             });
         }
-        match debug_span!("umount_overlayfs").in_scope(|| unmount_at(target))? {
-            Unmounted::Yes | Unmounted::WasNot => Ok(()),
-            Unmounted::InUse => {
-                let users = users_of(target);
-                let users = if users.is_empty() { "something".to_owned() } else { users.join(", ") };
-                Err(Error::Busy { what, reason: format!("{users} uses it") })
-            }
-        }
+        debug_span!("umount_overlayfs").in_scope(|| unmount_at(target, &what))
     }
 }
 

@@ -31,7 +31,8 @@ use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::mounted_on;
 use crate::sys::sparse;
 
-const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long to wait for another process that is at the same pool, volume or overlay.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A directory of volumes. Several processes may use one at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl VolumePool {
 
     /// The same pool with another limit to what it may promise. Default: [`ProvisionRatio::ONE`].
     #[must_use]
-    pub fn provision_ratio(mut self, ratio: ProvisionRatio) -> Self {
+    pub fn with_provision_ratio(mut self, ratio: ProvisionRatio) -> Self {
         self.ratio = ratio;
         self
     }

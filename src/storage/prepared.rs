@@ -2,11 +2,11 @@
 
 use std::fs::File;
 
-use super::pool::{VolumePool, what};
-use super::spec::VolumeSpec;
-use super::volume::Volume;
-use super::volume_file::VolumeFile;
 use crate::error::{Error, Result};
+use crate::storage::pool::{VolumePool, what};
+use crate::storage::spec::VolumeSpec;
+use crate::storage::volume::Volume;
+use crate::storage::volume_file::VolumeFile;
 
 /// A volume that is ready but has no name yet. Dropping it leaves nothing.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ const BLOCK: u64 = 4096;
 
 /// What a volume should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct VolumeSpec {
     /// What it is called in its pool.
     pub name: VolumeName,
@@ -31,8 +32,11 @@ pub struct VolumeSpec {
 }
 
 impl VolumeSpec {
-    /// Checks the rules between the fields.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Checks what the types alone do not: the size. `ensure` does it, too.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the rule that is broken.
+    pub fn check(&self) -> Result<()> {
         check_size(self.size_bytes)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The kernel frees the loop device with the last mount of it, also when this process is killed at any point.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,13 @@ use tracing::{debug, debug_span, info_span};
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::overlay_options::overlays;
-use crate::storage::pool::{VolumePool, allocated, make_directory, not_found, what};
+use crate::storage::pool::{LOCK_TIMEOUT, VolumePool, allocated, make_directory, not_found, what};
 use crate::storage::spec::{Usage, VolumeSpec};
 use crate::sys::ext4::Superblock;
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::{self, LoopDevice};
-use crate::sys::mount::{Unmounted, mount_device, mounted_on, unmount_at, users_of};
+use crate::sys::mount::{mount_device, mounted_on, unmount_at};
 
-const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an unmounted volume may still be held by a copy of the mount namespace, as a container that is just
 /// being started has for a moment.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -144,9 +143,7 @@ impl Volume {
                 // Somebody deleted the file; the mount keeps its content alive.
                 let (path, target) = (self.file(), self.mount_point());
                 match mounted_on(&target)? {
-                    Some(mounted) if loopdev::shows_name(mounted.device, &path)? => {
-                        self.unmount_target(&target)
-                    }
+                    Some(device) if loopdev::shows_name(device, &path)? => self.unmount_target(&target),
                     _ => Ok(()),
                 }
             }
@@ -179,14 +176,7 @@ impl Volume {
         if let Some(overlay) = overlays()?.iter().find(|overlay| overlay.is_on(target)) {
             return Err(self.busy(format!("the overlay root {} is on it", overlay.target.display())));
         }
-        match debug_span!("umount_ext4").in_scope(|| unmount_at(target))? {
-            Unmounted::Yes | Unmounted::WasNot => Ok(()),
-            Unmounted::InUse => {
-                let users = users_of(target);
-                let users = if users.is_empty() { "something".to_owned() } else { users.join(", ") };
-                Err(self.busy(format!("{users} uses {}", target.display())))
-            }
-        }
+        debug_span!("umount_ext4").in_scope(|| unmount_at(target, &what(&self.spec.name)))
     }
 
     /// What the volume holds. Of one that is not mounted, what its superblock says, which is exact if it was
@@ -248,8 +238,8 @@ impl Volume {
     pub(super) fn device_of_mount(&self, file: &File) -> Result<Option<LoopDevice>> {
         let (path, target) = (self.file(), self.mount_point());
         let Some(mounted) = mounted_on(&target)? else { return Ok(None) };
-        let metadata: fs::Metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
-        let device = LoopDevice::showing(mounted.device, &metadata)?;
+        let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
+        let device = LoopDevice::showing(mounted, &metadata)?;
         device
             .map(Some)
             .ok_or_else(|| self.differs(&format!("something else is mounted on {}", target.display())))

@@ -52,7 +52,8 @@ pub(super) fn spawn(request: &Request<'_>) -> io::Result<(u32, OwnedFd, Option<i
         procs_len: procs.len(),
         errno: 0,
     };
-    let (pid, pidfd) = clone_child(&mut plan, request.cgroup)?;
+    // SAFETY: what `plan` points to, and its descriptors, live in `request` and here until this returns.
+    let (pid, pidfd) = unsafe { clone_child(&mut plan, request.cgroup) }?;
     let error = (plan.errno != 0).then(|| io::Error::from_raw_os_error(plan.errno));
     Ok((pid, pidfd, error))
 }
@@ -61,8 +62,10 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
 }
 
-/// `plan`'s pointers must be valid, as [`spawn`] makes them.
-fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(u32, OwnedFd)> {
+/// # Safety
+/// `plan`'s pointers must lead to strings that end in zero, lists of such that end in null, and `procs_len` numbers; its
+/// descriptors must be open.
+unsafe fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(u32, OwnedFd)> {
     let mut stack: Vec<u128> = vec![0; STACK / mem::size_of::<u128>()];
     let mut pidfd: RawFd = -1;
     // SAFETY: all zero is a valid clone_args.
@@ -78,12 +81,15 @@ fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(u
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(dir.as_raw_fd().unsigned_abs());
     }
-    // No handler of the caller may run in the child, on the caller's memory.
+    // The child has no handlers (CLEAR_SIGHAND), but a signal to the caller's process group could stop it half-way, and
+    // this thread with it.
     let before = block_all_signals()?;
-    // SAFETY: the stack is ours, 16-byte aligned, and lives until the child has left this memory (VFORK); the child
-    // runs `child` only, which never returns; `plan` outlives it for the same reason.
+    // SAFETY: the stack is ours, a `u128` is 16-byte aligned and so is its end, and it lives until the child has left
+    // this memory (VFORK); the child runs `child` only, which never returns; `plan` outlives it for the same reason.
+    // The child also shares this thread's thread-local storage (no SETTLS): all it changes there is `errno`, while this
+    // thread sleeps.
     let result = unsafe { clone3_call(&args, child, ptr::from_mut(plan).cast()) };
-    // SAFETY: `before` was filled by the same call.
+    // SAFETY: `before` is the whole set that `block_all_signals` was given.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
     drop(stack);
     if result < 0 {
@@ -95,6 +101,7 @@ fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(u
     Ok((pid, pidfd))
 }
 
+// The C library's constants for these two have the type `c_int`, which they do not fit.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
@@ -111,7 +118,7 @@ fn block_all_signals() -> io::Result<libc::sigset_t> {
     }
 }
 
-/// The child's whole life before exec. It shares the caller's memory: no allocation, no lock, no drop.
+/// The child's whole life before exec. It shares the caller's memory: no allocation, no lock, no drop, no panic.
 extern "C" fn child(plan: *mut libc::c_void) -> ! {
     // SAFETY: `plan` is the `Plan` that the sleeping caller keeps; each call is async-signal-safe.
     unsafe {
@@ -143,8 +150,11 @@ unsafe fn prepare(plan: &Plan) -> bool {
                 return false;
             }
         }
-        // Descriptors of the embedding program that lack CLOEXEC are not the container's business.
-        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 4_u32);
+        // Descriptors of the embedding program that lack CLOEXEC are not the container's business. Not closed here:
+        // closing one can wait (for a file server), and the caller sleeps. Kernels before 5.11 cannot put it off.
+        if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
+            libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
+        }
         // A terminal's Ctrl-C is meant for the program that embeds us.
         libc::setsid();
         // Handlers are gone already (CLEAR_SIGHAND), ignored signals are not: Rust programs ignore SIGPIPE.
@@ -156,6 +166,9 @@ unsafe fn prepare(plan: &Plan) -> bool {
         libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut()) == 0
     }
 }
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("docklet knows how to make a child on x86-64 and 64-bit ARM only: see src/sys/clone.rs");
 
 /// `clone3` whose child runs `entry(arg)` on the stack in `args`. Returns the pid, or the negative error number.
 ///

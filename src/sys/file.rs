@@ -1,6 +1,6 @@
 //! Small files: durable publication, reading, and single writes to the kernel's interface files.
 //!
-//! See `man 2 open` on `O_TMPFILE` and `man 2 fsync`. Not for large data.
+//! See `man 2 rename` and `man 2 fsync`. Not for large data.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

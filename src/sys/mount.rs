@@ -19,7 +19,7 @@ use rustix::mount::{
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::sys::wait;
+use crate::sys::{process, wait};
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -150,44 +150,33 @@ pub(crate) fn mount_classic(
         .map_err(|e| Error::os("mount", target.display(), e))
 }
 
-/// How an unmount ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unmounted {
-    /// It is gone now.
-    Yes,
-    /// Nothing was mounted there.
-    WasNot,
-    /// Something uses it.
-    InUse,
-}
-
 /// How long a mount may be busy. Whoever only looks at it (`df`, a monitoring agent) is gone sooner.
 const BUSY_PATIENCE: Duration = Duration::from_millis(300);
 
-/// Unmounts what is on `target`.
-pub(crate) fn unmount_at(target: &Path) -> Result<Unmounted> {
-    let unmounted =
-        wait::until(wait::deadline(BUSY_PATIENCE), || match unmount(target, UnmountFlags::NOFOLLOW) {
+/// Unmounts what is on `target`. What is not mounted is unmounted. If something goes on using it, [`Error::Busy`] about
+/// `what` says by which processes.
+pub(crate) fn unmount_at(target: &Path, what: &str) -> Result<()> {
+    let done =
+        wait::until_true(wait::deadline(BUSY_PATIENCE), || match unmount(target, UnmountFlags::NOFOLLOW) {
             Ok(()) => {
                 debug!(target = %target.display(), "unmounted");
-                Ok(Some(Unmounted::Yes))
+                Ok(true)
             }
-            Err(Errno::INVAL | Errno::NOENT) => Ok(Some(Unmounted::WasNot)),
-            Err(Errno::BUSY) => Ok(None),
+            Err(Errno::INVAL | Errno::NOENT) => Ok(true),
+            Err(Errno::BUSY) => Ok(false),
             Err(error) => Err(Error::os("umount2", target.display(), error)),
         })?;
-    Ok(unmounted.unwrap_or(Unmounted::InUse))
+    if done {
+        return Ok(());
+    }
+    let users = users_of(target);
+    let users = if users.is_empty() { "something".to_owned() } else { users.join(", ") };
+    Err(Error::Busy { what: what.to_owned(), reason: format!("{users} uses it") })
 }
 
-/// What is mounted on a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MountRoot {
-    /// The device of the file system, as in `st_dev`.
-    pub(crate) device: u64,
-}
-
-/// What is mounted exactly on `target`; `None` if nothing is, or if `target` does not exist.
-pub(crate) fn mounted_on(target: &Path) -> Result<Option<MountRoot>> {
+/// The device (as in `st_dev`) of the file system that is mounted exactly on `target`; `None` if nothing is, or if
+/// `target` does not exist.
+pub(crate) fn mounted_on(target: &Path) -> Result<Option<u64>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let found = match statx(CWD, target, flags, StatxFlags::BASIC_STATS) {
         Ok(found) => found,
@@ -196,17 +185,14 @@ pub(crate) fn mounted_on(target: &Path) -> Result<Option<MountRoot>> {
     };
     let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
     if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
-        return Ok(found
-            .stx_attributes
-            .contains(StatxAttributes::MOUNT_ROOT)
-            .then_some(MountRoot { device }));
+        return Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT).then_some(device));
     }
     // Kernels before 5.8 do not tell.
-    Ok(crate::sys::mountinfo::mount_at(target)?.map(|_| MountRoot { device }))
+    Ok(crate::sys::mountinfo::mount_at(target)?.map(|_| device))
 }
 
 /// Processes that have something open beneath `target`: "4711 (sleep)". Best effort, for messages.
-pub(crate) fn users_of(target: &Path) -> Vec<String> {
+fn users_of(target: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     // Only the links' texts are read: following one could wait for a dead file server.
     let is_inside = |link: PathBuf| std::fs::read_link(link).is_ok_and(|to| to.starts_with(target));
@@ -217,11 +203,8 @@ pub(crate) fn users_of(target: &Path) -> Vec<String> {
     };
     entries
         .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())))
-        .filter(|entry| uses(&entry.path()))
-        .map(|entry| {
-            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            format!("{} ({})", entry.file_name().to_string_lossy(), name.trim_end())
-        })
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .filter(|(_, path)| uses(path))
+        .map(|(pid, _)| process::shown(pid))
         .collect()
 }

@@ -5,7 +5,7 @@
 //! environment.
 
 use std::ffi::{CString, OsStr};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -46,7 +46,10 @@ pub(crate) enum Ended {
     Signaled(i32),
 }
 
-/// A running program. Dropping it kills and reaps it.
+/// How long a dropped program may take to die after SIGKILL: one that waits for a dead disk does not.
+const DROP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running program. Dropping it kills it, and reaps it if it dies within ten seconds.
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: u32,
@@ -185,7 +188,8 @@ impl Drop for Child {
     fn drop(&mut self) {
         if self.ended.is_none() {
             self.kill();
-            let _ = self.wait();
+            // One that does not die stays as it is until this process ends, and is reaped by init then.
+            let _ = self.wait_timeout(DROP_PATIENCE);
         }
     }
 }
@@ -203,6 +207,12 @@ impl Ended {
             Self::Signaled(signal) => format!("signal: {signal}"),
         }
     }
+}
+
+/// The process `pid` as a person reads it: "4711 (sleep)".
+pub(crate) fn shown(pid: u32) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("{pid} ({})", name.trim_end())
 }
 
 /// The pid as rustix wants it.

@@ -74,7 +74,7 @@ fn volume_space_is_promised_once() {
     assert_eq!(fs::metadata(first.file()).expect("stat").len(), 60 * MIB);
     assert_eq!(first.spec().size_bytes, 60 * MIB);
 
-    let generous = pool.clone().provision_ratio(ProvisionRatio::percent(200).expect("ratio"));
+    let generous = pool.clone().with_provision_ratio(ProvisionRatio::percent(200).expect("ratio"));
     generous.ensure(&spec("second", 60 * MIB)).expect("promised twice");
     assert!(matches!(generous.ensure(&spec("third", 90 * MIB)), Err(Error::NoSpace { .. })));
     // What exists is adopted, whatever the ratio.
@@ -91,7 +91,7 @@ fn volume_space_is_taken_when_preallocated() {
     assert!(fs::metadata(volume.file()).expect("stat").blocks() * 512 >= 50 * MIB);
     assert_eq!(volume.usage().expect("usage").allocated_bytes, 50 * MIB);
     // Not even a generous ratio takes what is not there.
-    let generous = pool.clone().provision_ratio(ProvisionRatio::percent(1000).expect("ratio"));
+    let generous = pool.clone().with_provision_ratio(ProvisionRatio::percent(1000).expect("ratio"));
     assert!(matches!(generous.ensure(&preallocated("more", 70 * MIB)), Err(Error::NoSpace { .. })));
     let mut volume = generous.open(&volume.spec().name).expect("open");
     assert!(matches!(volume.grow(110 * MIB), Err(Error::NoSpace { .. })));
@@ -117,7 +117,7 @@ fn volume_space_is_taken_when_preallocated() {
 fn volume_space_of_the_disk_can_end() {
     let sandbox = Sandbox::new();
     let (disk, pool) = small_pool(&sandbox);
-    let pool = pool.provision_ratio(ProvisionRatio::percent(1000).expect("ratio"));
+    let pool = pool.with_provision_ratio(ProvisionRatio::percent(1000).expect("ratio"));
     let volume = pool.ensure(&spec("data", 300 * MIB)).expect("ensure");
     let space = volume.mount().expect("mount");
     let error = fill(&space.path().join("file"));
