@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::handle::blocking;
+use super::handle::{blocking_on, runtime};
 use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use crate::error::{Chain, Error, Result};
 use crate::lxc::LxcTarget;
@@ -68,6 +68,10 @@ impl Doctor {
     pub fn healthy(&self) -> bool {
         self.checks.iter().all(|check| check.finding != Finding::Missing)
     }
+}
+
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    blocking_on(&runtime()?, call).await
 }
 
 fn check(subject: &'static str, result: Result<String>) -> Check {
