@@ -1,5 +1,6 @@
 //! What a configuration is rendered for: this host's liblxc and its control groups.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,12 @@ pub struct LxcVersion {
     pub minor: u32,
     /// 2 in 5.0.2.
     pub patch: u32,
+}
+
+impl fmt::Display for LxcVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
 }
 
 /// The LXC and the control groups that a [`LxcConfig`](crate::lxc::LxcConfig) is rendered for.
@@ -54,7 +61,7 @@ impl LxcTarget {
         })?;
         if version < (LxcVersion { major: 5, minor: 0, patch: 0 }) {
             return Err(Error::Unsupported {
-                what: format!("liblxc {}", text.trim()),
+                what: format!("liblxc {version}"),
                 needs: "liblxc 5.0 or later, which knows lxc.cgroup.dir.container.inner (Debian 12 and later have it)".to_owned(),
             });
         }
