@@ -5,7 +5,7 @@ CARGO_DIR = $(shell scripts/find-cargo.sh)
 CARGO = PATH="$(CARGO_DIR):$$PATH" cargo
 # `make demo PROFILE=--release` builds longer. The unoptimized build is shared with `make test`.
 PROFILE =
-ROOT = $(if $(filter 0,$(shell id -u)),,$(error make $(or $(MAKECMDGOALS),$@) needs root: namespaces, mounts and loop devices belong to it))
+ROOT = $(if $(filter 0,$(shell id -u)),,$(error make $(or $(MAKECMDGOALS),$@) needs root: run it with sudo, or as root))
 
 .PHONY: help demo quickstart test test-unit test-host test-kill test-all bench lint doc setup-demo setup-test clean-host
 

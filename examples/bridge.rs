@@ -4,18 +4,29 @@
 //! cargo run --example bridge
 //! ```
 
-#![allow(clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
 
 use std::error::Error;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use docklet::error::Chain;
 use docklet::name::LinkName;
 use docklet::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace, Veth, VethSpec};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bridge: {}", Chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let id = std::process::id();
     let bridge = BridgeSpec {
         name: LinkName::new(format!("dkbr{id}"))?,

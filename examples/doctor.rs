@@ -1,6 +1,7 @@
 //! What this host can do, and the remedy for what it cannot. `--json` prints it for programs.
 //!
-//! Exit status: 0 if containers with limits and networks can run here, 1 if not.
+//! Exit status: 0 if containers with limits and networks can run here, 1 if not, 2 for wrong arguments. Where FS_PREFIX
+//! cannot be used there is no report; with `--json` it is `{"error": …}` then.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
 
@@ -10,13 +11,19 @@ use docklet::error::Chain;
 use docklet::host::{Doctor, Finding};
 use docklet::paths::Paths;
 
+const USAGE: &str = "usage: doctor [--json]";
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let json = match std::env::args().nth(1).as_deref() {
         None => false,
         Some("--json") => true,
-        Some(_) => {
-            eprintln!("usage: doctor [--json]");
+        Some("--help" | "-h") => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprintln!("doctor: unknown argument {other:?}; {USAGE}");
             return ExitCode::from(2);
         }
     };
@@ -24,6 +31,9 @@ async fn main() -> ExitCode {
         Ok(paths) => paths,
         Err(error) => {
             eprintln!("doctor: {}", Chain(&error));
+            if json {
+                println!("{:#}", serde_json::json!({ "error": Chain(&error).to_string() }));
+            }
             return ExitCode::FAILURE;
         }
     };

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 
 fn run(command: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let hierarchies = Hierarchies::detect()?;
-    println!("layout: {:?}", hierarchies.layout());
+    println!("layout: {}", hierarchies.layout());
     let limits = CgroupLimits {
         memory_max_bytes: Some(Limit::At(32 << 20)),
         memory_swap_max_bytes: Some(Limit::At(0)),

@@ -2,13 +2,26 @@
 //!
 //! `cargo run --example lxc_config`
 
-#![allow(clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+
+use std::process::ExitCode;
 
 use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
+use docklet::error::Chain;
 use docklet::lxc::{HaltSignal, LxcConfig, LxcTarget, MountEntry};
 use docklet::name::ContainerName;
 
-fn main() -> docklet::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lxc_config: {}", Chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> docklet::Result<()> {
     let target = LxcTarget::detect(&Hierarchies::detect()?)?;
     let mut config = LxcConfig::new(&ContainerName::new("web")?, "/srv/roots/web")?;
     config.init(["/sbin/init"])?.halt_signal(HaltSignal::SYSTEMD_HALT);

@@ -2,18 +2,30 @@
 //!
 //! Run it as root: `cargo run --example overlay`.
 
-#![allow(clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
 
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
+use docklet::error::Chain;
 use docklet::name::{ImageName, VolumeName};
 use docklet::storage::{
     Allocation, Filesystem, ImageStore, OverlayRoot, VolumePool, VolumeSpec, remove_tree,
 };
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overlay: {}", Chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let name = format!("docklet-example-overlay-{}", std::process::id());
     let scratch = PathBuf::from("/var/tmp").join(&name);
     fs::create_dir(&scratch)?;

@@ -4,10 +4,13 @@
 //! quickstart           run it
 //! quickstart --keep    leave the container running, and print how to enter it
 //! quickstart --remove  remove what --keep left
-//! quickstart --json    print the result for programs, on standard output
+//! quickstart --json    print the result for programs, on standard output; a failure is `{"error": …}`
 //! ```
 //!
-//! It needs root. The files go under FS_PREFIX (default /var/lib/docklet).
+//! It needs root. The files go under FS_PREFIX (default /var/lib/docklet). The image and the volume's template stay
+//! there, and make the next run faster. Ctrl-C removes what was made so far.
+//!
+//! Exit status: 0 if all went as it should, 1 if not, 2 for wrong arguments, 130 after Ctrl-C.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
 
@@ -15,6 +18,7 @@
 mod busybox;
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -36,6 +40,10 @@ const GATEWAY: &str = "10.88.0.1";
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut options = Options::default();
+    let wrong = |reason: String| {
+        eprintln!("quickstart: {reason}; {USAGE}");
+        ExitCode::from(2)
+    };
     for argument in std::env::args().skip(1) {
         match argument.as_str() {
             "--keep" => options.keep = true,
@@ -45,17 +53,46 @@ async fn main() -> ExitCode {
                 println!("{USAGE}");
                 return ExitCode::SUCCESS;
             }
-            other => {
-                eprintln!("quickstart: unknown argument {other:?}; {USAGE}");
-                return ExitCode::from(2);
-            }
+            other => return wrong(format!("unknown argument {other:?}")),
         }
     }
-    match run(&options).await {
-        Ok(()) => ExitCode::SUCCESS,
+    if options.keep && options.remove {
+        return wrong("--keep and --remove do not go together".to_owned());
+    }
+    tokio::select! {
+        result = run(&options) => match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                failed(&options, &Chain(error.as_ref()).to_string());
+                ExitCode::FAILURE
+            }
+        },
+        Ok(()) = tokio::signal::ctrl_c() => {
+            failed(&options, &clean_up().await);
+            ExitCode::from(130)
+        }
+    }
+}
+
+/// One line for a person, and the same for a program.
+fn failed(options: &Options, reason: &str) {
+    eprintln!("quickstart: {reason}");
+    if options.json {
+        println!("{:#}", json!({ "error": reason }));
+    }
+}
+
+/// After Ctrl-C: operations that had begun go on by themselves; removing waits for them.
+async fn clean_up() -> String {
+    eprintln!("\nquickstart: interrupted, removing what was made");
+    let removed = async {
+        let host = Host::open(Paths::from_env()?).await?;
+        remove(&host, &"quickstart".parse()?).await
+    };
+    match removed.await {
+        Ok(_) => "interrupted; what was made is removed".to_owned(),
         Err(error) => {
-            eprintln!("quickstart: {}", Chain(error.as_ref()));
-            ExitCode::FAILURE
+            format!("interrupted; run it with --remove: not all could be removed: {}", Chain(error.as_ref()))
         }
     }
 }
@@ -72,11 +109,20 @@ async fn run(options: &Options) -> Outcome<()> {
     let host = Host::open(Paths::from_env()?).await?;
     let name: ContainerName = "quickstart".parse()?;
     if options.remove {
-        return remove(&host, &name).await;
+        let removed = remove(&host, &name).await?;
+        if options.json {
+            println!("{:#}", json!({ "removed": removed }));
+        } else {
+            let prefix = host.paths().prefix().display();
+            println!("{} under {prefix}", if removed { "removed what was" } else { "nothing to remove" });
+        }
+        return Ok(());
     }
     if host.get(&name).is_ok() {
-        return Err("the container `quickstart` exists, perhaps from --keep; remove it with --remove".into());
+        return Err("the container `quickstart` exists, from --keep or from a run that was killed; remove it with --remove".into());
     }
+    // What a run that was killed left.
+    remove(&host, &name).await?;
     let before = host.inventory().await?;
 
     report.headline("Launch");
@@ -130,24 +176,28 @@ async fn run(options: &Options) -> Outcome<()> {
     let started = Instant::now();
     if result.is_ok() {
         host.stop(&name, Duration::from_secs(10)).await?;
-        report.done("asked its init to shut down", started, String::new());
+        report.done("asked its init to shut down", started, "busybox gives processes 3 s for it".to_owned());
     }
     let started = Instant::now();
     remove(&host, &name).await?;
     report.done("container and network removed", started, String::new());
     result?;
+    let started = Instant::now();
     let diff = before.diff(&host.inventory().await?);
     if !diff.is_empty() {
         return Err(format!("something was left behind:\n{diff}").into());
     }
-    report.done("inventory before and after", Instant::now(), "the same: nothing left".to_owned());
+    report.done("inventory before and after", started, "the same: nothing left".to_owned());
     if options.json {
         println!("{:#}", json!({ "steps": report.steps, "left_behind": [] }));
     }
     Ok(())
 }
 
-async fn remove(host: &Host, name: &ContainerName) -> Outcome<()> {
+/// Tells whether there was something.
+async fn remove(host: &Host, name: &ContainerName) -> Outcome<bool> {
+    let network_there = host.networks()?.iter().any(|network| network.name.as_str() == NETWORK);
+    let there = network_there || host.get(name).is_ok();
     host.remove(name).await?;
     host.remove_network(&NETWORK.parse()?).await?;
     let shared = host.paths().prefix().join(SHARED);
@@ -155,7 +205,7 @@ async fn remove(host: &Host, name: &ContainerName) -> Outcome<()> {
         fs::remove_file(shared.join("greeting"))?;
         fs::remove_dir(&shared)?;
     }
-    Ok(())
+    Ok(there)
 }
 
 /// Proves each limit from inside the container.
@@ -220,15 +270,24 @@ async fn prove(host: &Host, info: &ContainerInfo, report: &mut Report) -> Outcom
 
 fn keep(host: &Host, name: &ContainerName, report: &Report, json: bool) -> Outcome<()> {
     let info = host.get(name)?;
-    let enter = format!("lxc-attach -P {} -n {}", host.paths().containers().display(), info.id);
+    let enter = format!("lxc-attach -P {} -n {}", quoted(&host.paths().containers()), info.id);
+    let remove = format!("make quickstart ARGS=--remove FS_PREFIX={}", quoted(host.paths().prefix()));
     if json {
-        println!("{:#}", json!({ "steps": report.steps, "container": info, "enter": enter }));
-    } else {
         println!(
-            "\nThe container is left running. Enter it:    {enter}\nRemove it:   make quickstart ARGS=--remove"
+            "{:#}",
+            json!({ "steps": report.steps, "container": info, "enter": enter, "remove": remove })
         );
+    } else {
+        println!("\nThe container is left running.\n  enter it:   {enter}\n  remove it:  {remove}");
     }
     Ok(())
+}
+
+/// `path` for a shell.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if path.chars().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 async fn sh(host: &Host, name: &ContainerName, script: &str) -> Outcome<ExecOutput> {
@@ -275,7 +334,8 @@ impl Report {
     fn done(&mut self, what: &str, started: Instant, found: String) {
         let milliseconds = started.elapsed().as_secs_f64() * 1e3;
         if !self.quiet {
-            println!("  {what:<44} {milliseconds:>9.1} ms   {found}");
+            let line = format!("  {what:<44} {milliseconds:>9.1} ms   {found}");
+            println!("{}", line.trim_end());
         }
         self.steps.push(json!({ "step": what, "milliseconds": milliseconds, "found": found }));
     }

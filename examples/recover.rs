@@ -1,5 +1,7 @@
-//! Makes the host agree with what is written down: what to run once after each boot. `--watch` goes on, and starts
-//! containers again that end.
+//! Makes the host agree with what is written down: what to run once after each boot. Prints what it did, as JSON.
+//! `--watch` goes on, and starts containers again that end, until Ctrl-C; it leaves them running.
+//!
+//! Exit status: 0 if everything is as it should be now, 1 if not, 2 for wrong arguments.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
 
@@ -7,24 +9,40 @@ use std::process::ExitCode;
 
 use docklet::Result;
 use docklet::error::Chain;
-use docklet::host::{Host, Recovered};
+use docklet::host::{Host, Outcome, Recovered};
 use docklet::paths::Paths;
+
+const USAGE: &str = "usage: recover [--watch]";
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let watch = match std::env::args().nth(1).as_deref() {
         None => false,
         Some("--watch") => true,
-        Some(_) => {
-            eprintln!("usage: recover [--watch]");
+        Some("--help" | "-h") => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Some(other) => {
+            eprintln!("recover: unknown argument {other:?}; {USAGE}");
             return ExitCode::from(2);
         }
     };
     match run(watch).await {
         Ok(report) if report.complete() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(report) => {
+            let failed = |(name, outcome): &_| match outcome {
+                Outcome::Failed(reason) => Some(format!("container `{name}`: {reason}")),
+                _ => None,
+            };
+            for failure in report.containers.iter().filter_map(failed).chain(report.failures.clone()) {
+                eprintln!("recover: {failure}");
+            }
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("recover: {}", Chain(&error));
+            println!("{:#}", serde_json::json!({ "error": Chain(&error).to_string() }));
             ExitCode::FAILURE
         }
     }
@@ -35,7 +53,7 @@ async fn run(watch: bool) -> Result<Recovered> {
     let report = host.recover().await?;
     println!("{}", serde_json::to_string_pretty(&report).expect("plain data"));
     if watch {
-        host.supervise(std::future::pending()).await?;
+        host.supervise(async { drop(tokio::signal::ctrl_c().await) }).await?;
     }
     Ok(report)
 }

@@ -2,15 +2,27 @@
 //!
 //! Run it as root: `cargo run --example volume`.
 
-#![allow(clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
 
 use std::error::Error;
 use std::fs;
+use std::process::ExitCode;
 
+use docklet::error::Chain;
 use docklet::name::VolumeName;
 use docklet::storage::{Allocation, Filesystem, VolumePool, VolumeSpec, remove_tree};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("volume: {}", Chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let name = format!("docklet-example-volume-{}", std::process::id());
     let pool = VolumePool::loop_files(format!("/var/tmp/{name}"))?;
 

@@ -41,8 +41,8 @@ impl Paths {
     /// Takes `prefix` and makes the directories beneath it that are missing (mode 0700).
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `prefix` is relative, is `/`, or has `..` in it; [`Error::Unsupported`] if it takes root to
-    /// write it; [`Error::Os`] if it cannot be made or written otherwise.
+    /// [`Error::Invalid`] if `prefix` is relative, is `/`, is not a directory, or has `..` or control characters in it;
+    /// [`Error::Unsupported`] if it takes root to write it; [`Error::Os`] if it cannot be made or written otherwise.
     pub fn new(prefix: impl Into<PathBuf>) -> Result<Self> {
         let given = prefix.into();
         let invalid = |rule: &str| Error::invalid("FS_PREFIX", given.to_string_lossy(), rule);
@@ -55,14 +55,22 @@ impl Paths {
         if given.components().count() < 2 {
             return Err(invalid("must not be the root directory"));
         }
-        make_dir(&given).map_err(|error| needs_root(&given, error))?;
+        if given.to_str().is_none_or(|text| text.contains(char::is_control)) {
+            return Err(invalid(
+                "must be UTF-8 without control characters: LXC's configuration cannot express them",
+            ));
+        }
+        if given.exists() && !given.is_dir() {
+            return Err(invalid("exists and is not a directory"));
+        }
+        make_dir(&given).map_err(|error| unusable(&given, error))?;
         // One prefix has one name, however it was spelled: marks on host objects are made from it.
         let prefix = fs::canonicalize(&given).map_err(|e| Error::os("realpath", given.display(), e))?;
         if prefix.components().count() < 2 {
             return Err(invalid("must not be the root directory"));
         }
         access(&prefix, Access::WRITE_OK | Access::EXEC_OK)
-            .map_err(|e| needs_root(&prefix, Error::os("access", prefix.display(), e)))?;
+            .map_err(|e| unusable(&prefix, Error::os("access", prefix.display(), e)))?;
         let paths = Self { prefix: prefix.clone() };
         for dir in [
             paths.images(),
@@ -72,7 +80,7 @@ impl Paths {
             paths.volumes(),
             paths.locks(),
         ] {
-            make_dir(&dir).map_err(|error| needs_root(&prefix, error))?;
+            make_dir(&dir).map_err(|error| unusable(&prefix, error))?;
         }
         Ok(paths)
     }
@@ -136,14 +144,21 @@ impl Paths {
     }
 }
 
-/// Most who are refused here only forgot who they are.
-fn needs_root(prefix: &Path, error: Error) -> Error {
-    if error.errno() != Some(libc::EACCES) || rustix::process::geteuid().is_root() {
-        return error;
+/// Says what the path is for and what to do. Most who are refused here only forgot who they are.
+fn unusable(prefix: &Path, error: Error) -> Error {
+    if error.errno() == Some(libc::EACCES) && !rustix::process::geteuid().is_root() {
+        return Error::Unsupported {
+            what: format!("using FS_PREFIX {} as an ordinary user", prefix.display()),
+            needs: "run as root".to_owned(),
+        };
     }
-    Error::Unsupported {
-        what: format!("using FS_PREFIX {} as an ordinary user", prefix.display()),
-        needs: "run as root".to_owned(),
+    match error {
+        Error::Os { call, target, source } => Error::Os {
+            call,
+            target: format!("{target} (set FS_PREFIX to a directory that can be made and written)"),
+            source,
+        },
+        error => error,
     }
 }
 
@@ -166,11 +181,14 @@ mod tests {
             ("", "absolute"),
             ("/", "root directory"),
             ("/tmp/../etc", "'..'"),
+            ("/tmp/two\nlines", "control characters"),
+            ("/proc/version", "not a directory"),
         ] {
             let message = Paths::new(bad).unwrap_err().to_string();
             assert!(message.contains("FS_PREFIX") && message.contains(rule), "{message}");
         }
         let message = Paths::new("/proc/docklet").unwrap_err().to_string();
         assert!(message.contains("mkdir") && message.contains("/proc/docklet"), "{message}");
+        assert!(message.contains("set FS_PREFIX to"), "{message}");
     }
 }

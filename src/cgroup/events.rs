@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use super::group::Cgroup;
 use super::walk;
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// Tells when a group becomes empty or populated, frozen or thawed. The descriptor polls as `POLLPRI` after each
@@ -20,7 +22,7 @@ pub struct CgroupEvents {
 }
 
 /// What [`CgroupEvents::read`] saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CgroupState {
     /// Whether a process is in the group or beneath it.

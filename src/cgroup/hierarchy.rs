@@ -1,7 +1,10 @@
 //! Which hierarchies a host has and which one serves each controller.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use super::controller::{Controller, Version};
 use super::probe::HierarchyProbe;
@@ -9,7 +12,8 @@ use crate::error::{Error, Result};
 use crate::sys::mountinfo;
 
 /// How a host's hierarchies are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// v1 hierarchies only.
     V1,
@@ -17,6 +21,16 @@ pub enum Layout {
     Hybrid,
     /// The unified hierarchy only: it is mounted at `/sys/fs/cgroup`, which is also how liblxc tells.
     V2,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1 => "v1",
+            Self::Hybrid => "hybrid: v1, and v2 beside it",
+            Self::V2 => "v2",
+        })
+    }
 }
 
 /// One mounted hierarchy.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::handle::blocking;
+use super::handle::{blocking_on, runtime};
 use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use crate::error::{Chain, Error, Result};
 use crate::lxc::LxcTarget;
@@ -70,6 +70,10 @@ impl Doctor {
     }
 }
 
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    blocking_on(&runtime()?, call).await
+}
+
 fn check(subject: &'static str, result: Result<String>) -> Check {
     match result {
         Ok(detail) => Check { subject, finding: Finding::Good, detail },
@@ -83,14 +87,12 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
     match Hierarchies::detect() {
         Err(error) => checks.push(check("control groups", Err(error))),
         Ok(hierarchies) => {
-            checks.push(check("control groups", Ok(format!("{:?}", hierarchies.layout()))));
+            checks.push(check("control groups", Ok(hierarchies.layout().to_string())));
             for (subject, limits) in probes() {
                 let result = limits.and_then(|limits| limits.check(&hierarchies));
                 checks.push(check(subject, result.map(|()| "can be limited".to_owned())));
             }
-            let lxc = LxcTarget::detect(&hierarchies).map(|target| {
-                format!("liblxc {}.{}.{}", target.version.major, target.version.minor, target.version.patch)
-            });
+            let lxc = LxcTarget::detect(&hierarchies).map(|target| format!("liblxc {}", target.version));
             checks.push(check("lxc", lxc));
         }
     }
@@ -155,7 +157,13 @@ fn space(paths: &Paths) -> Check {
     match found {
         Ok(free) => {
             let finding = if free < LITTLE_SPACE_BYTES { Finding::Limited } else { Finding::Good };
-            Check { subject: "space", finding, detail: format!("{} MiB free for volumes", free >> 20) }
+            let mut detail = format!("{} MiB free for volumes", free >> 20);
+            if finding == Finding::Limited {
+                detail.push_str(
+                    ": one takes 1024 MiB by default; make room, or set FS_PREFIX to another file system",
+                );
+            }
+            Check { subject: "space", finding, detail }
         }
         Err(error) => check("space", Err(error)),
     }

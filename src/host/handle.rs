@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tracing::{Instrument, info_span};
 
 use super::manifest::{Manifest, NetworkRecord, Phase, Records};
@@ -25,15 +26,21 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// One machine that runs containers, as seen through one prefix. Cheap to clone.
 ///
 /// A host belongs to the tokio runtime and to the network and mount namespaces in which it was opened. Methods that
-/// change something run as tasks of their own: dropping the future does not stop them.
+/// change something run there as tasks of their own: dropping the future does not stop them, and they can be awaited from
+/// any other runtime. When that runtime is shut down they end in an error, and what they were at is for
+/// [`Host::recover`].
 #[derive(Debug, Clone)]
 pub struct Host {
     pub(super) inner: Arc<Inner>,
     lock_timeout: Duration,
+    /// The lock under which this clone works. Calls on other threads carry it along: it is held until the last of them
+    /// has ended, whatever becomes of the task that began them.
+    held: Option<Arc<FileLock>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Inner {
+    runtime: Handle,
     pub(super) paths: Paths,
     pub(super) tag: String,
     pub(super) hierarchies: Hierarchies,
@@ -51,7 +58,7 @@ pub(super) struct Inner {
 pub struct ContainerInfo {
     /// Its identity, which its objects on the host are named after.
     pub id: ObjectId,
-    /// What it is.
+    /// What it does now.
     pub state: State,
     /// Whether it should run. It differs from `state` when the container ended by itself.
     pub should_run: bool,
@@ -65,7 +72,8 @@ impl Host {
     /// Opens the host under `paths`. Call it inside a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without root, without LXC, or without control groups.
+    /// [`Error::Unsupported`] without root, without LXC, or without control groups; [`Error::Invalid`] outside of a
+    /// runtime.
     pub async fn open(paths: Paths) -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::Unsupported {
@@ -73,8 +81,10 @@ impl Host {
                 needs: "run as root".to_owned(),
             });
         }
+        let runtime = runtime()?;
         let hierarchies = Hierarchies::detect()?;
         let inner = Inner {
+            runtime,
             tag: paths.tag(),
             target: LxcTarget::detect(&hierarchies)?,
             hierarchies,
@@ -86,7 +96,7 @@ impl Host {
             networks: Records::new(paths.networks()),
             paths,
         };
-        Ok(Self { inner: Arc::new(inner), lock_timeout: LOCK_TIMEOUT })
+        Ok(Self { inner: Arc::new(inner), lock_timeout: LOCK_TIMEOUT, held: None })
     }
 
     /// The same host with another limit on how long an operation waits for a lock. Default: 30 seconds.
@@ -117,7 +127,7 @@ impl Host {
         let span = info_span!("stop", container = %name);
         self.owned(|host| {
             async move {
-                let _lock = host.lock_container(&name).await?;
+                let host = host.locked(&name).await?;
                 let mut manifest = host.created(&name)?;
                 if manifest.run {
                     manifest.run = false;
@@ -139,11 +149,11 @@ impl Host {
         let span = info_span!("remove", container = %name);
         self.owned(|host| {
             async move {
-                let lock = host.lock_container(&name).await?;
+                let host = host.locked(&name).await?;
                 if let Some(manifest) = host.inner.manifests.get(&name)? {
                     host.tear_down(manifest).await?;
                 }
-                lock.remove()?;
+                host.remove_lock()?;
                 host.release_parent().await
             }
             .instrument(span)
@@ -154,13 +164,14 @@ impl Host {
     /// Suspends every process of a running container.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Busy`] if it does not run, or cannot be frozen in time.
+    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it cannot be frozen in
+    /// time.
     pub async fn freeze(&self, name: &ContainerName) -> Result<()> {
         let name = name.clone();
         self.owned(|host| async move {
-            let _lock = host.lock_container(&name).await?;
+            let host = host.locked(&name).await?;
             let container = host.container(&host.created(&name)?)?;
-            blocking(move || container.freeze()).await
+            host.blocking(move || container.freeze()).await
         })
         .await
     }
@@ -168,13 +179,13 @@ impl Host {
     /// Lets a frozen container go on.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Busy`] if it does not run.
+    /// [`Error::NotFound`] if there is no such container or it does not run.
     pub async fn unfreeze(&self, name: &ContainerName) -> Result<()> {
         let name = name.clone();
         self.owned(|host| async move {
-            let _lock = host.lock_container(&name).await?;
+            let host = host.locked(&name).await?;
             let container = host.container(&host.created(&name)?)?;
-            blocking(move || container.unfreeze()).await
+            host.blocking(move || container.unfreeze()).await
         })
         .await
     }
@@ -182,20 +193,23 @@ impl Host {
     /// Runs a program inside a running container and waits for its end.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Busy`] if the container does not run or the program outlives its time-out.
+    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it is frozen; otherwise as
+    /// [`Container::exec`]. A program that cannot be run or outlives its time-out is no error: see [`ExecOutput::status`].
     pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
         let container = self.container(&self.created(name)?)?;
-        blocking(move || container.exec(&exec)).await
+        self.blocking(move || container.exec(&exec)).await
     }
 
-    /// Every container of this host, by name.
+    /// Every container of this host, by name. One whose manifest is damaged, or of a newer version, is left out:
+    /// [`Host::get`] says why, and [`Host::recover`] reports it.
     ///
     /// # Errors
-    /// [`Error::Os`] if a manifest cannot be read.
+    /// [`Error::Os`] if the manifests' directory or a container's state cannot be read.
     pub fn list(&self) -> Result<Vec<ContainerInfo>> {
         self.inner
             .manifests
             .all()?
+            .records
             .into_iter()
             .filter(|manifest| manifest.phase == Phase::Created)
             .map(|manifest| self.info(manifest))
@@ -242,6 +256,7 @@ impl Host {
     pub(super) fn container(&self, manifest: &Manifest) -> Result<Container> {
         let inner = &self.inner;
         Container::new(&inner.paths.containers(), &manifest.id, &inner.target, &manifest.objects.cgroup)
+            .map(|container| container.named(&manifest.spec.name))
     }
 
     /// Where one container's own files are.
@@ -249,10 +264,27 @@ impl Host {
         self.inner.paths.containers().join(manifest.id.as_str())
     }
 
-    pub(super) async fn lock_container(&self, name: &ContainerName) -> Result<FileLock> {
+    /// This host, holding the lock of the container `name`.
+    pub(super) async fn locked(&self, name: &ContainerName) -> Result<Self> {
         let path = self.inner.paths.locks().join(format!("{name}.lock"));
         let (timeout, what) = (self.lock_timeout, format!("container `{name}`"));
-        blocking(move || FileLock::acquire(&path, timeout, &what)).await
+        self.holding(move || FileLock::acquire(&path, timeout, &what)).await
+    }
+
+    /// This host, holding the registry's lock.
+    pub(super) async fn registry(&self) -> Result<Self> {
+        let host = self.clone();
+        self.holding(move || host.lock_registry()).await
+    }
+
+    async fn holding(&self, acquire: impl FnOnce() -> Result<FileLock> + Send + 'static) -> Result<Self> {
+        let lock = self.blocking(acquire).await?;
+        Ok(Self { held: Some(Arc::new(lock)), ..self.clone() })
+    }
+
+    /// Removes the file of the lock that is held: its container is gone.
+    pub(super) fn remove_lock(&self) -> Result<()> {
+        self.held.as_ref().map_or(Ok(()), |lock| lock.remove())
     }
 
     /// The lock around choosing names and addresses. Held for one read and one write, never across a wait.
@@ -268,16 +300,37 @@ impl Host {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        finished(tokio::spawn(operation(self.clone())).await)
+        finished(self.inner.runtime.spawn(operation(self.clone())).await)
+    }
+
+    /// Runs a call that may block on a thread where that is allowed. The lock is held until it has ended.
+    pub(super) async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let held = self.held.clone();
+        blocking_on(&self.inner.runtime, move || {
+            let result = call();
+            drop(held);
+            result
+        })
+        .await
     }
 }
 
-/// Runs a call that may block on a thread where that is allowed.
-pub(super) async fn blocking<T: Send + 'static>(
+/// The runtime that this is called in.
+pub(super) fn runtime() -> Result<Handle> {
+    Handle::try_current()
+        .map_err(|_| Error::invalid("runtime", "none", "must be called within a tokio runtime"))
+}
+
+/// Runs a call that may block on one of the runtime's threads for that.
+pub(super) async fn blocking_on<T: Send + 'static>(
+    runtime: &Handle,
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let span = tracing::Span::current();
-    finished(tokio::task::spawn_blocking(move || span.in_scope(call)).await)
+    finished(runtime.spawn_blocking(move || span.in_scope(call)).await)
 }
 
 fn finished<T>(result: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {

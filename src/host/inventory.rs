@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::handle::{Host, blocking};
+use super::handle::Host;
 use crate::cgroup::Cgroup;
 use crate::error::Chain;
 use crate::error::{Error, Result};
@@ -106,7 +106,7 @@ impl Host {
         let inner = &self.inner;
         let links = inner.netlink.links_owned(&format!("docklet:{}:", inner.tag)).await?;
         let host = self.clone();
-        let mut inventory = blocking(move || host.blocking_inventory()).await?;
+        let mut inventory = self.blocking(move || host.blocking_inventory()).await?;
         inventory.links = links.into_iter().map(|(link, owner)| format!("{link} {owner}")).collect();
         Ok(inventory)
     }

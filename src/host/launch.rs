@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{Instrument, info_span};
 
-use super::handle::{ContainerInfo, Host, blocking};
+use super::handle::{ContainerInfo, Host};
 use super::manifest::{Manifest, Objects, Phase, Port};
 use super::spec::ContainerSpec;
 use crate::error::{Error, Result};
@@ -25,7 +25,10 @@ impl Host {
     /// other error nothing of the container is left, or it is an [`Error::LeftBehind`].
     pub async fn launch(&self, spec: ContainerSpec) -> Result<ContainerInfo> {
         let span = info_span!("launch", container = %spec.name);
-        self.owned(|host| async move { host.launch_owned(spec).await }.instrument(span)).await
+        self.owned(|host| {
+            async move { host.locked(&spec.name).await?.launch_locked(spec).await }.instrument(span)
+        })
+        .await
     }
 
     /// Starts a container that is down. One that runs is left as it is.
@@ -37,7 +40,7 @@ impl Host {
         let span = info_span!("start", container = %name);
         self.owned(|host| {
             async move {
-                let _lock = host.lock_container(&name).await?;
+                let host = host.locked(&name).await?;
                 let manifest = host.created(&name)?;
                 host.start_locked(manifest).await
             }
@@ -46,8 +49,7 @@ impl Host {
         .await
     }
 
-    async fn launch_owned(self, spec: ContainerSpec) -> Result<ContainerInfo> {
-        let lock = self.lock_container(&spec.name).await?;
+    async fn launch_locked(self, spec: ContainerSpec) -> Result<ContainerInfo> {
         if let Some(existing) = self.inner.manifests.get(&spec.name)? {
             match existing.phase {
                 Phase::Created if existing.spec == spec => return self.start_locked(existing).await,
@@ -66,12 +68,12 @@ impl Host {
         }
         let name = spec.name.clone();
         let checked = self.clone();
-        let result = match blocking(move || checked.register(spec)).await {
+        let result = match self.blocking(move || checked.register(spec)).await {
             Ok(manifest) => self.create(manifest).await,
             Err(error) => Err(error),
         };
         if result.is_err() && self.inner.manifests.get(&name)?.is_none() {
-            lock.remove()?;
+            self.remove_lock()?;
         }
         result
     }
@@ -102,9 +104,11 @@ impl Host {
             None => None,
             Some(attachment) => {
                 let network = inner.networks.open(&attachment.network)?;
+                let what = || format!("network `{}`", attachment.network);
                 let taken: BTreeSet<IpAddr> = inner
                     .manifests
                     .all()?
+                    .whole(what)?
                     .iter()
                     .filter(|m| m.spec.network.as_ref().is_some_and(|a| a.network == attachment.network))
                     .filter_map(|m| Some(m.objects.port.as_ref()?.address.ip()))

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::spec::{ContainerSpec, NetworkSpec};
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
 use crate::sys::file;
@@ -88,6 +88,8 @@ pub(super) trait Record: Serialize + DeserializeOwned {
     type Name: AsRef<str> + TryFrom<String, Error = Error>;
     const WHAT: &'static str;
     fn format(&self) -> u32;
+    /// What it is called, as its file is.
+    fn name(&self) -> &Self::Name;
 }
 
 impl Record for Manifest {
@@ -97,6 +99,10 @@ impl Record for Manifest {
     fn format(&self) -> u32 {
         self.format
     }
+
+    fn name(&self) -> &ContainerName {
+        &self.spec.name
+    }
 }
 
 impl Record for NetworkRecord {
@@ -105,6 +111,35 @@ impl Record for NetworkRecord {
 
     fn format(&self) -> u32 {
         self.format
+    }
+
+    fn name(&self) -> &NetworkName {
+        &self.spec.name
+    }
+}
+
+/// The records of a directory.
+#[derive(Debug)]
+pub(super) struct Listing<R> {
+    /// Those that can be read, by name.
+    pub(super) records: Vec<R>,
+    /// Why others cannot: damaged, or of a newer version. What they stand for is unknown, and may exist.
+    pub(super) unreadable: Vec<Error>,
+}
+
+impl<R> Listing<R> {
+    /// All records, for who must not overlook one.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] about `what`, with the file that is in the way.
+    pub(super) fn whole(self, what: impl FnOnce() -> String) -> Result<Vec<R>> {
+        match self.unreadable.first() {
+            None => Ok(self.records),
+            Some(error) => Err(Error::Busy {
+                what: what(),
+                reason: format!("a record that cannot be read may stand for a user of it: {}", Chain(error)),
+            }),
+        }
     }
 }
 
@@ -127,7 +162,16 @@ impl<R: Record> Records<R> {
     /// The record called `name`, or `None`.
     pub(super) fn get(&self, name: &R::Name) -> Result<Option<R>> {
         let path = self.path(name);
-        file::read_if_exists(&path)?.map(|text| parse(&path, &text)).transpose()
+        let Some(text) = file::read_if_exists(&path)? else { return Ok(None) };
+        let record: R = parse(&path, &text)?;
+        if record.name().as_ref() == name.as_ref() {
+            return Ok(Some(record));
+        }
+        // A copy would be a second owner of the same objects.
+        Err(Error::Differs {
+            what: format!("{} `{}`", R::WHAT, name.as_ref()),
+            difference: format!("{} is of `{}`; move it away", path.display(), record.name().as_ref()),
+        })
     }
 
     /// The record called `name`.
@@ -171,13 +215,16 @@ impl<R: Record> Records<R> {
         self.stems(&[".json", ".json.new"])
     }
 
-    /// All records, by name. One that disappears meanwhile is left out.
-    pub(super) fn all(&self) -> Result<Vec<R>> {
-        let mut records = Vec::new();
+    /// All records. One that disappears meanwhile is left out.
+    pub(super) fn all(&self) -> Result<Listing<R>> {
+        let mut listing = Listing { records: Vec::new(), unreadable: Vec::new() };
         for name in self.names()? {
-            records.extend(self.get(&name)?);
+            match self.get(&name) {
+                Ok(record) => listing.records.extend(record),
+                Err(error) => listing.unreadable.push(error),
+            }
         }
-        Ok(records)
+        Ok(listing)
     }
 
     /// Removes what an interrupted [`Records::publish`] of `name` left. The caller holds the name's lock.
@@ -192,7 +239,8 @@ impl<R: Record> Records<R> {
             let entry = entry.to_string_lossy();
             stems.extend(endings.iter().filter_map(|ending| entry.strip_suffix(ending)).map(str::to_owned));
         }
-        stems.into_iter().map(R::Name::try_from).collect()
+        // A file of another name is none of ours.
+        Ok(stems.into_iter().filter_map(|stem| R::Name::try_from(stem).ok()).collect())
     }
 }
 

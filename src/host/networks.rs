@@ -5,14 +5,13 @@ use std::net::IpAddr;
 
 use tracing::{Instrument, info_span};
 
-use super::handle::{Host, blocking};
+use super::handle::Host;
 use super::launch::new_id;
 use super::manifest::NetworkRecord;
 use super::spec::NetworkSpec;
 use crate::error::{Error, Result};
-use crate::name::NetworkName;
+use crate::name::{LinkName, NetworkName};
 use crate::net::{Bridge, BridgeSpec, InterfaceAddress, LinkOwner, NatNetwork, allocate};
-use crate::sys::lock::FileLock;
 
 impl Host {
     /// Makes a network, or adopts the one of that name if it is as asked; what is missing of it is made again.
@@ -22,12 +21,16 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::Invalid`] if the gateway is no host's address, or the subnet overlaps another network's;
-    /// [`Error::Differs`] if the name is taken; [`Error::Unsupported`] if `nat` is asked and nftables is missing.
+    /// [`Error::Differs`] if the name is taken; [`Error::Unsupported`] if `nat` is asked and nftables is missing. After an
+    /// error nothing of a new network is left, or it is an [`Error::LeftBehind`].
     pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<()> {
         spec.subnet()?;
         let spec = spec.clone();
         let span = info_span!("ensure network", network = %spec.name);
-        self.owned(|host| async move { host.ensure_network_owned(spec).await }.instrument(span)).await
+        self.owned(|host| {
+            async move { host.registry().await?.ensure_network_locked(spec).await }.instrument(span)
+        })
+        .await
     }
 
     /// Removes a network. One that is gone is removed.
@@ -37,45 +40,65 @@ impl Host {
     pub async fn remove_network(&self, name: &NetworkName) -> Result<()> {
         let name = name.clone();
         let span = info_span!("remove network", network = %name);
-        self.owned(|host| async move { host.remove_network_owned(&name).await }.instrument(span)).await
+        self.owned(|host| {
+            async move { host.registry().await?.remove_network_locked(&name).await }.instrument(span)
+        })
+        .await
     }
 
-    /// The networks of this host, by name.
+    /// The networks of this host, by name. One whose record is damaged, or of a newer version, is left out;
+    /// [`Host::recover`] reports it.
     ///
     /// # Errors
-    /// [`Error::Os`] if a record cannot be read.
+    /// [`Error::Os`] if the records' directory cannot be read.
     pub fn networks(&self) -> Result<Vec<NetworkSpec>> {
-        Ok(self.inner.networks.all()?.into_iter().map(|record| record.spec).collect())
+        Ok(self.inner.networks.all()?.records.into_iter().map(|record| record.spec).collect())
     }
 
-    async fn ensure_network_owned(self, spec: NetworkSpec) -> Result<()> {
-        let _registry = self.registry().await?;
-        let existing = self.inner.networks.all()?;
-        if let Some(record) = existing.iter().find(|record| record.spec.name == spec.name) {
+    async fn ensure_network_locked(self, spec: NetworkSpec) -> Result<()> {
+        if let Some(record) = self.inner.networks.get(&spec.name)? {
             record.compare(&spec)?;
-            return self.raise_network(record).await;
+            return self.raise_network(&record).await;
         }
+        let existing = self.inner.networks.all()?.whole(|| format!("subnet of {}", spec.gateway))?;
         refuse_overlap(&spec, &existing)?;
         let id = new_id()?;
         let owner = LinkOwner::new(format!("docklet:{}:network:{id}", self.inner.tag))?;
         let record = NetworkRecord::new(id.link_name(), owner, spec);
         record.bridge_spec().check()?;
-        self.inner.networks.publish(&record.spec.name, &record)?;
-        let Err(cause) = self.raise_network(&record).await else { return Ok(()) };
-        match self.lower_network(&record).await {
-            Ok(()) => Err(cause),
+        if record.spec.nat {
+            self.check_nat().await?;
+        }
+        let raised = match self.inner.networks.publish(&record.spec.name, &record) {
+            Ok(()) => self.raise_network(&record).await,
+            Err(error) => Err(error),
+        };
+        match raised {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(self.take_back(&record, cause).await),
+        }
+    }
+
+    /// Removes what was made of a new network, which failed for `cause`. Returns the error to tell.
+    async fn take_back(&self, record: &NetworkRecord, cause: Error) -> Error {
+        let nat = if record.spec.nat { self.apply_nat(Some(record)).await.map(drop) } else { Ok(()) };
+        let removed = match nat {
+            Ok(()) => self.forget_network(record).await,
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(()) => cause,
             Err(error) => {
                 tracing::error!(%error, "roll-back failed");
                 let remains = vec![format!("network `{}`", record.spec.name)];
-                Err(Error::LeftBehind { cause: Box::new(cause), remains })
+                Error::LeftBehind { cause: Box::new(cause), remains }
             }
         }
     }
 
-    async fn remove_network_owned(self, name: &NetworkName) -> Result<()> {
-        let _registry = self.registry().await?;
+    async fn remove_network_locked(self, name: &NetworkName) -> Result<()> {
         let Some(record) = self.inner.networks.get(name)? else { return Ok(()) };
-        let users = self.inner.manifests.all()?;
+        let users = self.inner.manifests.all()?.whole(|| format!("network `{name}`"))?;
         let user = users.iter().find(|m| m.spec.network.as_ref().is_some_and(|a| a.network == *name));
         if let Some(manifest) = user {
             return Err(Error::Busy {
@@ -102,27 +125,54 @@ impl Host {
 
     async fn lower_network(&self, record: &NetworkRecord) -> Result<()> {
         if record.spec.nat {
-            self.apply_nat(Some(&record.spec.name)).await?;
+            self.apply_nat(Some(record)).await?;
         }
+        self.forget_network(record).await
+    }
+
+    async fn forget_network(&self, record: &NetworkRecord) -> Result<()> {
         Bridge::remove(&self.inner.netlink, &record.bridge, &record.owner).await?;
         self.inner.networks.remove(&record.spec.name)
     }
 
     /// Makes the table say what the records say, leaving out one network. Tells whether it said something else.
-    pub(super) async fn apply_nat(&self, without: Option<&NetworkName>) -> Result<bool> {
+    pub(super) async fn apply_nat(&self, without: Option<&NetworkRecord>) -> Result<bool> {
+        let listing = self.inner.networks.all()?;
         let mut wanted = Vec::new();
-        for record in self.inner.networks.all()? {
-            if record.spec.nat && Some(&record.spec.name) != without {
-                wanted.push(NatNetwork { subnet: record.spec.subnet()?, bridge: record.bridge });
+        let mut known: BTreeSet<LinkName> = without.iter().map(|record| record.bridge.clone()).collect();
+        for record in listing.records {
+            if record.spec.nat && !known.contains(&record.bridge) {
+                wanted.push(NatNetwork { subnet: record.spec.subnet()?, bridge: record.bridge.clone() });
             }
+            known.insert(record.bridge);
         }
+        let all_known = listing.unreadable.is_empty();
         let nat = self.inner.nat.clone();
-        blocking(move || nat.apply(&wanted)).await
+        self.blocking(move || {
+            if !all_known {
+                // What a record that cannot be read stands for goes on working.
+                let current = match nat.current() {
+                    // Somebody else wrote into it: nothing in it can be relied on.
+                    Ok(None) | Err(Error::Differs { .. }) => Vec::new(),
+                    Ok(Some(current)) => current,
+                    Err(error) => return Err(error),
+                };
+                wanted.extend(current.into_iter().filter(|network| !known.contains(&network.bridge)));
+            }
+            nat.apply(&wanted)
+        })
+        .await
     }
 
-    pub(super) async fn registry(&self) -> Result<FileLock> {
-        let host = self.clone();
-        blocking(move || host.lock_registry()).await
+    /// Finds out that `nft` cannot be run before there is a network: taking one back would need it, too.
+    async fn check_nat(&self) -> Result<()> {
+        let nat = self.inner.nat.clone();
+        self.blocking(move || match nat.current() {
+            // Somebody else wrote into it: it will be made anew.
+            Ok(_) | Err(Error::Differs { .. }) => Ok(()),
+            Err(error) => Err(error),
+        })
+        .await
     }
 }
 

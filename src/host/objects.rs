@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::handle::{Host, blocking};
+use super::handle::Host;
 use super::manifest::{Manifest, Phase, Port};
 use super::spec::ContainerSpec;
 use crate::cgroup::Cgroup;
@@ -50,7 +50,7 @@ impl Host {
         port?;
         let config = self.configure(&manifest.spec, &root?, Some((manifest, &directory)))?;
         let container = self.container(manifest)?;
-        let started = blocking(move || container.start(&config));
+        let started = self.blocking(move || container.start(&config));
         if manifest.phase == Phase::Created {
             started.await?;
             return Ok(manifest.clone());
@@ -68,8 +68,8 @@ impl Host {
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
         let ending = container.clone();
-        blocking(move || ending.end(grace)).await?;
-        let cleaned = blocking(move || container.clean());
+        self.blocking(move || ending.end(grace)).await?;
+        let cleaned = self.blocking(move || container.clean());
         let (cleaned, port, root) =
             tokio::join!(cleaned, self.lower_port(manifest), self.lower_root(manifest));
         cleaned?;
@@ -88,7 +88,7 @@ impl Host {
         recorded?;
         lowered?;
         let host = self.clone();
-        blocking(move || {
+        self.blocking(move || {
             host.inner.pool.remove(&manifest.objects.volume)?;
             remove_tree(&host.inner.paths.containers(), Path::new(manifest.id.as_str()))?;
             host.inner.manifests.remove(&manifest.spec.name)
@@ -98,14 +98,14 @@ impl Host {
 
     async fn publish(&self, manifest: Manifest) -> Result<()> {
         let host = self.clone();
-        blocking(move || host.inner.manifests.publish(&manifest.spec.name, &manifest)).await
+        self.blocking(move || host.inner.manifests.publish(&manifest.spec.name, &manifest)).await
     }
 
     /// Removes the control group above those of containers, and LXC's directory of their locks, when there are none. They
     /// would do no harm, but a host without containers should look like one.
     pub(super) async fn release_parent(&self) -> Result<()> {
         let host = self.clone();
-        blocking(move || {
+        self.blocking(move || {
             // A launch writes its manifest under this lock before it makes a group: there is none to come now.
             let _registry = host.lock_registry()?;
             if host.inner.manifests.names()?.is_empty() {
@@ -120,7 +120,7 @@ impl Host {
 
     async fn raise_root(&self, manifest: &Manifest) -> Result<PathBuf> {
         let (host, manifest) = (self.clone(), manifest.clone());
-        blocking(move || {
+        self.blocking(move || {
             let inner = &host.inner;
             let image = inner.images.open(&manifest.spec.image)?;
             let volume = match manifest.phase {
@@ -153,7 +153,7 @@ impl Host {
 
     async fn lower_root(&self, manifest: &Manifest) -> Result<()> {
         let (host, manifest) = (self.clone(), manifest.clone());
-        blocking(move || {
+        self.blocking(move || {
             OverlayRoot::unmount(&root_path(&host.directory(&manifest)))?;
             match host.inner.pool.open(&manifest.objects.volume) {
                 Ok(volume) => volume.unmount(),
@@ -169,7 +169,7 @@ impl Host {
         let Some(attachment) = &manifest.spec.network else { return Ok(()) };
         let network = self.inner.networks.open(&attachment.network)?;
         let path = namespace_path(directory);
-        let namespace = blocking(move || NetworkNamespace::ensure(&path)).await?;
+        let namespace = self.blocking(move || NetworkNamespace::ensure(&path)).await?;
         let Port { link, owner, address } = port;
         let veth = VethSpec {
             name: link,
@@ -187,7 +187,7 @@ impl Host {
         let Some(port) = manifest.objects.port.clone() else { return Ok(()) };
         let path = namespace_path(&self.directory(manifest));
         // The namespace takes the pair along, which is faster than deleting it.
-        blocking(move || NetworkNamespace::remove(&path)).await?;
+        self.blocking(move || NetworkNamespace::remove(&path)).await?;
         if self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await.is_err() {
             Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
         }

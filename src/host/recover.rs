@@ -8,12 +8,12 @@ use std::time::Duration;
 use serde::Serialize;
 use tracing::{Instrument, info_span};
 
-use super::handle::{Host, blocking};
-use super::manifest::{Manifest, Phase};
+use super::handle::Host;
+use super::manifest::{Manifest, NetworkRecord, Phase};
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
 use crate::lxc::State;
-use crate::name::{ContainerName, LinkName, ObjectId};
+use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
 use crate::storage::OverlayRoot;
 use crate::sys::mountinfo;
@@ -70,10 +70,12 @@ impl Host {
     /// Networks are made again, containers that should run are started, launches that were cut off are taken back,
     /// removals finished, and objects that carry this prefix's mark but belong to nothing are removed. A second call
     /// changes nothing. A container that cannot be brought back does not keep others from it. Missing data is
-    /// reported, never replaced.
+    /// reported, never replaced. So is a manifest or a network's record that cannot be read; while there is one, nothing
+    /// is taken for an orphan that it may stand for.
     ///
     /// # Errors
-    /// [`Error::Os`](crate::Error::Os) if what is written down cannot be read; all else stands in the report.
+    /// [`Error::Os`](crate::Error::Os) if the directories of what is written down cannot be read; all else stands in the
+    /// report.
     pub async fn recover(&self) -> Result<Recovered> {
         self.owned(|host| async move { host.recover_owned().await }.instrument(info_span!("recover"))).await
     }
@@ -86,13 +88,13 @@ impl Host {
         let mut names: BTreeSet<_> = self.inner.manifests.names_with_left_overs()?.into_iter().collect();
         names.extend(self.lock_names()?);
         for name in names {
-            if let Some(outcome) = self.converge(&name).await? {
+            if let Some(outcome) = self.converge(&name).await {
                 report.containers.push((name, outcome));
             }
         }
         self.remove_orphans(marked, &mut report).await?;
         let host = self.clone();
-        let (tidied, failures) = blocking(move || Ok(host.tidy())).await?;
+        let (tidied, failures) = self.blocking(move || Ok(host.tidy())).await?;
         report.orphans.extend(tidied);
         report.failures.extend(failures);
         self.release_parent().await?;
@@ -100,22 +102,24 @@ impl Host {
     }
 
     async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
-        let _registry = self.registry().await?;
+        let host = self.registry().await?;
         let mut translated = Vec::new();
-        for name in self.inner.networks.names_with_left_overs()? {
-            self.inner.networks.tidy(&name)?;
-            let Some(record) = self.inner.networks.get(&name)? else { continue };
-            match self.raise_bridge(&record).await {
-                Ok(true) => report.networks.push(name.to_string()),
-                Ok(false) => {}
+        for name in host.inner.networks.names_with_left_overs()? {
+            match host.recover_network(&name).await {
+                Ok(Some((record, made))) => {
+                    if made {
+                        report.networks.push(name.to_string());
+                    }
+                    if record.spec.nat {
+                        translated.push(name.to_string());
+                    }
+                }
+                Ok(None) => {}
                 Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
-            }
-            if record.spec.nat {
-                translated.push(name.to_string());
             }
         }
         // Also without any such network: a removal may have been cut off before the table went.
-        match self.apply_nat(None).await {
+        match host.apply_nat(None).await {
             Ok(true) => report.networks.extend(translated),
             Ok(false) => {}
             // A host without nftables has no table, and needs none.
@@ -127,28 +131,37 @@ impl Host {
         Ok(())
     }
 
+    /// Makes what is missing of a network's bridge, and tells whether something was. `None` if there is no such network.
+    async fn recover_network(&self, name: &NetworkName) -> Result<Option<(NetworkRecord, bool)>> {
+        self.inner.networks.tidy(name)?;
+        let Some(record) = self.inner.networks.get(name)? else { return Ok(None) };
+        let made = self.raise_bridge(&record).await?;
+        Ok(Some((record, made)))
+    }
+
     /// Makes one container what it should be. `None` if there is none of that name.
-    pub(super) async fn converge(&self, name: &ContainerName) -> Result<Option<Outcome>> {
-        let lock = match self.lock_container(name).await {
-            Ok(lock) => lock,
-            Err(error) => return Ok(Some(Outcome::Failed(Chain(&error).to_string()))),
+    pub(super) async fn converge(&self, name: &ContainerName) -> Option<Outcome> {
+        let result = match self.locked(name).await {
+            Ok(host) => host.converge_locked(name).await,
+            Err(error) => Err(error),
         };
+        result.unwrap_or_else(|error| Some(Outcome::Failed(Chain(&error).to_string())))
+    }
+
+    async fn converge_locked(&self, name: &ContainerName) -> Result<Option<Outcome>> {
         self.inner.manifests.tidy(name)?;
         let Some(manifest) = self.inner.manifests.get(name)? else {
-            lock.remove()?;
+            self.remove_lock()?;
             return Ok(None);
         };
-        let result = match manifest.phase {
+        match manifest.phase {
             Phase::Creating | Phase::Removing => {
-                let removed = self.tear_down(manifest).await;
-                if removed.is_ok() {
-                    lock.remove()?;
-                }
-                removed.map(|()| Outcome::Removed)
+                self.tear_down(manifest).await?;
+                self.remove_lock()?;
+                Ok(Some(Outcome::Removed))
             }
-            Phase::Created => self.converge_created(&manifest).await,
-        };
-        Ok(Some(result.unwrap_or_else(|error| Outcome::Failed(Chain(&error).to_string()))))
+            Phase::Created => self.converge_created(&manifest).await.map(Some),
+        }
     }
 
     async fn converge_created(&self, manifest: &Manifest) -> Result<Outcome> {
@@ -162,7 +175,7 @@ impl Host {
             return Ok(Outcome::Started);
         }
         let (host, held) = (self.clone(), manifest.clone());
-        if !blocking(move || host.holds(&held)).await? {
+        if !self.blocking(move || host.holds(&held)).await? {
             return Ok(Outcome::Unchanged);
         }
         self.lower(manifest, Duration::ZERO).await?;
@@ -212,13 +225,22 @@ impl Host {
     }
 
     /// Removes what carries the mark of this prefix but belongs to no container and no network.
-    async fn remove_orphans(&self, marked: Marked, report: &mut Recovered) -> Result<()> {
+    async fn remove_orphans(&self, mut marked: Marked, report: &mut Recovered) -> Result<()> {
         let manifests = self.inner.manifests.all()?;
         let networks = self.inner.networks.all()?;
+        // What was removed together with what is written of it is no orphan: it is gone by now.
+        let now = self.marked().await?;
+        marked.links.retain(|link| now.links.contains(link));
+        marked.ids.retain(|id| now.ids.contains(id));
+        // A record that cannot be read, which is reported already, may stand for any of them.
+        let (all_containers, all_networks) =
+            (manifests.unreadable.is_empty(), networks.unreadable.is_empty());
+        let (manifests, networks) = (manifests.records, networks.records);
         for (link, owner) in marked.links {
             let is_port =
                 manifests.iter().any(|m| m.objects.port.as_ref().is_some_and(|port| port.link == link));
-            if is_port || networks.iter().any(|network| network.bridge == link) {
+            let all_known = if is_of_network(&owner) { all_networks } else { all_containers };
+            if !all_known || is_port || networks.iter().any(|network| network.bridge == link) {
                 continue;
             }
             match self.remove_link(&link, &owner).await {
@@ -227,11 +249,11 @@ impl Host {
             }
         }
         for id in marked.ids {
-            if manifests.iter().any(|manifest| manifest.id == id) {
+            if !all_containers || manifests.iter().any(|manifest| manifest.id == id) {
                 continue;
             }
             let (host, orphan) = (self.clone(), id.clone());
-            match blocking(move || host.release_orphan(&orphan)).await {
+            match self.blocking(move || host.release_orphan(&orphan)).await {
                 Ok(()) => report.orphans.push(format!("container {id}")),
                 Err(error) => report.failures.push(format!("container {id}: {}", Chain(&error))),
             }
@@ -240,7 +262,7 @@ impl Host {
     }
 
     async fn remove_link(&self, link: &LinkName, owner: &LinkOwner) -> Result<()> {
-        if owner.as_str().contains(":network:") {
+        if is_of_network(owner) {
             Bridge::remove(&self.inner.netlink, link, owner).await
         } else {
             Veth::remove(&self.inner.netlink, link, owner).await
@@ -270,6 +292,10 @@ impl Host {
         }
         (removed, failures)
     }
+}
+
+fn is_of_network(owner: &LinkOwner) -> bool {
+    owner.as_str().contains(":network:")
 }
 
 struct Marked {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::handle::Host;
+use super::manifest::Phase;
 use super::recover::Outcome;
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::name::ContainerName;
 use crate::sys::pidfd;
 
@@ -27,91 +29,98 @@ impl Host {
     /// Recovers the host and then keeps it as it should be, until `stop` is ready: a container that should run and
     /// ends is started again, after a pause that doubles from half a second up to a minute.
     ///
-    /// Containers are left as they are when this returns. Any number of processes may do this on one prefix.
+    /// Containers are left as they are when this returns, and a start that is under way goes on. Any number of processes
+    /// may do this on one prefix.
     ///
     /// # Errors
     /// As [`Host::recover`]. A container that cannot be started does not end it: it is tried again.
     pub async fn supervise(&self, stop: impl Future<Output = ()>) -> Result<()> {
         let mut stop = pin!(stop);
         self.recover().await?;
-        let mut ends = FuturesUnordered::new();
+        let mut lives = FuturesUnordered::new();
         let mut watched: BTreeMap<ContainerName, Restarts> = BTreeMap::new();
         let mut interval = tokio::time::interval(LIST_INTERVAL);
         loop {
             tokio::select! {
                 () = &mut stop => return Ok(()),
-                Some(name) = ends.next() => {
+                Some((name, since)) = lives.next() => {
                     let name: ContainerName = name;
                     if let Some(restarts) = watched.get_mut(&name) {
-                        restarts.ended();
+                        restarts.ended(since);
                     }
                 }
                 _ = interval.tick() => {}
                 () = until(watched.values().filter_map(|restarts| restarts.due).min()) => {}
             }
-            for info in self.list()? {
-                let name = &info.spec.name;
-                if !info.should_run {
-                    watched.remove(name);
-                    continue;
-                }
+            let mut wanted = self.inner.manifests.all()?.records;
+            wanted.retain(|manifest| manifest.run && manifest.phase == Phase::Created);
+            // What is stopped or removed is forgotten once it has ended: nothing of it is due any more.
+            watched.retain(|name, restarts| {
+                restarts.running || wanted.iter().any(|manifest| manifest.spec.name == *name)
+            });
+            for manifest in wanted {
+                let name = &manifest.spec.name;
                 let restarts = watched.entry(name.clone()).or_default();
-                if restarts.running || restarts.due.is_some_and(|due| due > Instant::now()) {
-                    continue;
-                }
-                match self.converge(name).await? {
-                    Some(Outcome::Failed(reason)) => {
-                        tracing::warn!(container = %name, reason, "not started");
-                        restarts.ended();
-                    }
-                    _ => {
-                        if let Some(end) = self.end_of(name)? {
-                            restarts.started();
-                            ends.push(end);
-                        }
-                    }
+                if !restarts.running && restarts.due.is_none_or(|due| due <= Instant::now()) {
+                    restarts.running = true;
+                    restarts.due = None;
+                    lives.push(self.live(name.clone()));
                 }
             }
         }
     }
 
-    /// A future that is ready when the container's first process ends. `None` if it has none.
-    fn end_of(&self, name: &ContainerName) -> Result<Option<impl Future<Output = ContainerName> + use<>>> {
-        let fd = match self.runtime(name) {
-            Ok(container) => container.init_pidfd()?,
-            // Removed meanwhile.
-            Err(Error::NotFound { .. }) => None,
-            Err(error) => return Err(error),
+    /// Starts a container if it is down and waits for its end. Returns since when it ran.
+    async fn live(&self, name: ContainerName) -> (ContainerName, Option<Instant>) {
+        // A task of its own, as every operation: one that hangs keeps no other waiting.
+        let starting = name.clone();
+        let outcome = self.owned(|host| async move { Ok(host.converge(&starting).await) }).await;
+        let since = Instant::now();
+        let end = match outcome {
+            Ok(Some(Outcome::Failed(reason))) => {
+                tracing::warn!(container = %name, reason, "not started");
+                return (name, None);
+            }
+            Ok(_) => self.end_of(&name),
+            Err(error) => Err(error),
         };
-        let Some(fd) = fd else { return Ok(None) };
-        let name = name.clone();
-        Ok(Some(async move {
-            // An error means the same as the end: look again.
-            drop(pidfd::ended(fd).await);
-            name
-        }))
+        match end {
+            Ok(Some(end)) => {
+                // An error means the same as the end: look again.
+                drop(pidfd::ended(end).await);
+                return (name, Some(since));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(container = %name, error = %Chain(&error), "not watched"),
+        }
+        (name, None)
+    }
+
+    /// A container's first process. `None` if it has none.
+    fn end_of(&self, name: &ContainerName) -> Result<Option<OwnedFd>> {
+        match self.runtime(name) {
+            Ok(container) => container.init_pidfd(),
+            // Removed meanwhile.
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
 /// When a container may be started again.
 #[derive(Debug, Default)]
 struct Restarts {
+    /// Being started, or started and watched.
     running: bool,
-    since: Option<Instant>,
     pause: Option<Duration>,
     due: Option<Instant>,
 }
 
 impl Restarts {
-    fn started(&mut self) {
-        self.running = true;
-        self.since = Some(Instant::now());
-        self.due = None;
-    }
-
-    fn ended(&mut self) {
+    /// It ended, or was not started. `since` is when it was.
+    fn ended(&mut self, since: Option<Instant>) {
         self.running = false;
-        let steady = self.since.take().is_some_and(|since| since.elapsed() >= STEADY);
+        let steady = since.is_some_and(|since| since.elapsed() >= STEADY);
         let pause = match self.pause {
             Some(last) if !steady => (last * 2).min(LONGEST_PAUSE),
             _ => FIRST_PAUSE,
@@ -137,8 +146,7 @@ mod tests {
         let mut restarts = Restarts::default();
         let mut pauses = Vec::new();
         for _ in 0..10 {
-            restarts.started();
-            restarts.ended();
+            restarts.ended(Some(Instant::now()));
             pauses.push(restarts.pause.unwrap());
         }
         assert_eq!(pauses[0], FIRST_PAUSE);

@@ -12,10 +12,11 @@ use serde::Serialize;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
+use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{LxcConfig, Network};
 use crate::lxc::record::{Birth, Record, boot_id};
 use crate::lxc::{LxcTarget, lock_file, reason, render};
-use crate::name::ObjectId;
+use crate::name::{ContainerName, ObjectId};
 use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
 
@@ -50,7 +51,7 @@ pub enum State {
 }
 
 /// A completed start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Started {
     /// Init, by its id as the caller's namespace sees it.
@@ -60,7 +61,7 @@ pub struct Started {
 /// One container of this host, by its id. It need not exist. Nothing happens when it is dropped.
 ///
 /// Its directory holds `config`, `lxc.log` (of the last start; the one before is `lxc.log.old`) and `started.json`. Its
-/// control group holds `start` (`lxc-start` itself), `monitor`, `payload` and `payload/inner`, so that everything that
+/// control group holds `start` (LXC's programs), `monitor`, `payload` and `payload/inner`, so that everything that
 /// belongs to it can be found and ended, however far a start came.
 ///
 /// Who changes a container holds a lock for it: two starts of one container at once are not kept apart here.
@@ -68,6 +69,7 @@ pub struct Started {
 pub struct Container {
     pub(crate) lxc_path: PathBuf,
     pub(crate) id: ObjectId,
+    pub(crate) name: Option<ContainerName>,
     pub(crate) target: LxcTarget,
     pub(crate) group: Cgroup,
 }
@@ -94,7 +96,14 @@ impl Container {
     ) -> Result<Self> {
         crate::lxc::text::check_path("containers' directory", lxc_path)?;
         let group = Cgroup::new(&target.hierarchies, cgroup)?;
-        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), target: target.clone(), group })
+        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), name: None, target: target.clone(), group })
+    }
+
+    /// The same container with the name that errors call it by. Default: its id.
+    #[must_use]
+    pub fn named(mut self, name: &ContainerName) -> Self {
+        self.name = Some(name.clone());
+        self
     }
 
     /// Starts it, waits until its init runs, and checks that its limits and its network are those of `config`. What an
@@ -149,24 +158,13 @@ impl Container {
     }
 
     fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
-        let group = self.group.child("start")?;
-        group.ensure_tracking()?;
-        let dir = group.dir_for_clone()?;
-        let procs;
         let mut program = Program::new(&self.target.lxc_start)?;
         for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
-        if let Some(dir) = &dir {
-            program = program.in_cgroup(dir.as_fd());
-        } else {
-            let path = group.procs_file()?;
-            let file = File::options().write(true).open(&path);
-            procs = file.map_err(|e| Error::os("open", path.display(), e))?;
-            program = program.entering(procs.as_fd());
-        }
-        let mut child = program.spawn()?;
+        let place = Birthplace::ensure(&self.group)?;
+        let mut child = place.of(program).spawn()?;
         tracing::debug!(pid = child.pid, "lxc-start");
         match self.watch_start(&mut child)? {
             Some(Ended::Exited(0)) => Ok(()),
@@ -355,7 +353,7 @@ impl Container {
     }
 
     pub(crate) fn shown(&self) -> String {
-        format!("container `{}`", self.id)
+        format!("container `{}`", self.name.as_ref().map_or(self.id.as_str(), ContainerName::as_str))
     }
 }
 

@@ -6,15 +6,17 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::check_variable;
-use crate::lxc::container::Container;
+use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::exec_output::{ExecOutput, ExecStatus};
+use crate::lxc::record::Birth;
 use crate::lxc::{pump, reason, render, text};
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::pidfd;
@@ -23,6 +25,9 @@ use crate::sys::wait::deadline;
 
 /// A command's search path, unless its environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long `lxc-attach` may take to end after its command.
+const REAP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A command to run in a container.
 ///
@@ -68,6 +73,7 @@ pub struct ExecChild {
     child: Child,
     log: File,
     container: Container,
+    init: Birth,
     init_fd: OwnedFd,
 }
 
@@ -157,7 +163,9 @@ impl Container {
         let log: File = memfd_create("lxc-attach.log", MemfdFlags::CLOEXEC)
             .map_err(|e| Error::os("memfd_create", "lxc-attach.log", e))?
             .into();
-        let mut child = self.program(exec, &log)?.spawn()?;
+        // Born there it ends with the container, and cannot make LXC's lock file again after it.
+        let place = Birthplace::ensure(&self.group)?;
+        let mut child = place.of(self.program(exec, &log)?).spawn()?;
         tracing::debug!(pid = child.pid, command = ?exec.command, "lxc-attach");
         Ok(ExecChild {
             stdin: child.stdin.take(),
@@ -166,6 +174,7 @@ impl Container {
             child,
             log,
             container: self.clone(),
+            init: running.init,
             init_fd: running.init_fd,
         })
     }
@@ -208,7 +217,8 @@ impl ExecChild {
     /// Waits until the command has ended. Read its outputs first, or it may wait for you.
     ///
     /// # Errors
-    /// [`Error::Command`] if `lxc-attach` itself failed; [`Error::Os`] otherwise.
+    /// [`Error::NotFound`] if the container stopped meanwhile; [`Error::Command`] if `lxc-attach` itself failed;
+    /// [`Error::Os`] otherwise.
     pub fn wait(&mut self) -> Result<ExecStatus> {
         self.stdin = None;
         let ended = self.child.wait()?;
@@ -228,9 +238,9 @@ impl ExecChild {
             (Ended::Exited(code), None) if code == 0 || said.is_empty() => {
                 Ok(ExecStatus::Exited(u8::try_from(code).unwrap_or(u8::MAX)))
             }
-            // The container went away beneath it: its command was killed with it.
-            (Ended::Exited(code), None) if code > 128 => {
-                Ok(ExecStatus::Exited(u8::try_from(code).unwrap_or(u8::MAX)))
+            _ if self.container_stopped()? => {
+                let what = format!("a running {} (it stopped beneath the command)", self.container.shown());
+                Err(Error::NotFound { what })
             }
             (ended, _) => Err(Error::Command {
                 program: "lxc-attach".to_owned(),
@@ -240,25 +250,53 @@ impl ExecChild {
         }
     }
 
+    /// Whether the container that the command was started in has ended, or was cleaned away.
+    fn container_stopped(&self) -> Result<bool> {
+        if pidfd::wait_exit(self.init_fd.as_fd(), Some(Duration::ZERO))? {
+            return Ok(true);
+        }
+        Ok(self.container.running()?.is_none_or(|running| running.init != self.init))
+    }
+
     /// Kills the command. Processes that it started and left behind belong to the container and go on.
     ///
     /// # Errors
     /// [`Error::Os`] if the control group cannot be read.
     pub fn kill(&mut self) -> Result<()> {
-        // The command is lxc-attach's child: LXC clones it beside its helper. Killing lxc-attach alone would leave it.
-        let attach = self.child.pid;
-        if !pidfd::wait_exit(self.child.pidfd(), Some(Duration::ZERO))? {
-            for pid in self.container.group.child(render::PAYLOAD)?.processes()? {
-                if let Some(held) = pidfd::open(pid)?
-                    && pidfd::parent(pid) == Some(attach)
-                {
-                    pidfd::signal(held.as_fd(), libc::SIGKILL)?;
-                }
-            }
+        if pidfd::wait_exit(self.child.pidfd(), Some(Duration::ZERO))? {
+            return self.child.wait().map(drop);
+        }
+        // The command is lxc-attach's child: LXC clones it beside its helper. Stopped, lxc-attach makes no other one.
+        pidfd::signal(self.child.pidfd(), libc::SIGSTOP)?;
+        let deadline = Instant::now() + KILL_PATIENCE;
+        let mut killed = false;
+        while self.kill_children(deadline)? && Instant::now() < deadline {
+            killed = true;
+        }
+        if killed {
+            // It reaps the command and ends. A dead process that nobody reaps keeps the container's init from ending.
+            pidfd::signal(self.child.pidfd(), libc::SIGCONT)?;
+            pidfd::wait_exit(self.child.pidfd(), Some(REAP_PATIENCE))?;
         }
         self.child.kill();
-        self.child.wait()?;
-        Ok(())
+        self.child.wait().map(drop)
+    }
+
+    /// Kills what lxc-attach has made and waits for its end. False if there is nothing.
+    fn kill_children(&self, deadline: Instant) -> Result<bool> {
+        let mut held = Vec::new();
+        for pid in self.container.group.processes()? {
+            if let Some(process) = pidfd::open(pid)?
+                && pidfd::parent(pid) == Some(self.child.pid)
+            {
+                pidfd::signal(process.as_fd(), libc::SIGKILL)?;
+                held.push(process);
+            }
+        }
+        for process in &held {
+            pidfd::wait_exit(process.as_fd(), Some(deadline.saturating_duration_since(Instant::now())))?;
+        }
+        Ok(!held.is_empty())
     }
 
     /// Init of the container the command is in: readable once it has ended.

@@ -1,7 +1,10 @@
 //! What a command in a container did.
 
+use serde::Serialize;
+
 /// How a command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ExecStatus {
     /// It ran and ended with this code. A command that signal N killed has 128 + N, as shells say it: LXC hands on no
     /// more, see [`ExecStatus::signal`].
@@ -18,7 +21,7 @@ pub enum ExecStatus {
 }
 
 /// What a command in a container did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ExecOutput {
     /// How it ended.

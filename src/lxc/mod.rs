@@ -9,6 +9,7 @@
 //!
 //! Needs root. Not here: user namespaces, network links, the root's file system.
 
+mod birthplace;
 mod config;
 mod container;
 mod exec;

@@ -3,6 +3,8 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::error::Result;
 use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::record::Record;
@@ -10,11 +12,12 @@ use crate::lxc::{lock_file, render};
 use crate::sys::{file, pidfd, wait};
 
 /// How long killed processes are waited for one by one, before the group is killed as a whole. One that is frozen by v1
-/// does not die before that.
-const KNOWN_PATIENCE: Duration = Duration::from_millis(100);
+/// does not die before that, and init ends late if the host's init is slow to reap.
+const KNOWN_PATIENCE: Duration = Duration::from_millis(30);
 
 /// How a container stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StopOutcome {
     /// Init shut down by itself.
     Graceful,

@@ -6,13 +6,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::cgroup::{Hierarchies, Hierarchy};
 use crate::error::{Error, Result};
 use crate::sys::process::{Ended, Program, Stream};
 use crate::sys::tool;
 
 /// A version of liblxc.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct LxcVersion {
     /// 5 in 5.0.2.
     pub major: u32,
@@ -78,7 +80,7 @@ impl LxcTarget {
 fn find(program: &str) -> Result<PathBuf> {
     tool::find(program).ok_or_else(|| Error::Unsupported {
         what: "running containers".to_owned(),
-        needs: format!("{program}, which is not installed (Debian: apt install lxc)"),
+        needs: format!("the program `{program}` is missing: install LXC (Debian: apt install lxc)"),
     })
 }
 

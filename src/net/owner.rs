@@ -1,6 +1,7 @@
 //! The mark that says whose a link is.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,14 @@ impl fmt::Display for LinkOwner {
     }
 }
 
+impl FromStr for LinkOwner {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::new(text)
+    }
+}
+
 impl TryFrom<String> for LinkOwner {
     type Error = Error;
 
@@ -66,7 +75,7 @@ mod tests {
 
     #[test]
     fn marks_are_checked() {
-        LinkOwner::new("docklet/0123abcd/net/default").unwrap();
+        "docklet/0123abcd/net/default".parse::<LinkOwner>().unwrap();
         LinkOwner::new("x".repeat(255)).unwrap();
         for (bad, rule) in [
             ("", "1 to 255"),

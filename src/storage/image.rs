@@ -14,6 +14,8 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, renameat
 use rustix::io::Errno;
 use tracing::{debug, info_span};
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::name::ImageName;
 use crate::storage::image_builder::ImageBuilder;
@@ -32,7 +34,7 @@ pub struct ImageStore {
 }
 
 /// An image: layers that an [`OverlayRoot`](crate::storage::OverlayRoot) can be made over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Image {
     /// What it is called.
     pub name: ImageName,

@@ -54,8 +54,10 @@ impl ImageBuilder {
             let rule = "must be a regular file";
             return Err(Error::invalid("file to copy", source.to_string_lossy(), rule));
         }
-        let mut to = self.create(path.as_ref(), mode)?;
-        io::copy(&mut from, &mut to).map_err(|e| Error::os("copy", source.display(), e))?;
+        let path = path.as_ref();
+        let mut to = self.create(path, mode)?;
+        let failed = |e| Error::os("copy", format!("{} to {}", source.display(), self.root.show(path)), e);
+        io::copy(&mut from, &mut to).map_err(failed)?;
         Ok(())
     }
 
@@ -66,7 +68,7 @@ impl ImageBuilder {
     pub fn write_file(&mut self, path: impl AsRef<Path>, content: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         let path = path.as_ref();
         let mut file = self.create(path, mode)?;
-        file.write_all(content.as_ref()).map_err(|e| Error::os("write", path.display(), e))
+        file.write_all(content.as_ref()).map_err(|e| Error::os("write", self.root.show(path), e))
     }
 
     /// Makes a symbolic link with the text `target`, which may point anywhere: it is the container's.

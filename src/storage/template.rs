@@ -112,7 +112,7 @@ fn format(file: &File) -> Result<()> {
 fn run_mkfs(file: &File, extended: &str) -> Result<Output> {
     let mut command = tool::command("mkfs.ext4").ok_or_else(|| Error::Unsupported {
         what: "formatting a volume with ext4".to_owned(),
-        needs: "the program mkfs.ext4: install the package e2fsprogs".to_owned(),
+        needs: "the program `mkfs.ext4` is missing: install the package e2fsprogs".to_owned(),
     })?;
     let input = file.try_clone().map_err(|e| Error::os("dup", "template", e))?;
     tool::output(command.args(OPTIONS).args([extended, "/proc/self/fd/0"]).stdin(Stdio::from(input)))

@@ -11,6 +11,7 @@ use std::ptr;
 
 /// What the child is to do before it becomes the program.
 pub(super) struct Request<'a> {
+    /// The program.
     pub(super) path: &'a CStr,
     pub(super) args: &'a [CString],
     pub(super) env: &'a [CString],

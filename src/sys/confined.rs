@@ -86,7 +86,7 @@ impl ConfinedRoot {
             .map_err(|e| Error::os("openat2", self.show(parent), e))
     }
 
-    fn show(&self, path: &Path) -> String {
+    pub(crate) fn show(&self, path: &Path) -> String {
         self.shown.join(path.strip_prefix("/").unwrap_or(path)).display().to_string()
     }
 }

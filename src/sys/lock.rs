@@ -63,8 +63,8 @@ impl FileLock {
         }
     }
 
-    /// Releases the lock and removes its file.
-    pub(crate) fn remove(self) -> Result<()> {
+    /// Removes its file: who comes from now on takes a new lock, who waits for this one notices when it is released.
+    pub(crate) fn remove(&self) -> Result<()> {
         file::remove_file(&self.path)
     }
 }

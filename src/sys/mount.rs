@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
@@ -18,7 +19,7 @@ use rustix::mount::{
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::sys::process;
+use crate::sys::{process, wait};
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -149,22 +150,28 @@ pub(crate) fn mount_classic(
         .map_err(|e| Error::os("mount", target.display(), e))
 }
 
-/// Unmounts what is on `target`. What is not mounted is unmounted. If something uses it, [`Error::Busy`] about `what`
-/// says by which processes.
+/// How long a mount may be busy. Whoever only looks at it (`df`, a monitoring agent) is gone sooner.
+const BUSY_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Unmounts what is on `target`. What is not mounted is unmounted. If something goes on using it, [`Error::Busy`] about
+/// `what` says by which processes.
 pub(crate) fn unmount_at(target: &Path, what: &str) -> Result<()> {
-    match unmount(target, UnmountFlags::NOFOLLOW) {
-        Ok(()) => {
-            debug!(target = %target.display(), "unmounted");
-            Ok(())
-        }
-        Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-        Err(Errno::BUSY) => {
-            let users = users_of(target);
-            let users = if users.is_empty() { "something".to_owned() } else { users.join(", ") };
-            Err(Error::Busy { what: what.to_owned(), reason: format!("{users} uses it") })
-        }
-        Err(error) => Err(Error::os("umount2", target.display(), error)),
+    let done =
+        wait::until_true(wait::deadline(BUSY_PATIENCE), || match unmount(target, UnmountFlags::NOFOLLOW) {
+            Ok(()) => {
+                debug!(target = %target.display(), "unmounted");
+                Ok(true)
+            }
+            Err(Errno::INVAL | Errno::NOENT) => Ok(true),
+            Err(Errno::BUSY) => Ok(false),
+            Err(error) => Err(Error::os("umount2", target.display(), error)),
+        })?;
+    if done {
+        return Ok(());
     }
+    let users = users_of(target);
+    let users = if users.is_empty() { "something".to_owned() } else { users.join(", ") };
+    Err(Error::Busy { what: what.to_owned(), reason: format!("{users} uses it") })
 }
 
 /// The device (as in `st_dev`) of the file system that is mounted exactly on `target`; `None` if nothing is, or if

@@ -173,6 +173,24 @@ async fn wrong_networks_are_refused() {
     fixture.end().await;
 }
 
+/// Without nftables a network with NAT is refused, and nothing of it is there: it could not be taken back either.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts"]
+async fn without_nftables_there_is_no_nat() {
+    let sandbox = crate::sandbox::Sandbox::new();
+    let host = Host::open(sandbox.paths.clone()).await.unwrap();
+    let before = host.inventory().await.unwrap();
+    kernel::run("mount", ["--bind", "/dev/null", "/usr/sbin/nft"]);
+    let error = host.ensure_network(&network()).await.unwrap_err();
+    assert!(host.networks().unwrap().is_empty());
+    let without = NetworkSpec { nat: false, ..network() };
+    host.ensure_network(&without).await.unwrap();
+    host.remove_network(&without.name).await.unwrap();
+    kernel::run("umount", ["/usr/sbin/nft"]);
+    assert!(Chain(&error).to_string().contains("nft"), "{error}");
+    assert_eq!(before.diff(&host.inventory().await.unwrap()).to_string(), "");
+}
+
 /// A prefix on a file system without room refuses the container; nothing is left there.
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts, LXC"]
@@ -205,7 +223,7 @@ fn wrong_prefixes_are_refused() {
     for (prefix, words) in [
         (read_only.clone(), ["read-only", "Read-only file system"]),
         (read_only.join("new"), ["new", "Read-only file system"]),
-        (dir.join("file"), ["file", "exists"]),
+        (dir.join("file"), ["file", "not a directory"]),
         (dir.join("dangling"), ["dangling", "exists"]),
         ("relative".into(), ["relative", "absolute"]),
     ] {

@@ -159,6 +159,41 @@ async fn a_dropped_launch_is_whole() {
     fixture.end().await;
 }
 
+/// A runtime that is shut down in the middle of a launch leaves what one recovery mends: the work that still runs on its
+/// threads holds the container's lock. And a host can be used from another runtime than its own.
+#[test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+fn a_runtime_that_ends_half_way_leaves_no_orphans() {
+    let sandbox = crate::sandbox::Sandbox::new();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let lasting = runtime();
+    let fixture = lasting.block_on(Fixture::within(sandbox));
+    let spec = spec("dropped");
+    for milliseconds in [1, 5, 8, 11, 14, 17, 20, 25, 30] {
+        let short = runtime();
+        short.block_on(async {
+            let host = Host::open(fixture.sandbox.paths.clone()).await.unwrap();
+            let launch = host.launch(spec.clone());
+            let _ = tokio::time::timeout(Duration::from_millis(milliseconds), launch).await;
+        });
+        short.shutdown_background();
+        lasting.block_on(async {
+            let report = fixture.host.recover().await.unwrap();
+            assert!(report.complete() && report.orphans.is_empty(), "{milliseconds} ms: {report:?}");
+            let report = fixture.host.recover().await.unwrap();
+            assert!(!report.changed(), "{milliseconds} ms: {report:?}");
+            fixture.host.remove(&spec.name).await.unwrap();
+            assert_eq!(fixture.changes().await, "");
+        });
+    }
+    let short = runtime();
+    let host = short.block_on(Host::open(fixture.sandbox.paths.clone())).unwrap();
+    drop(short);
+    let error = lasting.block_on(host.launch(spec.clone())).unwrap_err();
+    assert!(error.to_string().contains("an operation"), "{error}");
+    lasting.block_on(fixture.end());
+}
+
 /// Fifty lives leave no descriptor, no object and no file behind. In a process of its own: other tests of this one open
 /// files, too.
 #[test]

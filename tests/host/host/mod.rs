@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod concurrency;
+mod damage;
 mod fixture;
 mod life;
 mod recovery;

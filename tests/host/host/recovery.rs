@@ -154,6 +154,33 @@ async fn a_supervised_container_comes_back() {
     fixture.end().await;
 }
 
+/// A container that is removed while it is waited for with its next start is forgotten: the supervisor sleeps.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_supervisor_forgets_what_is_removed() {
+    let fixture = Fixture::new().await;
+    let spec = spec("one");
+    fixture.host.launch(spec.clone()).await.unwrap();
+    let host = fixture.host.clone();
+    let supervisor = tokio::spawn(async move {
+        host.supervise(tokio::time::sleep(Duration::from_secs(4))).await.unwrap();
+        cpu_time()
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fixture.host.remove(&spec.name).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let before = cpu_time();
+    let spent = supervisor.await.unwrap() - before;
+    assert!(spent < Duration::from_millis(200), "it was busy for {spent:?} of 2 s");
+    fixture.end().await;
+}
+
+/// What this thread has used of a processor; a test's runtime has no other.
+fn cpu_time() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
 fn kill_init(fixture: &Fixture, name: &str) {
     let pid = fixture
         .host

@@ -1,0 +1,180 @@
+//! Commands in a running container.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use docklet::lxc::{Container, Exec, ExecStatus};
+
+use crate::busybox::{self, exec, sh};
+use crate::sandbox::Sandbox;
+
+fn processes_in(container: &Container) -> Vec<u32> {
+    container.payload().unwrap().processes().unwrap()
+}
+
+#[test]
+#[ignore = "needs root: containers"]
+fn container_runs_commands() {
+    let sandbox = Sandbox::new();
+    let root = busybox::root(&sandbox, "a");
+    let container = busybox::container(&sandbox);
+    let message = container.exec(&Exec::new(["true"])).unwrap_err().to_string();
+    assert!(message.starts_with("a running container `") && message.ends_with("does not exist"), "{message}");
+    container.start(&busybox::config(&root)).unwrap();
+    for code in [0, 1, 2, 7, 126, 127, 255] {
+        let output = exec(&container, &["sh", "-c", &format!("echo out; echo err >&2; exit {code}")]);
+        assert_eq!(output.status, ExecStatus::Exited(code));
+        assert_eq!((output.stdout, output.stderr), (b"out\n".to_vec(), b"err\n".to_vec()));
+    }
+    let killed = exec(&container, &["sh", "-c", "kill -9 $$"]).status;
+    assert_eq!((killed.code(), killed.signal()), (Some(137), Some(9)));
+    fs::write(root.join("data/text"), "no program").unwrap();
+    for (program, expected) in
+        [("/nonexistent", 127), ("nonexistent", 127), ("/data/text", 126), ("/data", 126)]
+    {
+        match exec(&container, &[program]).status {
+            ExecStatus::NotRun { code, reason } => {
+                assert_eq!(code, expected, "{program}");
+                assert!(reason.contains(program), "{reason}");
+            }
+            status => panic!("{program}: {status:?}"),
+        }
+    }
+    // Arguments arrive as they are; there is no shell in between.
+    let odd = ["a b", "", "'\"$HOME`id`", "-n", "x\ny", "ü"];
+    let output = exec(&container, &[&["printf", "[%s]"], &odd[..]].concat());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), odd.map(|arg| format!("[{arg}]")).concat());
+    assert!(container.exec(&Exec::new([""; 0])).unwrap_err().to_string().contains("must name a program"));
+    container.kill().unwrap();
+    busybox::end(&sandbox);
+}
+
+#[test]
+#[ignore = "needs root: containers"]
+fn container_commands_have_surroundings() {
+    let sandbox = Sandbox::new();
+    let root = busybox::root(&sandbox, "a");
+    let container = busybox::container(&sandbox);
+    let mut config = busybox::config(&root);
+    config.environment("CONFIGURED", " a \"b\" 'c' ").unwrap();
+    container.start(&config).unwrap();
+    let environment = BTreeMap::from([("GIVEN".to_owned(), "x\ny = $z ".to_owned())]);
+    let output = container.exec(&Exec { environment, ..Exec::new(["env"]) }).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in
+        ["GIVEN=x\ny = $z \n", "container=lxc\n", "PATH=/usr/local/sbin:", "CONFIGURED= a \"b\" 'c' \n"]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+    assert!(!text.contains("CARGO"), "{text}");
+    let init = sh(&container, "tr '\\0' '\\n' < /proc/1/environ");
+    assert!(init.contains("CONFIGURED= a \"b\" 'c' \n") && !init.contains("CARGO"), "{init}");
+    let run = |exec: Exec| {
+        let output = container.exec(&exec).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(run(Exec::new(["pwd"])), "/\n");
+    let odd = "/data/a b'\"$x";
+    fs::create_dir(root.join(&odd[1..])).unwrap();
+    assert_eq!(run(Exec { cwd: Some(odd.into()), ..Exec::new(["pwd"]) }), format!("{odd}\n"));
+    let message = container.exec(&Exec { cwd: Some("/no".into()), ..Exec::new(["pwd"]) }).unwrap_err();
+    assert_eq!(message.to_string(), "directory `/no` in the container does not exist");
+    let user = Exec { user: Some(1234), group: Some(567), ..Exec::new(["sh", "-c", "id -u; id -g; id -G"]) };
+    assert_eq!(run(user), "1234\n567\n567\n");
+    // What keeps root inside is the same as for init.
+    let caps = |path: &str| sh(&container, &format!("grep -E 'Cap(Bnd|Eff)|Seccomp:' {path}"));
+    assert_eq!(caps("/proc/self/status"), caps("/proc/1/status"));
+    assert!(caps("/proc/1/status").contains("Seccomp:\t2"), "{}", caps("/proc/1/status"));
+    // No descriptor of ours but the three streams and what `ls` opens itself.
+    assert_eq!(sh(&container, "ls /proc/self/fd | wc -l"), "4\n");
+    container.kill().unwrap();
+    busybox::end(&sandbox);
+}
+
+#[test]
+#[ignore = "needs root: containers"]
+fn container_streams_flow() {
+    let sandbox = Sandbox::new();
+    let root = busybox::root(&sandbox, "a");
+    let container = busybox::container(&sandbox);
+    container.start(&busybox::config(&root)).unwrap();
+    // More than any pipe holds, both ways at once.
+    let input: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let exec = Exec { stdin: input.clone(), output_max_bytes: 4 << 20, ..Exec::new(["cat"]) };
+    let output = container.exec(&exec).unwrap();
+    assert_eq!((output.stdout == input, output.truncated), (true, false));
+    let output = container.exec(&Exec { output_max_bytes: 1000, ..exec.clone() }).unwrap();
+    assert_eq!((output.stdout == input[..1000], output.truncated), (true, true));
+    assert!(output.status.success());
+    // One that does not read its input is no error.
+    assert!(container.exec(&Exec { command: vec!["true".to_owned()], ..exec }).unwrap().status.success());
+    // A grandchild that keeps the streams open is not waited for.
+    let begin = Instant::now();
+    sh(&container, "sleep 30 & echo");
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    // Interactive.
+    let mut child = container.spawn(&Exec::new(["sh"])).unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut byte = [0];
+    stdin.write_all(b"printf x\n").unwrap();
+    stdout.read_exact(&mut byte).unwrap();
+    stdin.write_all(b"exit 5\n").unwrap();
+    assert_eq!(child.wait().unwrap(), ExecStatus::Exited(5));
+    container.kill().unwrap();
+    busybox::end(&sandbox);
+}
+
+#[test]
+#[ignore = "needs root: containers"]
+fn container_commands_end_in_time() {
+    let sandbox = Sandbox::new();
+    let root = busybox::root(&sandbox, "a");
+    let container = busybox::container(&sandbox);
+    container.start(&busybox::config(&root)).unwrap();
+    let sleepers = || {
+        let ends =
+            |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().ends_with(b"77\0");
+        processes_in(&container).iter().filter(|pid| ends(pid)).count()
+    };
+    let exec = Exec {
+        timeout: Some(Duration::from_millis(300)),
+        ..Exec::new(["sh", "-c", "echo a; exec sleep 77"])
+    };
+    let output = container.exec(&exec).unwrap();
+    assert_eq!((output.status, output.stdout), (ExecStatus::TimedOut, b"a\n".to_vec()));
+    assert_eq!(sleepers(), 0);
+    let child = container.spawn(&Exec::new(["sleep", "77"])).unwrap();
+    while sleepers() == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(child);
+    assert_eq!(sleepers(), 0);
+    // At any moment on the way: what was not started yet is not started later.
+    for millis in 0..12 {
+        let exec = Exec { timeout: Some(Duration::from_millis(millis)), ..Exec::new(["sleep", "77"]) };
+        assert_eq!(container.exec(&exec).unwrap().status, ExecStatus::TimedOut);
+        assert_eq!(sleepers(), 0, "{millis} ms");
+    }
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(sleepers(), 0);
+    // Its container is killed beneath it, whether it runs already or is on its way.
+    for late in [false, true] {
+        let mut child = container.spawn(&Exec::new(["sleep", "77"])).unwrap();
+        while late && sleepers() == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        container.kill().unwrap();
+        match child.wait() {
+            Ok(status) => assert_eq!(status.signal(), Some(9)),
+            Err(error) => assert!(error.to_string().contains("it stopped beneath the command"), "{error}"),
+        }
+        assert_eq!(busybox::lock_files(&sandbox), "");
+        container.start(&busybox::config(&root)).unwrap();
+    }
+    container.kill().unwrap();
+    busybox::end(&sandbox);
+}
