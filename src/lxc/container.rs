@@ -39,7 +39,7 @@ const LOG_MOST_BYTES: u64 = 64 << 10;
 
 /// What a container does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum State {
     /// No start was completed, or it has ended. What a crash left half-started counts as stopped:
     /// [`Container::clean`] and [`Container::start`] remove it.
@@ -52,6 +52,7 @@ pub enum State {
 
 /// A completed start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Started {
     /// Init, by its id as the caller's namespace sees it.
     pub init_pid: u32,

@@ -63,7 +63,7 @@ impl LxcTarget {
         })?;
         if version < (LxcVersion { major: 5, minor: 0, patch: 0 }) {
             return Err(Error::Unsupported {
-                what: format!("liblxc {}", text.trim()),
+                what: format!("liblxc {version}"),
                 needs: "liblxc 5.0 or later, which knows lxc.cgroup.dir.container.inner (Debian 12 and later have it)".to_owned(),
             });
         }
