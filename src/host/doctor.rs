@@ -1,7 +1,6 @@
 //! What this host can do, and the remedy for what it cannot.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -13,6 +12,7 @@ use crate::name::LinkName;
 use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace};
 use crate::paths::Paths;
 use crate::storage::OverlayRoot;
+use crate::sys::tool;
 
 /// The oldest kernel with all that is needed: `LOOP_CONFIGURE`. (`openat2`, `clone3` and pidfds are older.)
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
@@ -101,13 +101,13 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
         OverlayRoot::supported().map(|()| "overlay file systems can be mounted".to_owned()),
     ));
     checks.push(check("loop devices", device("/dev/loop-control", "modprobe loop")));
-    for (subject, program, package) in [
-        ("mkfs.ext4", "mkfs.ext4", "e2fsprogs"),
-        ("nftables", "nft", "nftables"),
-        ("lxc-attach", "lxc-attach", "lxc"),
-    ] {
-        checks.push(check(subject, program_path(program, package)));
+    checks.push(check("mkfs.ext4", program("mkfs.ext4", "e2fsprogs")));
+    let mut nftables = check("nftables", program("nft", "nftables"));
+    if nftables.finding == Finding::Missing {
+        // Only networks with address translation need it.
+        nftables.finding = Finding::Limited;
     }
+    checks.push(nftables);
     checks
 }
 
@@ -117,7 +117,12 @@ fn probes() -> [(&'static str, Result<CgroupLimits>); 4] {
     let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory };
     let cpu = CpuQuota::cores(0.5).map(|quota| CgroupLimits { cpu: Some(quota), ..CgroupLimits::default() });
     let pids = CgroupLimits { pids_max: Some(Limit::At(64)), ..CgroupLimits::default() };
-    [("memory limit", Ok(memory)), ("swap limit", Ok(swap)), ("cpu limit", cpu), ("process limit", Ok(pids))]
+    [
+        ("memory limit", Ok(memory)),
+        ("memory and swap limit", Ok(swap)),
+        ("cpu limit", cpu),
+        ("process limit", Ok(pids)),
+    ]
 }
 
 fn root() -> Result<String> {
@@ -176,14 +181,9 @@ fn device(path: &str, remedy: &str) -> Result<String> {
     Err(Error::Unsupported { what: format!("using {path}"), needs: remedy.to_owned() })
 }
 
-fn program_path(program: &str, package: &str) -> Result<String> {
-    let search = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&search)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file());
-    found.map(|path| path.display().to_string()).ok_or_else(|| Error::Unsupported {
-        what: format!("running {program}"),
+fn program(name: &str, package: &str) -> Result<String> {
+    tool::find(name).map(|path| path.display().to_string()).ok_or_else(|| Error::Unsupported {
+        what: format!("running {name}"),
         needs: format!("install the package {package}"),
     })
 }
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_names_its_package() {
-        let message = program_path("no-such-program", "some-package").unwrap_err().to_string();
+        let message = program("no-such-program", "some-package").unwrap_err().to_string();
         assert!(
             message.contains("no-such-program") && message.contains("install the package some-package"),
             "{message}"

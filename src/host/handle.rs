@@ -17,7 +17,7 @@ use crate::lxc::{Container, Exec, ExecOutput, LxcTarget, State};
 use crate::name::{ContainerName, ObjectId};
 use crate::net::{InterfaceAddress, Nat, Netlink};
 use crate::paths::Paths;
-use crate::storage::{ImageStore, VolumePool};
+use crate::storage::{ImageStore, ProvisionRatio, VolumePool};
 use crate::sys::lock::FileLock;
 
 /// How long an operation waits for another one on the same container before it gives up with [`Error::Busy`].
@@ -32,6 +32,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Host {
     pub(super) inner: Arc<Inner>,
+    pub(super) pool: VolumePool,
     lock_timeout: Duration,
     /// The lock under which this clone works. Calls on other threads carry it along: it is held until the last of them
     /// has ended, whatever becomes of the task that began them.
@@ -47,7 +48,6 @@ pub(super) struct Inner {
     pub(super) target: LxcTarget,
     pub(super) netlink: Netlink,
     pub(super) nat: Nat,
-    pub(super) pool: VolumePool,
     pub(super) images: ImageStore,
     pub(super) manifests: Records<Manifest>,
     pub(super) networks: Records<NetworkRecord>,
@@ -83,6 +83,7 @@ impl Host {
         }
         let runtime = runtime()?;
         let hierarchies = Hierarchies::detect()?;
+        let pool = VolumePool::loop_files(paths.volumes())?;
         let inner = Inner {
             runtime,
             tag: paths.tag(),
@@ -90,19 +91,26 @@ impl Host {
             hierarchies,
             nat: Nat::new(format!("docklet-{}", paths.tag()))?,
             netlink: Netlink::connect().await?,
-            pool: VolumePool::loop_files(paths.volumes())?,
             images: ImageStore::new(paths.images())?,
             manifests: Records::new(paths.manifests()),
             networks: Records::new(paths.networks()),
             paths,
         };
-        Ok(Self { inner: Arc::new(inner), lock_timeout: LOCK_TIMEOUT, held: None })
+        Ok(Self { inner: Arc::new(inner), pool, lock_timeout: LOCK_TIMEOUT, held: None })
     }
 
     /// The same host with another limit on how long an operation waits for a lock. Default: 30 seconds.
     #[must_use]
     pub fn with_lock_timeout(self, timeout: Duration) -> Self {
         Self { lock_timeout: timeout, ..self }
+    }
+
+    /// The same host with another limit to what its containers' volumes may be promised together. Default:
+    /// [`ProvisionRatio::ONE`]: no more than the disk has.
+    #[must_use]
+    pub fn with_provision_ratio(self, ratio: ProvisionRatio) -> Self {
+        let pool = self.pool.clone().with_provision_ratio(ratio);
+        Self { pool, ..self }
     }
 
     /// Where this host keeps its files.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::handle::Host;
 use crate::cgroup::Cgroup;
@@ -16,7 +16,7 @@ use crate::sys::{loopdev, mountinfo};
 /// What a host has of one prefix. Two of them can be compared with [`Inventory::diff`].
 ///
 /// Left out on purpose: caches, which outlive containers (`global/images`, the templates of volumes), and lock files.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Loop devices with a backing file beneath the prefix.
     pub loops: BTreeSet<String>,
@@ -37,7 +37,7 @@ pub struct Inventory {
 }
 
 /// What one inventory has and another has not.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryDiff {
     /// What only the later one has.
     pub added: Vec<String>,

@@ -96,7 +96,7 @@ impl Host {
         lowered?;
         let host = self.clone();
         self.blocking(move || {
-            host.inner.pool.remove(&manifest.objects.volume)?;
+            host.pool.remove(&manifest.objects.volume)?;
             remove_tree(&host.inner.paths.containers(), Path::new(manifest.id.as_str()))?;
             host.inner.manifests.remove(&manifest.spec.name)
         })
@@ -133,7 +133,7 @@ impl Host {
             let volume = match manifest.phase {
                 Phase::Creating => host.make_volume(&manifest)?,
                 // What a created container wrote is never replaced by something empty.
-                Phase::Created | Phase::Removing => inner.pool.open(&manifest.objects.volume)?,
+                Phase::Created | Phase::Removing => host.pool.open(&manifest.objects.volume)?,
             };
             let space = volume.mount()?;
             let target = root_path(&host.directory(&manifest));
@@ -151,7 +151,7 @@ impl Host {
         let spec = volume_spec(&manifest.spec, manifest.objects.volume.clone());
         let (synced, prepared) = thread::scope(|scope| {
             let sync = scope.spawn(|| inner.manifests.sync(&manifest.spec.name));
-            let prepared = inner.pool.prepare(&spec);
+            let prepared = self.pool.prepare(&spec);
             (sync.join(), prepared)
         });
         synced.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -162,7 +162,7 @@ impl Host {
         let (host, manifest) = (self.clone(), manifest.clone());
         self.blocking(move || {
             OverlayRoot::unmount(&root_path(&host.directory(&manifest)))?;
-            match host.inner.pool.open(&manifest.objects.volume) {
+            match host.pool.open(&manifest.objects.volume) {
                 Ok(volume) => volume.unmount(),
                 Err(Error::NotFound { .. }) => Ok(()),
                 Err(error) => Err(error),

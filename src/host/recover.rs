@@ -284,7 +284,7 @@ impl Host {
     /// Removes temporary files of operations that were cut off.
     fn tidy(&self) -> (Vec<String>, Vec<String>) {
         let (mut removed, mut failures) = (Vec::new(), Vec::new());
-        for result in [self.inner.pool.tidy(), self.inner.images.tidy()] {
+        for result in [self.pool.tidy(), self.inner.images.tidy()] {
             match result {
                 Ok(files) => removed.extend(files),
                 Err(error) => failures.push(Chain(&error).to_string()),
