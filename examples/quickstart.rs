@@ -175,11 +175,11 @@ async fn run(options: &Options) -> Outcome<()> {
     report.headline("Remove");
     let started = Instant::now();
     if result.is_ok() {
-        host.stop(&name, Duration::from_secs(10)).await?;
+        host.stop(&name, Duration::from_secs(10)).await.map_err(|error| left(&error))?;
         report.done("asked its init to shut down", started, "busybox gives processes 3 s for it".to_owned());
     }
     let started = Instant::now();
-    remove(&host, &name).await?;
+    remove(&host, &name).await.map_err(|error| left(error.as_ref()))?;
     report.done("container and network removed", started, String::new());
     result?;
     let started = Instant::now();
@@ -192,6 +192,10 @@ async fn run(options: &Options) -> Outcome<()> {
         println!("{:#}", json!({ "steps": report.steps, "left_behind": [] }));
     }
     Ok(())
+}
+
+fn left(error: &(dyn std::error::Error + 'static)) -> String {
+    format!("{}; --remove removes what is left", Chain(error))
 }
 
 /// Tells whether there was something.

@@ -85,7 +85,14 @@ impl Host {
         // Nothing that is lowered is lost: only what comes after must wait until the removal is written down.
         let recording = async { if recorded { Ok(()) } else { self.publish(manifest.clone()).await } };
         let (recorded, lowered) = tokio::join!(recording, self.lower(&manifest, Duration::ZERO));
-        recorded?;
+        match recorded {
+            // A full disk is what removing helps against. Cut off now, the container lacks its data, which recovery
+            // reports, until it is removed again.
+            Err(error) if matches!(error.errno(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                tracing::warn!(%error, "removing without a record of it");
+            }
+            recorded => recorded?,
+        }
         lowered?;
         let host = self.clone();
         self.blocking(move || {

@@ -111,7 +111,8 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
-    /// [`Error::NotFound`] if the root, its init or the network namespace is missing; as [`LxcConfig::prepare_targets`]. Then
+    /// [`Error::NotFound`] if the root, its init or the network namespace is missing; [`Error::Differs`] if something in the
+    /// root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
     /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
     /// [`Error::LeftBehind`] if what was begun could not be removed.
     pub fn start(&self, config: &LxcConfig) -> Result<Started> {
@@ -121,6 +122,7 @@ impl Container {
         }
         let text = config.render_in(&self.target, Some(self.group.path()))?;
         config.check_init()?;
+        config.check_openings()?;
         config.check_network()?;
         config.prepare_targets()?;
         self.clean()?;

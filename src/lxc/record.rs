@@ -42,7 +42,13 @@ impl Birth {
 impl Record {
     /// The record at `path`, if it is of this boot. What cannot be read as one is none: it is not written durably.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(text) = file::read_if_exists(path)? else { return Ok(None) };
+        let text = match file::read_if_exists(path) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            // Read, but no text, or no file.
+            Err(error) if error.errno().is_none() => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let Ok(record) = serde_json::from_str::<Self>(&text) else { return Ok(None) };
         Ok((record.boot_id == boot_id()?).then_some(record))
     }

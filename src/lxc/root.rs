@@ -15,6 +15,11 @@ use crate::lxc::mount_entry::Create;
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::netns::NSFS_MAGIC;
 
+/// Directories that LXC mounts file systems on.
+const MOUNTED_BY_LXC: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// The file that LXC opens in the root, from outside of the container, to keep it from becoming read-only.
+const PIN: &str = "/.lxc_keep";
+
 impl LxcConfig {
     /// Makes the targets of the mounts, where they are missing and were asked for. No link is followed.
     /// [`Container::start`](crate::lxc::Container::start) does it by itself.
@@ -72,6 +77,29 @@ impl LxcConfig {
         }
     }
 
+    /// Checks what LXC opens in the root before it is the container's: an earlier run can have left a fifo there, for
+    /// which LXC waits for ever, or a device of the host.
+    pub(crate) fn check_openings(&self) -> Result<()> {
+        let root = self.open_root()?;
+        let openings = MOUNTED_BY_LXC.iter().map(|dir| (*dir, FileType::Directory, "a directory"));
+        for (path, kind, rule) in openings.chain([(PIN, FileType::RegularFile, "a regular file")]) {
+            // Without following: the last component is looked at, too.
+            let found =
+                match root.open_at(Path::new(path), OFlags::PATH | OFlags::NOFOLLOW, Mode::empty(), true) {
+                    Ok(fd) => fstat(&fd).map_err(|e| Error::os("fstat", path, e))?,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(Error::os("openat2", path, e)),
+                };
+            if FileType::from_raw_mode(found.st_mode) != kind {
+                return Err(Error::Differs {
+                    what: format!("`{path}` in the root {}", self.root.display()),
+                    difference: format!("it is not {rule}, so LXC must not open it; remove it"),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that a network namespace is pinned where one is to be joined.
     pub(crate) fn check_network(&self) -> Result<()> {
         let Network::Joined(path) = &self.network else { return Ok(()) };
@@ -107,14 +135,18 @@ fn prepare(root: &ConfinedRoot, path: &Path, mount: &CheckedMount) -> Result<()>
     match root.open_at(path, OFlags::PATH, Mode::empty(), false) {
         Ok(fd) => {
             let stat = fstat(&fd).map_err(|e| Error::os("fstat", target.display(), e))?;
-            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            if is_dir == mount.is_dir {
-                return Ok(());
-            }
-            let kind = |dir| if dir { "a directory" } else { "a file" };
+            let found = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory if mount.is_dir => return Ok(()),
+                FileType::RegularFile if !mount.is_dir => return Ok(()),
+                FileType::Directory => "a directory",
+                FileType::RegularFile => "a file",
+                // LXC opens it, waits for a fifo for ever, and does who knows what with a device.
+                _ => "neither a file nor a directory",
+            };
+            let source = if mount.is_dir { "a directory" } else { "a file" };
             Err(Error::Differs {
                 what: format!("mount target `{}`", target.display()),
-                difference: format!("it is {}, the source is {}", kind(is_dir), kind(mount.is_dir)),
+                difference: format!("it is {found}, the source is {source}"),
             })
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {

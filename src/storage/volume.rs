@@ -165,7 +165,8 @@ impl Volume {
         };
         match device {
             Some(number) if !loopdev::wait_until_free(number, &path, RELEASE_TIMEOUT)? => Err(self.busy(format!(
-                "it is no longer mounted here, but another mount namespace or program holds /dev/loop{number}"
+                "it is no longer mounted here, but another mount namespace or program holds /dev/loop{number}; \
+                 `grep -ls /dev/loop{number} /proc/[0-9]*/mountinfo` names the processes in the former"
             ))),
             _ => Ok(()),
         }

@@ -3,7 +3,7 @@
 //! See `man 2 rename` and `man 2 fsync`. Not for large data.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -26,22 +26,32 @@ fn replace(path: &Path, content: &[u8], durable: bool) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = Path::new(&temporary);
-    // One name per target: writers of one target hold its lock, and a left-over is overwritten, never piled up.
+    let written = write_new(temporary, content, durable)
+        .and_then(|()| fs::rename(temporary, path).map_err(|e| Error::os("rename", path.display(), e)));
+    if written.is_err() {
+        // A full disk is not left with half a file. The first error is the one to tell.
+        let _ = remove_file(temporary);
+    }
+    written
+}
+
+fn write_new(path: &Path, content: &[u8], durable: bool) -> Result<()> {
+    // One name per target: writers of one target hold its lock, and what a crash left under it, or somebody put there,
+    // is not written into.
+    remove_file(path)?;
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(temporary)
-        .map_err(|e| Error::os("open", temporary.display(), e))?;
-    file.write_all(content).map_err(|e| Error::os("write", temporary.display(), e))?;
+        .open(path)
+        .map_err(|e| Error::os("open", path.display(), e))?;
+    file.write_all(content).map_err(|e| Error::os("write", path.display(), e))?;
     if durable {
         debug_span!("flush")
             .in_scope(|| file.sync_data())
-            .map_err(|e| Error::os("fdatasync", temporary.display(), e))?;
+            .map_err(|e| Error::os("fdatasync", path.display(), e))?;
     }
-    fs::rename(temporary, path).map_err(|e| Error::os("rename", path.display(), e))
+    Ok(())
 }
 
 /// Makes the creation, renaming or removal of `path` durable.
@@ -56,9 +66,22 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| Error::os("read", path.display(), e))
 }
 
-/// The whole of `path` as text, or `None` if there is no such file.
+/// The whole of `path` as text, or `None` if there is no such file. A kernel's file that goes while it is read is gone.
+/// Anything but a regular file is an error: a fifo would be waited for.
 pub(crate) fn read_if_exists(path: &Path) -> Result<Option<String>> {
-    absent_is_none(fs::read_to_string(path)).map_err(|e| Error::os("read", path.display(), e))
+    let read = || {
+        let mut file =
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map(|_| text)
+    };
+    match absent_is_none(read()) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        result => result.map_err(|e| Error::os("read", path.display(), e)),
+    }
 }
 
 /// Writes `value` to an interface file of the kernel, in one write.

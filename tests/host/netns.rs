@@ -7,10 +7,10 @@ use std::path::Path;
 use std::thread;
 
 use docklet::net::{Netlink, NetworkNamespace};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 
 use crate::kernel;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, alone, open_descriptors};
 
 /// Runs `job` on a thread in the network namespace that is pinned at `path`.
 pub(crate) fn inside<T: Send>(path: &Path, job: impl FnOnce() -> T + Send) -> T {
@@ -148,42 +148,30 @@ fn bad_paths_are_refused() {
 #[test]
 #[ignore = "needs root: network namespaces"]
 fn fifty_connections_leak_nothing() {
+    if !alone("netns::fifty_connections_leak_nothing") {
+        return;
+    }
     let sandbox = Sandbox::new();
     let pin = sandbox.dir("netns").join("pin");
-    let open = || fs::read_dir("/proc/thread-self/fd").unwrap().count();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            // A table of descriptors of our own: other tests open theirs meanwhile.
-            unshare(CloneFlags::CLONE_FILES).unwrap();
-            let numbers: Vec<i32> = fs::read_dir("/proc/thread-self/fd")
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
-                .collect();
-            for number in numbers.into_iter().filter(|number| *number > 2) {
-                // The directory's own is closed by now.
-                let _ = nix::unistd::close(number);
-            }
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let before = open();
-            runtime.block_on(async {
-                let namespace = NetworkNamespace::ensure(&pin).unwrap();
-                for _ in 0..50 {
-                    let net = Netlink::connect_in(&namespace).await.unwrap();
-                    let again = net.clone();
-                    drop(net);
-                    assert_eq!(again.links_owned("x").await.unwrap(), []);
-                    Netlink::connect().await.unwrap();
-                }
-                drop(namespace);
-                NetworkNamespace::remove(&pin).unwrap();
-                for _ in 0..3 {
-                    tokio::task::yield_now().await;
-                }
-                assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
-            });
-            assert_eq!(open(), before);
-        });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let before = open_descriptors();
+    runtime.block_on(async {
+        let namespace = NetworkNamespace::ensure(&pin).unwrap();
+        for _ in 0..50 {
+            let net = Netlink::connect_in(&namespace).await.unwrap();
+            let again = net.clone();
+            drop(net);
+            assert_eq!(again.links_owned("x").await.unwrap(), []);
+            Netlink::connect().await.unwrap();
+        }
+        drop(namespace);
+        NetworkNamespace::remove(&pin).unwrap();
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
     });
+    assert_eq!(open_descriptors(), before);
 }
 
 /// Outside of a runtime it is an error, not a panic.

@@ -84,6 +84,27 @@ impl Drop for Sandbox {
     }
 }
 
+/// Runs a test in a process of its own, where nobody else opens files. True in that process; the caller in this one is
+/// done when it is false.
+pub(crate) fn alone(test: &str) -> bool {
+    const MARK: &str = "DOCKLET_TEST_ALONE";
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let status = std::process::Command::new(std::env::current_exe().expect("own path"))
+        .args(["--exact", test, "--include-ignored", "--test-threads=1", "--quiet"])
+        .env(MARK, "1")
+        .status()
+        .expect("the same program");
+    assert!(status.success(), "{test} failed in a process of its own");
+    false
+}
+
+/// How many descriptors this process has open.
+pub(crate) fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").expect("descriptors").count()
+}
+
 #[test]
 #[ignore = "needs root: namespaces"]
 fn a_sandbox_starts_and_ends_empty() {

@@ -9,6 +9,7 @@ use docklet::name::ContainerName;
 use docklet::paths::Paths;
 
 use super::fixture::{Fixture, spec};
+use crate::sandbox::{alone, open_descriptors};
 
 /// Tells the test below that it is the second process on a prefix.
 const PREFIX: &str = "DOCKLET_TEST_PREFIX";
@@ -194,40 +195,27 @@ fn a_runtime_that_ends_half_way_leaves_no_orphans() {
     lasting.block_on(fixture.end());
 }
 
-/// Fifty lives leave no descriptor, no object and no file behind. In a process of its own: other tests of this one open
-/// files, too.
+/// Fifty lives leave no descriptor, no object and no file behind.
 #[test]
 #[ignore = "needs root: namespaces, mounts, LXC"]
 fn fifty_cycles_leave_nothing() {
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "host::concurrency::fifty_cycles_alone", "--include-ignored", "--test-threads=1"])
-        .status()
-        .unwrap();
-    assert!(status.success());
-}
-
-/// What the test above runs; counts descriptors only when nobody else has any.
-#[tokio::test]
-#[ignore = "needs root: namespaces, mounts, LXC"]
-async fn fifty_cycles_alone() {
-    let fixture = Fixture::new().await;
-    let alone = std::env::args().any(|argument| argument == "--test-threads=1");
-    let spec = spec("again");
-    let mut descriptors = 0;
-    for cycle in 0..if alone { 50 } else { 5 } {
-        fixture.host.launch(spec.clone()).await.unwrap();
-        fixture.host.remove(&spec.name).await.unwrap();
-        if cycle == 0 {
-            descriptors = open_descriptors();
+    if !alone("host::concurrency::fifty_cycles_leave_nothing") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let fixture = Fixture::new().await;
+        let spec = spec("again");
+        let mut descriptors = 0;
+        for cycle in 0..50 {
+            fixture.host.launch(spec.clone()).await.unwrap();
+            fixture.host.remove(&spec.name).await.unwrap();
+            if cycle == 0 {
+                descriptors = open_descriptors();
+            }
         }
-    }
-    assert_eq!(fixture.changes().await, "");
-    if alone {
+        assert_eq!(fixture.changes().await, "");
         assert_eq!(open_descriptors(), descriptors);
-    }
-    fixture.end().await;
-}
-
-fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+        fixture.end().await;
+    });
 }

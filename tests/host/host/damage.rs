@@ -1,15 +1,22 @@
 //! What somebody or something damaged beneath the prefix: it is reported, kept, and in nobody else's way.
 
 use std::fs;
+use std::future::Future;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use docklet::Error;
 use docklet::error::Chain;
-use docklet::host::{ContainerSpec, NetworkSpec, Outcome};
+use docklet::host::{ContainerSpec, Host, NetworkSpec, Outcome};
 use docklet::lxc::State;
 use docklet::name::ContainerName;
+use docklet::paths::Paths;
 
 use super::fixture::{Fixture, network, spec};
 use crate::kernel;
+use crate::sandbox::Sandbox;
 
 /// Files that are no manifests of this version, by name.
 const DAMAGED: [(&str, &str, &str); 4] = [
@@ -121,4 +128,136 @@ async fn a_network_without_its_rules_is_taken_back() {
     assert!(error.to_string().contains("nft"), "{error}");
     assert_eq!(fixture.changes().await, "");
     fixture.end().await;
+}
+
+/// On a full disk every operation says so and leaves nothing half-written; what helps against it, removing, works.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_full_disk_can_be_emptied() {
+    let sandbox = Sandbox::new();
+    let small = small_disk(&sandbox);
+    let host = Host::open(Paths::new(&small).unwrap()).await.unwrap();
+    crate::busybox_image::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
+    host.ensure_network(&network()).await.unwrap();
+    let empty = host.inventory().await.unwrap();
+    let (running, stopped) = (spec("running"), spec("stopped"));
+    for spec in [&running, &stopped] {
+        host.launch(spec.clone()).await.unwrap();
+    }
+    host.stop(&stopped.name, Duration::ZERO).await.unwrap();
+    let before = host.inventory().await.unwrap();
+    for block in ["1M", "512"] {
+        let fill = small.join(format!("fill-{block}"));
+        let args = ["if=/dev/zero".to_owned(), format!("bs={block}"), format!("of={}", fill.display())];
+        assert!(!Command::new("dd").args(args).output().unwrap().status.success());
+    }
+    let other = NetworkSpec { gateway: "10.97.0.1/24".parse().unwrap(), ..network() };
+    let other = NetworkSpec { name: "other".parse().unwrap(), ..other };
+    for error in [
+        host.launch(spec("new")).await.unwrap_err(),
+        host.start(&stopped.name).await.unwrap_err(),
+        host.stop(&running.name, Duration::ZERO).await.unwrap_err(),
+        host.ensure_network(&other).await.unwrap_err(),
+    ] {
+        assert_eq!(error.errno(), Some(28), "{}", Chain(&error));
+    }
+    assert_eq!(before.diff(&host.inventory().await.unwrap()).to_string(), "");
+    assert!(host.recover().await.unwrap().complete());
+    for spec in [&running, &stopped] {
+        host.remove(&spec.name).await.unwrap();
+    }
+    assert_eq!(empty.diff(&host.inventory().await.unwrap()).to_string(), "");
+    host.remove_network(&network().name).await.unwrap();
+    drop(host);
+    kernel::run("umount", [small]);
+}
+
+/// However many inodes are left, a launch succeeds or leaves nothing.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_disk_without_inodes_keeps_nothing_half_made() {
+    let sandbox = Sandbox::new();
+    let small = small_disk(&sandbox);
+    let host = Host::open(Paths::new(&small).unwrap()).await.unwrap();
+    crate::busybox_image::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
+    let spec = ContainerSpec { network: None, ..spec("one") };
+    // The template of its volume.
+    host.launch(spec.clone()).await.unwrap();
+    host.remove(&spec.name).await.unwrap();
+    let empty = host.inventory().await.unwrap();
+    let many = small.join("many");
+    fs::create_dir(&many).unwrap();
+    let made = (0..).take_while(|n| fs::File::create(many.join(n.to_string())).is_ok()).count();
+    let mut launched = false;
+    for left in 1..=made {
+        if let Err(error) = host.launch(spec.clone()).await {
+            let message = Chain(&error).to_string();
+            assert!(!matches!(error, Error::LeftBehind { .. }), "{message}");
+            assert_eq!(empty.diff(&host.inventory().await.unwrap()).to_string(), "", "{message}");
+        } else {
+            launched = true;
+            break;
+        }
+        fs::remove_file(many.join((left - 1).to_string())).unwrap();
+    }
+    assert!(launched);
+    host.remove(&spec.name).await.unwrap();
+    assert_eq!(empty.diff(&host.inventory().await.unwrap()).to_string(), "");
+    drop(host);
+    kernel::run("umount", [small]);
+}
+
+/// A file system of its own for a prefix, without a reserve for root.
+fn small_disk(sandbox: &Sandbox) -> PathBuf {
+    let (image, small) = (sandbox.dir("image").join("disk"), sandbox.dir("small"));
+    kernel::run("truncate", ["--size=200M", image.to_str().unwrap()]);
+    kernel::run("mkfs.ext4", ["-q", "-m", "0", "-N", "1024", image.to_str().unwrap()]);
+    kernel::run("mount", ["-o", "loop", image.to_str().unwrap(), small.to_str().unwrap()]);
+    small
+}
+
+/// Fifos and links that somebody put where docklet keeps its files are neither waited for nor written through.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn odd_files_neither_hang_nor_lead_elsewhere() {
+    let fixture = Fixture::new().await;
+    let spec = spec("one");
+    let name = &spec.name;
+    let id = fixture.host.launch(spec.clone()).await.unwrap().id;
+    let outside = fixture.sandbox.dir("outside").join("file");
+    fs::write(&outside, "precious").unwrap();
+    let manifest = fixture.sandbox.paths.manifests().join("one.json.new");
+    let dir = fixture.sandbox.paths.containers().join(id.as_str());
+    for file in
+        ["config", "config.new", "lxc.log", "lxc.log.old", "started.json", "started.json.new", "manifest"]
+    {
+        for odd in ["fifo", "link"] {
+            let path = if file == "manifest" { manifest.clone() } else { dir.join(file) };
+            within(fixture.host.stop(name, Duration::ZERO)).await.unwrap();
+            drop(fs::remove_file(&path));
+            if odd == "fifo" {
+                kernel::run("mkfifo", [&path]);
+            } else {
+                symlink(&outside, &path).unwrap();
+            }
+            within(async { fixture.host.get(name) }).await.unwrap();
+            within(fixture.host.start(name)).await.unwrap();
+            within(fixture.host.recover()).await.unwrap();
+            assert_eq!(fs::read_to_string(&outside).unwrap(), "precious", "{odd} {file}");
+        }
+    }
+    within(fixture.host.remove(name)).await.unwrap();
+    // In the place of what must be a file, it is an error.
+    let path = fixture.sandbox.paths.manifests().join("two.json");
+    kernel::run("mkfifo", [&path]);
+    let error = fixture.host.get(&"two".parse().unwrap()).unwrap_err();
+    assert!(Chain(&error).to_string().contains("not a regular file"), "{error}");
+    assert!(!fixture.host.recover().await.unwrap().complete());
+    fs::remove_file(path).unwrap();
+    fixture.host.recover().await.unwrap();
+    fixture.end().await;
+}
+
+async fn within<T>(operation: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), operation).await.expect("it hangs")
 }

@@ -4,5 +4,6 @@ mod bad_input;
 mod concurrency;
 mod damage;
 mod fixture;
+mod hostile;
 mod life;
 mod recovery;
