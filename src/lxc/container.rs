@@ -39,7 +39,7 @@ const LOG_MOST_BYTES: u64 = 64 << 10;
 
 /// What a container does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// No start was completed, or it has ended. What a crash left half-started counts as stopped:
     /// [`Container::clean`] and [`Container::start`] remove it.

@@ -11,7 +11,7 @@ use crate::sys::mountinfo;
 
 /// What happens to file systems that are mounted beneath the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Submounts {
     /// There must be none when the container starts.
     #[default]
@@ -24,7 +24,7 @@ pub enum Submounts {
 
 /// What to make where the target is missing in the container's root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Create {
     /// A directory. The source must be one.
     Dir,

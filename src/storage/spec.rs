@@ -56,7 +56,7 @@ pub(crate) fn check_size(size_bytes: u64) -> Result<()> {
 
 /// What a volume is formatted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Filesystem {
     /// ext4 with a journal and blocks of 4096 bytes, nothing reserved for root.
@@ -74,7 +74,7 @@ impl fmt::Display for Filesystem {
 
 /// When a volume's disk space is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Allocation {
     /// As it is written. Creating is a matter of a millisecond; whether there will be room is what the pool's
     /// [`ProvisionRatio`](crate::storage::ProvisionRatio) is about.
