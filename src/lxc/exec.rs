@@ -214,6 +214,10 @@ impl ExecChild {
             (Ended::Exited(code), None) if code > 128 => {
                 Ok(ExecStatus::Exited(u8::try_from(code).unwrap_or(u8::MAX)))
             }
+            // It could not be entered, since it was gone.
+            _ if pidfd::wait_exit(self.init_fd.as_fd(), Some(Duration::ZERO))? => {
+                Err(Error::NotFound { what: format!("a running {}", self.container.shown()) })
+            }
             (ended, _) => Err(Error::Command {
                 program: "lxc-attach".to_owned(),
                 status: ended.shown(),
