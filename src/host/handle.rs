@@ -204,8 +204,18 @@ impl Host {
     /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it is frozen; otherwise as
     /// [`Container::exec`]. A program that cannot be run or outlives its time-out is no error: see [`ExecOutput::status`].
     pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
-        let container = self.container(&self.created(name)?)?;
-        self.blocking(move || container.exec(&exec)).await
+        let manifest = self.created(name)?;
+        let (host, container) = (self.clone(), self.container(&manifest)?);
+        self.blocking(move || {
+            let output = container.exec(&exec);
+            let now = host.created(&manifest.spec.name);
+            if !now.is_ok_and(|now| now.id == manifest.id) {
+                // It was removed meanwhile, and this may have made LXC's lock file again.
+                container.remove_lock_file()?;
+            }
+            output
+        })
+        .await
     }
 
     /// Every container of this host, by name. One whose manifest is damaged, or of a newer version, is left out:

@@ -94,8 +94,10 @@ impl Host {
             recorded => recorded?,
         }
         lowered?;
-        let host = self.clone();
+        let (host, container) = (self.clone(), self.container(&manifest)?);
         self.blocking(move || {
+            // Once more, now that it is written down: a command that was still entering it leaves one behind.
+            container.remove_lock_file()?;
             host.pool.remove(&manifest.objects.volume)?;
             remove_tree(&host.inner.paths.containers(), Path::new(manifest.id.as_str()))?;
             host.inner.manifests.remove(&manifest.spec.name)

@@ -12,7 +12,7 @@ use super::handle::Host;
 use super::manifest::{Manifest, NetworkRecord, Phase};
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
-use crate::lxc::State;
+use crate::lxc::{self, Container, State};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
 use crate::storage::OverlayRoot;
@@ -215,12 +215,16 @@ impl Host {
             ids: BTreeSet::new(),
         };
         let parent = format!("docklet/{}", inner.tag);
-        let names = Cgroup::list(&inner.hierarchies, &parent)?;
         let containers = inner.paths.containers();
-        let mounted = mountinfo::mounts_beneath(&containers)?.into_iter().filter_map(|mount| {
-            Some(mount.target.strip_prefix(&containers).ok()?.iter().next()?.to_str()?.to_owned())
-        });
-        marked.ids.extend(names.into_iter().chain(mounted).filter_map(|name| ObjectId::new(name).ok()));
+        let mut names = Cgroup::list(&inner.hierarchies, &parent)?;
+        names.extend(lxc::lock_names(&containers)?);
+        // Volumes of others, if there are any in the pool, have names of another form.
+        for dir in [containers, inner.paths.volumes().join("mounts")] {
+            names.extend(mountinfo::mounts_beneath(&dir)?.into_iter().filter_map(|mount| {
+                Some(mount.target.strip_prefix(&dir).ok()?.iter().next()?.to_str()?.to_owned())
+            }));
+        }
+        marked.ids.extend(names.into_iter().filter_map(|name| ObjectId::new(name).ok()));
         Ok(marked)
     }
 
@@ -272,12 +276,16 @@ impl Host {
     /// Ends the processes and mounts of a container that is not written down. Its files are left for a person.
     fn release_orphan(&self, id: &ObjectId) -> Result<()> {
         use super::objects::{namespace_path, root_path};
-        use crate::lxc::Container;
         let inner = &self.inner;
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
         let directory = inner.paths.containers().join(id.as_str());
         OverlayRoot::unmount(&root_path(&directory))?;
+        match self.pool.open(&id.volume_name()) {
+            Ok(volume) => volume.unmount()?,
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
         NetworkNamespace::remove(&namespace_path(&directory))
     }
 

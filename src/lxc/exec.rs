@@ -242,6 +242,10 @@ impl ExecChild {
                 let what = format!("a running {} (it stopped beneath the command)", self.container.shown());
                 Err(Error::NotFound { what })
             }
+            // It could not be entered, since it was gone.
+            _ if pidfd::wait_exit(self.init_fd.as_fd(), Some(Duration::ZERO))? => {
+                Err(Error::NotFound { what: format!("a running {}", self.container.shown()) })
+            }
             (ended, _) => Err(Error::Command {
                 program: "lxc-attach".to_owned(),
                 status: ended.shown(),

@@ -50,6 +50,20 @@ pub(crate) fn remove(lxc_path: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The names of the containers beneath `lxc_path` that have a lock file.
+pub(crate) fn names(lxc_path: &Path) -> Result<Vec<String>> {
+    let file = path(lxc_path, "");
+    let dir = file.parent().unwrap_or(Path::new(LOCKS));
+    let entries = match file::absent_is_none(fs::read_dir(dir)) {
+        Ok(Some(entries)) => entries,
+        Ok(None) => return Ok(Vec::new()),
+        Err(error) => return Err(Error::os("readdir", dir.display(), error)),
+    };
+    let names =
+        entries.filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_prefix('.')?.to_owned()));
+    Ok(names.collect())
+}
+
 /// Removes the directory of the lock files of containers beneath `lxc_path`, and those above it, that are empty.
 pub(crate) fn remove_directory(lxc_path: &Path) {
     remove_empty(&path(lxc_path, ""));

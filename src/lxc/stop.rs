@@ -105,6 +105,11 @@ impl Container {
         file::remove_file(&self.record_path())
     }
 
+    /// Removes LXC's lock file of a container that is gone: a command that was entering it made it anew.
+    pub(crate) fn remove_lock_file(&self) -> Result<()> {
+        lock_file::remove(&self.lxc_path, self.id.as_str())
+    }
+
     /// Kills the processes that the record names and waits for them: cheaper than asking each hierarchy again and again
     /// who is left. With init its whole pid namespace ends.
     fn kill_known(&self) -> Result<()> {

@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
@@ -18,10 +19,10 @@ use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::proto::{ConnectionHandle, new_connection};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
-use super::link::{Link, MessageBuilder};
+use super::link::{self, ATTEMPTS, Link, MessageBuilder};
 use super::{LinkOwner, NetworkNamespace};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
@@ -37,6 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: ConnectionHandle<RouteNetlinkMessage>,
+    dumping: Arc<Mutex<()>>,
 }
 
 /// One change to be sent.
@@ -101,7 +103,7 @@ impl Netlink {
         connection.set_forward_done(true);
         // The task ends when the last handle is dropped.
         runtime.spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, dumping: Arc::default() })
     }
 
     fn request(
@@ -180,19 +182,46 @@ impl Netlink {
         }
     }
 
+    /// All that the kernel answers to `message`.
     async fn dump(
         &self,
         message: RouteNetlinkMessage,
         call: &'static str,
     ) -> Result<Vec<RouteNetlinkMessage>> {
+        for attempt in 0..ATTEMPTS {
+            link::pause(attempt).await;
+            // One at a time: for a second one on the same socket the kernel is "busy". As it is while an earlier one
+            // whose caller went away comes to its end.
+            let _dumping = self.dumping.lock().await;
+            match self.dump_once(message.clone(), call).await {
+                Ok(Some(found)) => return Ok(found),
+                // Changed while it was read.
+                Ok(None) => {}
+                Err(error) if error.errno() == Some(libc::EBUSY) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Busy {
+            what: "the list of links and addresses".to_owned(),
+            reason: "it changes all the time".to_owned(),
+        })
+    }
+
+    /// `None` if the list changed while the kernel went through it: something may be missing.
+    async fn dump_once(
+        &self,
+        message: RouteNetlinkMessage,
+        call: &'static str,
+    ) -> Result<Option<Vec<RouteNetlinkMessage>>> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let mut replies = self.request(vec![request], call, &"all")?;
-        let mut found = Vec::new();
+        let (mut found, mut whole) = (Vec::new(), true);
         while let Some(reply) = replies.next().await {
+            whole &= reply.header.flags & NLM_F_DUMP_INTR == 0;
             match reply.payload {
                 NetlinkPayload::InnerMessage(message) => found.push(message),
-                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Done(_) => return Ok(whole.then_some(found)),
                 NetlinkPayload::Error(answer) => {
                     return Err(Error::os(call, "all", io::Error::from_raw_os_error(-answer.raw_code())));
                 }

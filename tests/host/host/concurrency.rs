@@ -4,7 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use docklet::Error;
+use docklet::error::Chain;
 use docklet::host::Host;
+use docklet::lxc::Exec;
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
 
@@ -158,6 +160,73 @@ async fn a_dropped_launch_is_whole() {
         assert_eq!(fixture.changes().await, "");
     }
     fixture.end().await;
+}
+
+/// Every operation on the same two names from many tasks and from two processes at once, recovery among them: each
+/// succeeds or says why not, and in the end nothing is left.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn everything_at_once_on_two_names() {
+    let fixture = Fixture::new().await;
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "host::concurrency::the_second_storm", "--include-ignored"])
+        .env(PREFIX, fixture.sandbox.paths.prefix())
+        .spawn()
+        .unwrap();
+    storm(&fixture.host).await;
+    let status = tokio::task::spawn_blocking(move || other.wait()).await.unwrap().unwrap();
+    assert!(status.success(), "the second process failed");
+    for name in STORMY {
+        fixture.host.remove(&name.parse().unwrap()).await.unwrap();
+    }
+    let report = fixture.host.recover().await.unwrap();
+    assert!(report.complete(), "{report:?}");
+    fixture.end().await;
+}
+
+/// What the second process of the test above does; alone, nothing.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn the_second_storm() {
+    if let Some(prefix) = std::env::var_os(PREFIX) {
+        storm(&Host::open(Paths::new(prefix).unwrap()).await.unwrap()).await;
+    }
+}
+
+const STORMY: [&str; 2] = ["storm-a", "storm-b"];
+
+async fn storm(host: &Host) {
+    let end = std::time::Instant::now() + Duration::from_secs(4);
+    let tasks: Vec<_> = (0..6_usize)
+        .map(|task| {
+            let host = host.clone();
+            tokio::spawn(async move {
+                // Each task goes through all pairs of an operation and a name, in an order of its own.
+                let mut step = task * 5 + std::process::id() as usize;
+                while std::time::Instant::now() < end {
+                    step += 2 * task + 1;
+                    let name: ContainerName = STORMY[step / 7 % 2].parse().unwrap();
+                    let result = match step % 7 {
+                        0 | 1 => host.launch(spec(name.as_str())).await.map(drop),
+                        2 => host.remove(&name).await,
+                        3 => host.stop(&name, Duration::from_millis(50)).await,
+                        4 => host.start(&name).await.map(drop),
+                        5 => host.exec(&name, Exec::new(["true"])).await.map(drop),
+                        _ => host.recover().await.map(|report| assert!(report.complete(), "{report:?}")),
+                    };
+                    match result {
+                        Ok(()) | Err(Error::NotFound { .. }) => {}
+                        Err(error) => panic!("{}: {}", step % 7, Chain(&error)),
+                    }
+                    host.list().unwrap();
+                    host.inventory().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
 }
 
 /// A runtime that is shut down in the middle of a launch leaves what one recovery mends: the work that still runs on its

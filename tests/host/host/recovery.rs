@@ -124,6 +124,27 @@ async fn orphans_go_and_strangers_stay() {
     fixture.end().await;
 }
 
+/// A container whose manifest was lost is ended, and all that the kernel has of it goes; its data stays for a person.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_container_without_a_manifest_keeps_its_data_only() {
+    let fixture = Fixture::new().await;
+    let spec = spec("one");
+    let id = fixture.host.launch(spec.clone()).await.unwrap().id;
+    fs::remove_file(fixture.sandbox.paths.manifests().join("one.json")).unwrap();
+    let report = fixture.host.recover().await.unwrap();
+    assert!(report.complete() && report.orphans.contains(&format!("container {id}")), "{report:?}");
+    assert!(!fixture.host.recover().await.unwrap().changed());
+    let left = fixture.host.inventory().await.unwrap();
+    assert_eq!((&left.loops, &left.mounts), (&fixture.before.loops, &fixture.before.mounts));
+    let volumes = fixture.sandbox.paths.volumes();
+    fs::remove_file(volumes.join(format!("files/{id}.img"))).unwrap();
+    let dir = fixture.sandbox.paths.containers();
+    docklet::storage::remove_tree(&dir, Path::new(id.as_str())).unwrap();
+    fixture.host.recover().await.unwrap();
+    fixture.end().await;
+}
+
 /// While somebody supervises, a container that ends is started again; without, it stays down.
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts, LXC"]
