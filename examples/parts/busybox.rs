@@ -12,15 +12,8 @@ const BUSYBOX: &str = "/bin/busybox";
 
 /// Opens the image `name`, or builds it.
 pub(crate) fn ensure(images: &ImageStore, name: &ImageName) -> Result<Image> {
-    match images.open(name) {
-        Err(Error::NotFound { .. }) => build(images, name),
-        result => result,
-    }
-}
-
-fn build(images: &ImageStore, name: &ImageName) -> Result<Image> {
-    let commands = commands()?;
-    images.build(name, |root| {
+    images.ensure(name, |root| {
+        let commands = commands()?;
         for dir in ["bin", "dev", "etc", "mnt", "proc", "root", "run", "sbin", "srv", "sys", "usr", "var"] {
             root.directory(Path::new(dir), 0o755)?;
         }

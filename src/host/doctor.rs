@@ -14,8 +14,9 @@ use crate::paths::Paths;
 use crate::storage::OverlayRoot;
 use crate::sys::tool;
 
-/// The oldest kernel with all that is needed: `LOOP_CONFIGURE`. (`openat2`, `clone3` and pidfds are older.)
-const OLDEST_KERNEL: (u32, u32) = (5, 8);
+/// The oldest kernel with all that is needed: `close_range`. (`LOOP_CONFIGURE`, `openat2`, `clone3` and pidfds are
+/// older.)
+const OLDEST_KERNEL: (u32, u32) = (5, 9);
 /// Below this much free space the report warns.
 const LITTLE_SPACE_BYTES: u64 = 1 << 30;
 
@@ -58,7 +59,13 @@ impl Doctor {
         let mut checks = blocking(move || Ok(local_checks(&for_probes))).await.unwrap_or_else(|error| {
             vec![Check { subject: "checks", finding: Finding::Missing, detail: Chain(&error).to_string() }]
         });
-        let bridge = probe_bridge(paths).await.map(|()| "a bridge can be made".to_owned());
+        // A task of its own: what it makes it also removes when nobody waits for it any more.
+        let for_bridge = paths.clone();
+        let bridge = tokio::spawn(async move { probe_bridge(&for_bridge).await });
+        let bridge = match bridge.await {
+            Ok(result) => result.map(|()| "a bridge can be made".to_owned()),
+            Err(error) => Err(Error::os("spawn", "the probe of a bridge", std::io::Error::other(error))),
+        };
         checks.push(check("bridge", bridge));
         Self { checks }
     }

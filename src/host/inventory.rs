@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::handle::Host;
 use crate::cgroup::Cgroup;
-use crate::error::Chain;
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
+use crate::lxc;
 use crate::sys::{loopdev, mountinfo};
 
 /// What a host has of one prefix. Two of them can be compared with [`Inventory::diff`].
@@ -133,9 +133,9 @@ impl Host {
             }
             inventory.cgroups.insert(path);
         }
-        let locks =
-            Path::new("/run/lxc/lock").join(inner.paths.containers().strip_prefix("/").unwrap_or(prefix));
-        walk(&locks, &mut |path| inventory.lxc.insert(path.display().to_string()))?;
+        walk(&lxc::lock_directory(&inner.paths.containers()), &mut |path| {
+            inventory.lxc.insert(path.display().to_string())
+        })?;
         let mounted: BTreeSet<_> =
             mountinfo::mounts_beneath(prefix)?.into_iter().map(|mount| mount.target).collect();
         for part in

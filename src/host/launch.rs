@@ -81,7 +81,7 @@ impl Host {
     /// Makes a registered container, or takes back what was made of it.
     async fn create(&self, manifest: Manifest) -> Result<ContainerInfo> {
         match self.raise(&manifest).await {
-            Ok(manifest) => self.info(manifest),
+            Ok(manifest) => self.look(manifest).await,
             Err(cause) => match self.tear_down(manifest.clone()).await {
                 Ok(()) => Err(cause),
                 Err(error) => {
@@ -126,21 +126,32 @@ impl Host {
     }
 
     async fn start_locked(&self, mut manifest: Manifest) -> Result<ContainerInfo> {
-        if self.container(&manifest)?.state()? == State::Stopped {
+        if self.state(&manifest).await? == State::Stopped {
             self.lower(&manifest, Duration::ZERO).await?;
             let wished = manifest.run;
             if !wished {
                 manifest.run = true;
-                self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
+                self.publish(&manifest).await?;
             }
             if let Err(error) = self.raise(&manifest).await {
                 self.lower(&manifest, Duration::ZERO).await?;
                 manifest.run = wished;
-                self.inner.manifests.publish(&manifest.spec.name, &manifest)?;
+                self.publish(&manifest).await?;
                 return Err(error);
             }
         }
-        self.info(manifest)
+        self.look(manifest).await
+    }
+
+    /// What a container is now. The state alone can take a moment: one that reboots from inside is waited for.
+    async fn look(&self, manifest: Manifest) -> Result<ContainerInfo> {
+        let host = self.clone();
+        self.blocking(move || host.info(manifest)).await
+    }
+
+    pub(super) async fn state(&self, manifest: &Manifest) -> Result<State> {
+        let container = self.container(manifest)?;
+        self.blocking(move || container.state()).await
     }
 }
 

@@ -26,7 +26,7 @@ impl Host {
     pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<()> {
         spec.subnet()?;
         let spec = spec.clone();
-        let span = info_span!("ensure network", network = %spec.name);
+        let span = info_span!("ensure_network", network = %spec.name);
         self.owned(|host| {
             async move { host.registry().await?.ensure_network_locked(spec).await }.instrument(span)
         })
@@ -39,7 +39,7 @@ impl Host {
     /// [`Error::Busy`] while a container is in it.
     pub async fn remove_network(&self, name: &NetworkName) -> Result<()> {
         let name = name.clone();
-        let span = info_span!("remove network", network = %name);
+        let span = info_span!("remove_network", network = %name);
         self.owned(|host| {
             async move { host.registry().await?.remove_network_locked(&name).await }.instrument(span)
         })

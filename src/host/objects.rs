@@ -58,7 +58,7 @@ impl Host {
         // The data is on the disk; saying so costs a flush, which passes while the runtime starts.
         let mut created = manifest.clone();
         created.phase = Phase::Created;
-        let (started, recorded) = tokio::join!(started, self.publish(created.clone()));
+        let (started, recorded) = tokio::join!(started, self.publish(&created));
         started?;
         recorded?;
         Ok(created)
@@ -83,7 +83,7 @@ impl Host {
         manifest.phase = Phase::Removing;
         manifest.run = false;
         // Nothing that is lowered is lost: only what comes after must wait until the removal is written down.
-        let recording = async { if recorded { Ok(()) } else { self.publish(manifest.clone()).await } };
+        let recording = async { if recorded { Ok(()) } else { self.publish(&manifest).await } };
         let (recorded, lowered) = tokio::join!(recording, self.lower(&manifest, Duration::ZERO));
         match recorded {
             // A full disk is what removing helps against. Cut off now, the container lacks its data, which recovery
@@ -105,8 +105,9 @@ impl Host {
         .await
     }
 
-    async fn publish(&self, manifest: Manifest) -> Result<()> {
-        let host = self.clone();
+    /// Writes down what a container should be, durably.
+    pub(super) async fn publish(&self, manifest: &Manifest) -> Result<()> {
+        let (host, manifest) = (self.clone(), manifest.clone());
         self.blocking(move || host.inner.manifests.publish(&manifest.spec.name, &manifest)).await
     }
 

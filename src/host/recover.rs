@@ -165,13 +165,17 @@ impl Host {
     }
 
     async fn converge_created(&self, manifest: &Manifest) -> Result<Outcome> {
-        let running = self.container(manifest)?.state()? != State::Stopped;
+        let running = self.state(manifest).await? != State::Stopped;
         if manifest.run {
             if running {
                 return Ok(Outcome::Unchanged);
             }
             self.lower(manifest, Duration::ZERO).await?;
-            self.raise(manifest).await?;
+            if let Err(error) = self.raise(manifest).await {
+                // Nothing of what was made for it waits for a person.
+                self.lower(manifest, Duration::ZERO).await?;
+                return Err(error);
+            }
             return Ok(Outcome::Started);
         }
         let (host, held) = (self.clone(), manifest.clone());

@@ -13,8 +13,13 @@ use crate::sys::file;
 
 const LOCKS: &str = "/run/lxc/lock";
 
+/// Where the lock files of the containers beneath `lxc_path` are.
+pub(crate) fn directory(lxc_path: &Path) -> PathBuf {
+    Path::new(LOCKS).join(lxc_path.strip_prefix("/").unwrap_or(lxc_path))
+}
+
 fn path(lxc_path: &Path, name: &str) -> PathBuf {
-    Path::new(LOCKS).join(lxc_path.strip_prefix("/").unwrap_or(lxc_path)).join(format!(".{name}"))
+    directory(lxc_path).join(format!(".{name}"))
 }
 
 /// Makes the lock file, so that its directory stays.

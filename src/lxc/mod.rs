@@ -31,7 +31,9 @@ pub use container::{Container, Started, State};
 pub use exec::{Exec, ExecChild};
 pub use exec_output::{ExecOutput, ExecStatus};
 pub use halt_signal::HaltSignal;
-pub(crate) use lock_file::{names as lock_names, remove_directory as remove_lock_directory};
+pub(crate) use lock_file::{
+    directory as lock_directory, names as lock_names, remove_directory as remove_lock_directory,
+};
 pub use mount_entry::{Create, MountEntry, Submounts};
 pub use stop::StopOutcome;
 pub use target::{LxcTarget, LxcVersion};

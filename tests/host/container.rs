@@ -11,9 +11,9 @@ use docklet::cgroup::{CgroupLimits, Limit};
 use docklet::error::Chain;
 use docklet::lxc::{Container, Exec, HaltSignal, LxcConfig, MountEntry, State, StopOutcome};
 
-use crate::busybox::{self, sh};
 use crate::kernel;
 use crate::sandbox::Sandbox;
+use crate::scripted_root::{self, sh};
 
 /// Gone, or dead and not reaped yet by the host's init.
 fn has_ended(pid: u32) -> bool {
@@ -29,24 +29,24 @@ fn processes_in(container: &Container) -> Vec<u32> {
 #[ignore = "needs root: containers"]
 fn container_starts_and_stops() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
     assert_eq!(container.state().unwrap(), State::Stopped);
-    let started = container.start(&busybox::config(&root)).unwrap();
+    let started = container.start(&scripted_root::config(&root)).unwrap();
     assert_eq!(container.state().unwrap(), State::Running);
     assert_eq!(container.init_pid().unwrap(), Some(started.init_pid));
     // The kernel's word: that process is the first of its pid namespace, and runs our init.
     let status = fs::read_to_string(format!("/proc/{}/status", started.init_pid)).unwrap();
     assert!(status.lines().any(|line| line == format!("NSpid:\t{}\t1", started.init_pid)), "{status}");
     assert_eq!(sh(&container, "hostname"), "inside\n");
-    let message = container.start(&busybox::config(&root)).unwrap_err().to_string();
+    let message = container.start(&scripted_root::config(&root)).unwrap_err().to_string();
     assert!(message.contains("is busy: it runs already"), "{message}");
     assert_eq!(container.stop(Duration::from_secs(10)).unwrap(), StopOutcome::Graceful);
     assert_eq!(fs::read_to_string(root.join("halted")).unwrap(), "bye\n");
     assert_eq!(container.state().unwrap(), State::Stopped);
     assert_eq!(container.stop(Duration::from_secs(10)).unwrap(), StopOutcome::NotRunning);
     assert_eq!(container.kill().unwrap(), StopOutcome::NotRunning);
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 /// What a crash right before or after the start would leave: a second handle must see and end the same container.
@@ -54,9 +54,9 @@ fn container_starts_and_stops() {
 #[ignore = "needs root: containers"]
 fn container_is_found_again_and_killed() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
-    let mut config = busybox::config(&root);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
+    let mut config = scripted_root::config(&root);
     // This init has no handler for it, so the kernel shields it.
     config.halt_signal(HaltSignal::TERMINATE);
     let started = container.start(&config).unwrap();
@@ -83,7 +83,7 @@ fn container_is_found_again_and_killed() {
     assert_eq!(container.state().unwrap(), State::Stopped);
     container.clean().unwrap();
     container.clean().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 /// The record of the sandbox's only container.
@@ -96,10 +96,10 @@ fn record(sandbox: &Sandbox) -> PathBuf {
 #[ignore = "needs root: containers"]
 fn container_is_waited_for() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
     assert!(container.wait(None).unwrap());
-    let init = container.start(&busybox::config(&root)).unwrap().init_pid;
+    let init = container.start(&scripted_root::config(&root)).unwrap().init_pid;
     assert!(!container.wait(Some(Duration::from_millis(50))).unwrap());
     let waiting = container.clone();
     let waiter = thread::spawn(move || waiting.wait(Some(Duration::from_secs(20))).unwrap());
@@ -108,18 +108,18 @@ fn container_is_waited_for() {
     assert_eq!(container.state().unwrap(), State::Stopped);
     assert!(processes_in(&container).is_empty());
     container.clean().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn container_is_frozen_and_thawed() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
     let message = container.freeze().unwrap_err().to_string();
     assert!(message.contains("a running container"), "{message}");
-    container.start(&busybox::config(&root)).unwrap();
+    container.start(&scripted_root::config(&root)).unwrap();
     sh(&container, "(while :; do date +%s%N > /tick; done) > /dev/null 2>&1 &");
     while !root.join("tick").exists() {
         thread::sleep(Duration::from_millis(1));
@@ -136,18 +136,18 @@ fn container_is_frozen_and_thawed() {
     sh(&container, "true");
     container.freeze().unwrap();
     assert_eq!(container.stop(Duration::from_secs(10)).unwrap(), StopOutcome::Graceful);
-    container.start(&busybox::config(&root)).unwrap();
+    container.start(&scripted_root::config(&root)).unwrap();
     container.freeze().unwrap();
     assert_eq!(container.kill().unwrap(), StopOutcome::Killed);
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn container_start_failures_have_reasons() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
     let refused = |config: &LxcConfig| {
         // An init that ends at once can be seen running before: only then is a start repeated.
         let starts = (0..50).map(|_| {
@@ -158,16 +158,16 @@ fn container_start_failures_have_reasons() {
         });
         let error = starts.filter_map(Result::err).next().expect("every start succeeded");
         assert_eq!(container.state().unwrap(), State::Stopped);
-        assert_eq!(busybox::lock_files(&sandbox), "");
-        assert_eq!(sandbox.remains(), busybox::tag_groups(&sandbox));
+        assert_eq!(scripted_root::lock_files(&sandbox), "");
+        assert_eq!(sandbox.remains(), scripted_root::tag_groups(&sandbox));
         assert!(!matches!(error, Error::LeftBehind { .. }), "{error:?}");
         Chain(&error).to_string()
     };
-    let message = refused(&busybox::config(&sandbox.dir("x").join("none")));
+    let message = refused(&scripted_root::config(&sandbox.dir("x").join("none")));
     assert!(message.starts_with("root `/var/tmp/") && message.ends_with("none` does not exist"), "{message}");
-    let message = refused(&busybox::config(&root.join("etc/passwd")));
+    let message = refused(&scripted_root::config(&root.join("etc/passwd")));
     assert!(message.contains("invalid root") && message.contains("must be a directory"), "{message}");
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.init(["/sbin/missing"]).unwrap();
     let message = refused(&config);
     assert!(
@@ -179,13 +179,13 @@ fn container_start_failures_have_reasons() {
     config.init(["/bin"]).unwrap();
     assert!(refused(&config).contains("must be an executable file"));
     // Only the kernel finds these.
-    busybox::write_program(&root.join("sbin/script"), "#!/bin/missing\n");
+    scripted_root::write_program(&root.join("sbin/script"), "#!/bin/missing\n");
     config.init(["/sbin/script"]).unwrap();
     let message = refused(&config);
     assert!(message.starts_with("lxc-start failed (") && message.contains("/sbin/script"), "{message}");
     // A mount that is there when it is checked, and gone when LXC makes it.
     let source = sandbox.dir("gone");
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.mount(MountEntry::bind(&source, "/data").unwrap()).unwrap();
     fs::remove_dir(&source).unwrap();
     let message = refused(&config);
@@ -193,7 +193,7 @@ fn container_start_failures_have_reasons() {
         message.contains("No such file or directory") && message.contains("Failed to mount"),
         "{message}"
     );
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     let pinned = sandbox.dir("y").join("netns");
     config.join_network(&pinned).unwrap();
     let message = refused(&config);
@@ -206,8 +206,8 @@ fn container_start_failures_have_reasons() {
     // Init that ends at once is a start that succeeded or failed, but never one that hangs or is left running. What
     // is no program is given to /bin/sh, and ends like that.
     for text in ["#!/bin/sh\nexit 0\n", "\x7fELF rubbish"] {
-        busybox::write_program(&root.join("sbin/brief"), text);
-        let mut config = busybox::config(&root);
+        scripted_root::write_program(&root.join("sbin/brief"), text);
+        let mut config = scripted_root::config(&root);
         config.init(["/sbin/brief"]).unwrap();
         if let Err(error) = container.start(&config) {
             assert!(error.to_string().contains("init ended as soon as it was started"), "{error}");
@@ -216,23 +216,23 @@ fn container_start_failures_have_reasons() {
         container.clean().unwrap();
     }
     // And the same container starts after all that.
-    container.start(&busybox::config(&root)).unwrap();
+    container.start(&scripted_root::config(&root)).unwrap();
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn container_console_is_kept_and_capped() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
     let log = sandbox.dir("console").join("log");
-    busybox::write_program(
+    scripted_root::write_program(
         &root.join("sbin/chatty"),
         "#!/bin/sh\necho first words > /dev/console\nwhile :; do seq 1 2000; touch /written; done > /dev/console\n",
     );
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.init(["/sbin/chatty"]).unwrap().console_log(&log, 65536).unwrap();
     container.start(&config).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -245,7 +245,7 @@ fn container_console_is_kept_and_capped() {
     let total: u64 =
         fs::read_dir(sandbox.dir("console")).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
     assert!((1..=3 * 65536).contains(&total), "{total}");
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 /// LXC's own reboot: the monitor stays and starts a new init.
@@ -253,15 +253,15 @@ fn container_console_is_kept_and_capped() {
 #[ignore = "needs root: containers"]
 fn container_survives_a_reboot_from_inside() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
+    let root = scripted_root::root(&sandbox, "a");
     symlink("busybox", root.join("bin/reboot")).unwrap();
-    busybox::write_program(
+    scripted_root::write_program(
         &root.join("sbin/rebooting"),
         "#!/bin/sh\nif [ -e /once ]; then while :; do sleep 1; done; fi\ntouch /once\nsleep 0.2\nexec reboot -f\n",
     );
-    let container = busybox::container(&sandbox);
+    let container = scripted_root::container(&sandbox);
     let limits = CgroupLimits { pids_max: Some(Limit::At(40)), ..CgroupLimits::default() };
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.init(["/sbin/rebooting"]).unwrap().limits(&limits);
     let first = container.start(&config).unwrap().init_pid;
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -277,24 +277,24 @@ fn container_survives_a_reboot_from_inside() {
     assert!(!container.wait(Some(Duration::from_millis(50))).unwrap());
     container.kill().unwrap();
     assert!(has_ended(second));
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn container_starts_ten_times_fast_and_two_at_once() {
     let sandbox = Sandbox::new();
-    let roots = ["a", "b"].map(|name| busybox::root(&sandbox, name));
-    let container = busybox::container(&sandbox);
+    let roots = ["a", "b"].map(|name| scripted_root::root(&sandbox, name));
+    let container = scripted_root::container(&sandbox);
     for _ in 0..10 {
-        container.start(&busybox::config(&roots[0])).unwrap();
+        container.start(&scripted_root::config(&roots[0])).unwrap();
         container.kill().unwrap();
     }
     let workers = roots.map(|root| {
-        let container = busybox::container(&sandbox);
+        let container = scripted_root::container(&sandbox);
         thread::spawn(move || {
             for _ in 0..10 {
-                container.start(&busybox::config(&root)).unwrap();
+                container.start(&scripted_root::config(&root)).unwrap();
                 assert_eq!(container.state().unwrap(), State::Running);
                 container.kill().unwrap();
             }
@@ -303,7 +303,7 @@ fn container_starts_ten_times_fast_and_two_at_once() {
     for worker in workers {
         worker.join().unwrap();
     }
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 /// What a killed program leaves: `lxc-start` at work, and nobody who waits for it. Its end is found by the group.
@@ -311,15 +311,15 @@ fn container_starts_ten_times_fast_and_two_at_once() {
 #[ignore = "needs root: containers"]
 fn container_half_started_is_cleaned() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
+    let root = scripted_root::root(&sandbox, "a");
     // It has just been started, and has not moved anywhere yet.
     let slow = sandbox.dir("slow").join("lxc-start");
-    busybox::write_program(&slow, "#!/bin/sh\nsleep 5 \nexec /usr/bin/lxc-start \"$@\"\n");
-    let mut target = busybox::target();
+    scripted_root::write_program(&slow, "#!/bin/sh\nsleep 5 \nexec /usr/bin/lxc-start \"$@\"\n");
+    let mut target = scripted_root::target();
     target.lxc_start = slow;
-    let container = busybox::container_with(&sandbox, &target);
+    let container = scripted_root::container_with(&sandbox, &target);
     let starting = container.clone();
-    let config = busybox::config(&root);
+    let config = scripted_root::config(&root);
     let start = config.clone();
     let starter = thread::spawn(move || starting.start(&start).unwrap_err().to_string());
     let group = PathBuf::from("/sys/fs/cgroup/unified").join(container.payload().unwrap().path());
@@ -332,7 +332,7 @@ fn container_half_started_is_cleaned() {
     let message = starter.join().unwrap();
     assert!(message.starts_with("lxc-start failed (signal: 9)"), "{message}");
     // At any later moment.
-    let container = busybox::container(&sandbox);
+    let container = scripted_root::container(&sandbox);
     for millis in 0..24 {
         let (starting, start) = (container.clone(), config.clone());
         let starter = thread::spawn(move || starting.start(&start).map(drop));
@@ -342,9 +342,9 @@ fn container_half_started_is_cleaned() {
         let result = starter.join().unwrap();
         container.clean().unwrap_or_else(|e| panic!("{e} after {result:?}"));
         assert_eq!(container.state().unwrap(), State::Stopped);
-        assert_eq!(sandbox.remains(), busybox::tag_groups(&sandbox), "after {millis} ms");
+        assert_eq!(sandbox.remains(), scripted_root::tag_groups(&sandbox), "after {millis} ms");
     }
     container.start(&config).unwrap();
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }

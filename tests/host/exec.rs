@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use docklet::lxc::{Container, Exec, ExecStatus};
 
-use crate::busybox::{self, exec, sh};
 use crate::sandbox::Sandbox;
+use crate::scripted_root::{self, exec, sh};
 
 fn processes_in(container: &Container) -> Vec<u32> {
     container.payload().unwrap().processes().unwrap()
@@ -19,11 +19,11 @@ fn processes_in(container: &Container) -> Vec<u32> {
 #[ignore = "needs root: containers"]
 fn container_runs_commands() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
     let message = container.exec(&Exec::new(["true"])).unwrap_err().to_string();
     assert!(message.starts_with("a running container `") && message.ends_with("does not exist"), "{message}");
-    container.start(&busybox::config(&root)).unwrap();
+    container.start(&scripted_root::config(&root)).unwrap();
     for code in [0, 1, 2, 7, 126, 127, 255] {
         let output = exec(&container, &["sh", "-c", &format!("echo out; echo err >&2; exit {code}")]);
         assert_eq!(output.status, ExecStatus::Exited(code));
@@ -49,16 +49,16 @@ fn container_runs_commands() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), odd.map(|arg| format!("[{arg}]")).concat());
     assert!(container.exec(&Exec::new([""; 0])).unwrap_err().to_string().contains("must name a program"));
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn container_commands_have_surroundings() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
-    let mut config = busybox::config(&root);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
+    let mut config = scripted_root::config(&root);
     config.environment("CONFIGURED", " a \"b\" 'c' ").unwrap();
     container.start(&config).unwrap();
     let environment = BTreeMap::from([("GIVEN".to_owned(), "x\ny = $z ".to_owned())]);
@@ -92,16 +92,16 @@ fn container_commands_have_surroundings() {
     // No descriptor of ours but the three streams and what `ls` opens itself.
     assert_eq!(sh(&container, "ls /proc/self/fd | wc -l"), "4\n");
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn container_streams_flow() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
-    container.start(&busybox::config(&root)).unwrap();
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
+    container.start(&scripted_root::config(&root)).unwrap();
     // More than any pipe holds, both ways at once.
     let input: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let exec = Exec { stdin: input.clone(), output_max_bytes: 4 << 20, ..Exec::new(["cat"]) };
@@ -125,16 +125,16 @@ fn container_streams_flow() {
     stdin.write_all(b"exit 5\n").unwrap();
     assert_eq!(child.wait().unwrap(), ExecStatus::Exited(5));
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn container_commands_end_in_time() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
-    container.start(&busybox::config(&root)).unwrap();
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
+    container.start(&scripted_root::config(&root)).unwrap();
     let sleepers = || {
         let ends =
             |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().ends_with(b"77\0");
@@ -172,9 +172,9 @@ fn container_commands_end_in_time() {
             Ok(status) => assert_eq!(status.signal(), Some(9)),
             Err(error) => assert!(error.to_string().contains("it stopped beneath the command"), "{error}"),
         }
-        assert_eq!(busybox::lock_files(&sandbox), "");
-        container.start(&busybox::config(&root)).unwrap();
+        assert_eq!(scripted_root::lock_files(&sandbox), "");
+        container.start(&scripted_root::config(&root)).unwrap();
     }
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }

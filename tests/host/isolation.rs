@@ -6,9 +6,9 @@ use std::path::Path;
 use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
 use docklet::lxc::Container;
 
-use crate::busybox::{self, exec, sh};
 use crate::kernel;
 use crate::sandbox::Sandbox;
+use crate::scripted_root::{self, exec, sh};
 
 fn processes_in(container: &Container) -> Vec<u32> {
     container.payload().unwrap().processes().unwrap()
@@ -18,15 +18,15 @@ fn processes_in(container: &Container) -> Vec<u32> {
 #[ignore = "needs root: containers"]
 fn container_limits_hold_and_cannot_be_raised() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
     let limits = CgroupLimits {
         memory_max_bytes: Some(Limit::At(64 << 20)),
         cpu: Some(CpuQuota::cores(0.5).unwrap()),
         pids_max: Some(Limit::At(40)),
         ..CgroupLimits::default()
     };
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.limits(&limits);
     container.start(&config).unwrap();
     let payload = container.payload().unwrap();
@@ -59,16 +59,16 @@ fn container_limits_hold_and_cannot_be_raised() {
     assert_eq!(pids(), "40");
     assert_eq!(memory(), (64 << 20).to_string());
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn container_cannot_reach_host_devices_or_network() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
-    container.start(&busybox::config(&root)).unwrap();
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
+    container.start(&scripted_root::config(&root)).unwrap();
     // A node can be made, but not opened.
     let output = exec(&container, &["sh", "-c", "mknod /tmp/loop b 7 0; cat /tmp/loop"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("Operation not permitted"), "{output:?}");
@@ -82,11 +82,11 @@ fn container_cannot_reach_host_devices_or_network() {
         "unshare",
         [&format!("--net={}", pinned.display()), "ip", "link", "add", "pinned0", "type", "bridge"],
     );
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.join_network(&pinned).unwrap();
     container.start(&config).unwrap();
     assert!(sh(&container, "ls /sys/class/net").contains("pinned0"));
     container.kill().unwrap();
     kernel::run("umount", [&pinned]);
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }

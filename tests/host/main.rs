@@ -5,9 +5,8 @@
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
 mod bridge;
-mod busybox;
 #[path = "../../examples/parts/busybox.rs"]
-mod busybox_image;
+mod busybox;
 mod cgroup;
 mod container;
 mod exec;
@@ -20,6 +19,7 @@ mod nat;
 mod netns;
 mod overlay;
 mod sandbox;
+mod scripted_root;
 mod tree;
 mod veth;
 mod volume;

@@ -7,9 +7,9 @@ use std::path::Path;
 use docklet::error::Chain;
 use docklet::lxc::{LxcConfig, MountEntry};
 
-use crate::busybox::{self, exec, sh};
 use crate::kernel;
 use crate::sandbox::Sandbox;
+use crate::scripted_root::{self, exec, sh};
 
 fn bind(source: &Path, target: &str) -> MountEntry {
     MountEntry::bind(source, target).unwrap()
@@ -39,9 +39,9 @@ const ODD: [&str; 16] = [
 #[ignore = "needs root: containers"]
 fn mount_entry_odd_names_arrive() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
-    let container = busybox::container(&sandbox);
-    let mut config = busybox::config(&root);
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
+    let mut config = scripted_root::config(&root);
     for (number, name) in ODD.iter().enumerate() {
         let source = sandbox.dir("sources").join(name);
         fs::create_dir(&source).unwrap();
@@ -66,7 +66,7 @@ fn mount_entry_odd_names_arrive() {
     for name in ODD {
         assert_eq!(fs::read_dir(root.join("data").join(name)).unwrap().count(), 0, "{name:?}");
     }
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 /// The root's own path may be odd, too.
@@ -77,9 +77,9 @@ fn mount_entry_targets_lie_in_an_odd_root() {
     let source = sandbox.dir("source");
     fs::write(source.join("here"), "").unwrap();
     for name in ["a b:c,d", "overlay:x", " \"q\" ", "#x=y", "back\\slash", "sandbox"] {
-        let root = busybox::root(&sandbox, name);
-        let container = busybox::container(&sandbox);
-        let mut config = busybox::config(&root);
+        let root = scripted_root::root(&sandbox, name);
+        let container = scripted_root::container(&sandbox);
+        let mut config = scripted_root::config(&root);
         // A target that looks like a path of the host, the root's own among them.
         let inner = format!("{}/deep", root.display());
         config.mount(bind(&source, "/data/x").create_dir()).unwrap();
@@ -89,18 +89,18 @@ fn mount_entry_targets_lie_in_an_odd_root() {
         assert_eq!(exec(&container, &["ls", &inner]).stdout, b"here\n", "{name:?}");
         container.kill().unwrap();
     }
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn mount_entry_read_only_refuses_writes() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
+    let root = scripted_root::root(&sandbox, "a");
     let source = sandbox.dir("source");
     fs::write(source.join("file"), "x").unwrap();
-    let container = busybox::container(&sandbox);
-    let mut config = busybox::config(&root);
+    let container = scripted_root::container(&sandbox);
+    let mut config = scripted_root::config(&root);
     config.mount(bind(&source, "/ro").read_only().create_dir()).unwrap();
     config.mount(bind(&source, "/rw").create_dir()).unwrap();
     config.mount(bind(&source.join("file"), "/etc/file").read_only().create_file()).unwrap();
@@ -115,14 +115,14 @@ fn mount_entry_read_only_refuses_writes() {
     sh(&container, "echo y > /rw/file");
     assert_eq!(sh(&container, "cat /ro/file /etc/file"), "y\ny\n");
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn mount_entry_submounts_are_shown_hidden_or_refused() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
+    let root = scripted_root::root(&sandbox, "a");
     let source = sandbox.dir("source");
     let below = sandbox.dir("source/below");
     kernel::run("mount", ["-t", "tmpfs", "submount", below.to_str().unwrap()]);
@@ -132,7 +132,7 @@ fn mount_entry_submounts_are_shown_hidden_or_refused() {
     kernel::run("mount", ["-t", "tmpfs", "submount", below.to_str().unwrap()]);
     fs::write(below.join("sub"), "").unwrap();
     let late = sandbox.dir("source/late");
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     let message = config.mount(bind(&source, "/all").create_dir()).unwrap_err().to_string();
     assert!(message.contains("has submounts (") && message.contains("/source/below)"), "{message}");
     assert!(message.contains(".recursive() to show them or .without_submounts() to hide them"), "{message}");
@@ -143,7 +143,7 @@ fn mount_entry_submounts_are_shown_hidden_or_refused() {
     config.mount(bind(&link, "/all").recursive().create_dir()).unwrap();
     config.mount(bind(&source, "/own").without_submounts().create_dir()).unwrap();
     config.mount(bind(&source, "/own-ro").without_submounts().read_only().create_dir()).unwrap();
-    let container = busybox::container(&sandbox);
+    let container = scripted_root::container(&sandbox);
     container.start(&config).unwrap();
     assert_eq!(sh(&container, "ls /all/below"), "sub\n");
     assert_eq!(sh(&container, "ls -A /own/below; ls -A /own-ro/below"), "");
@@ -157,20 +157,20 @@ fn mount_entry_submounts_are_shown_hidden_or_refused() {
     container.kill().unwrap();
     kernel::run("umount", ["-R", source.to_str().unwrap()]);
     kernel::run("umount", [below.to_str().unwrap()]);
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn mount_entry_nested_targets_are_made_in_the_upper_source() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
+    let root = scripted_root::root(&sandbox, "a");
     let (upper, lower) = (sandbox.dir("upper"), sandbox.dir("lower"));
     fs::write(lower.join("here"), "").unwrap();
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.mount(bind(&upper, "/data/up").create_dir()).unwrap();
     config.mount(bind(&lower, "/data/up/a/b").create_dir()).unwrap();
-    let container = busybox::container(&sandbox);
+    let container = scripted_root::container(&sandbox);
     container.start(&config).unwrap();
     assert_eq!(sh(&container, "ls /data/up/a/b"), "here\n");
     container.kill().unwrap();
@@ -183,7 +183,7 @@ fn mount_entry_nested_targets_are_made_in_the_upper_source() {
     let message = container.start(&config).unwrap_err().to_string();
     assert!(message.contains("runs through a symbolic link"), "{message}");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 /// What a container's root may plant for the next start.
@@ -191,10 +191,10 @@ fn mount_entry_nested_targets_are_made_in_the_upper_source() {
 #[ignore = "needs root: containers"]
 fn mount_entry_planted_links_lead_nowhere() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
+    let root = scripted_root::root(&sandbox, "a");
     let source = sandbox.dir("source");
     let outside = sandbox.dir("outside");
-    let container = busybox::container(&sandbox);
+    let container = scripted_root::container(&sandbox);
     symlink(&outside, root.join("absolute")).unwrap();
     symlink("../../outside", root.join("relative")).unwrap();
     symlink("/nonexistent", root.join("dangling")).unwrap();
@@ -208,7 +208,7 @@ fn mount_entry_planted_links_lead_nowhere() {
         "/harmless",
         "/harmless/x",
     ] {
-        let mut config = busybox::config(&root);
+        let mut config = scripted_root::config(&root);
         config.mount(bind(&source, target).create_dir()).unwrap();
         let message = container.start(&config).unwrap_err().to_string();
         let expected = format!(
@@ -218,20 +218,20 @@ fn mount_entry_planted_links_lead_nowhere() {
     }
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     assert!(!Path::new("/nonexistent").exists());
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 #[test]
 #[ignore = "needs root: containers"]
 fn mount_entry_targets_must_fit() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
+    let root = scripted_root::root(&sandbox, "a");
     let source = sandbox.dir("source");
     let file = source.join("file");
     fs::write(&file, "x").unwrap();
-    let container = busybox::container(&sandbox);
+    let container = scripted_root::container(&sandbox);
     let refused = |entry: MountEntry| {
-        let mut config: LxcConfig = busybox::config(&root);
+        let mut config: LxcConfig = scripted_root::config(&root);
         config.mount(entry).unwrap();
         let before = kernel::run("find", [&root]);
         let message = container.start(&config).unwrap_err().to_string();
@@ -254,12 +254,12 @@ fn mount_entry_targets_must_fit() {
     // One that fits needs no creation, and a link as the source is what it points at.
     let link = sandbox.dir("links").join("link");
     symlink(&file, &link).unwrap();
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.mount(bind(&source, "/data")).unwrap().mount(bind(&link, "/etc/passwd")).unwrap();
     container.start(&config).unwrap();
     assert_eq!(sh(&container, "cat /data/file /etc/passwd"), "xx");
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }
 
 /// The longest paths that are accepted do arrive whole: LXC cuts lines in silence.
@@ -267,7 +267,7 @@ fn mount_entry_targets_must_fit() {
 #[ignore = "needs root: containers"]
 fn mount_entry_long_paths_arrive() {
     let sandbox = Sandbox::new();
-    let root = busybox::root(&sandbox, "a");
+    let root = scripted_root::root(&sandbox, "a");
     let source = sandbox.dir("source");
     fs::write(source.join("here"), "").unwrap();
     let mut target = String::from("/data");
@@ -291,11 +291,11 @@ fn mount_entry_long_paths_arrive() {
             Some((bind(&source, &target), target))
         })
         .unwrap();
-    let mut config = busybox::config(&root);
+    let mut config = scripted_root::config(&root);
     config.mount(entry.create_dir()).unwrap();
-    let container = busybox::container(&sandbox);
+    let container = scripted_root::container(&sandbox);
     container.start(&config).unwrap();
     assert_eq!(exec(&container, &["ls", &target]).stdout, b"here\n", "{}", target.len());
     container.kill().unwrap();
-    busybox::end(&sandbox);
+    scripted_root::end(&sandbox);
 }

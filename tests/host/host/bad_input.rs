@@ -199,7 +199,7 @@ async fn no_room_is_said_before_it_hurts() {
     let small = sandbox.dir("small");
     kernel::run("mount", ["-t", "tmpfs", "-o", "size=32m", "none", small.to_str().unwrap()]);
     let host = Host::open(Paths::new(&small).unwrap()).await.unwrap();
-    crate::busybox_image::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
+    crate::busybox::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
     let before = host.inventory().await.unwrap();
     let error = host.launch(ContainerSpec { network: None, ..spec("big") }).await.unwrap_err();
     let message = Chain(&error).to_string();

@@ -137,7 +137,7 @@ async fn a_full_disk_can_be_emptied() {
     let sandbox = Sandbox::new();
     let small = small_disk(&sandbox);
     let host = Host::open(Paths::new(&small).unwrap()).await.unwrap();
-    crate::busybox_image::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
+    crate::busybox::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
     host.ensure_network(&network()).await.unwrap();
     let empty = host.inventory().await.unwrap();
     let (running, stopped) = (spec("running"), spec("stopped"));
@@ -179,7 +179,7 @@ async fn a_disk_without_inodes_keeps_nothing_half_made() {
     let sandbox = Sandbox::new();
     let small = small_disk(&sandbox);
     let host = Host::open(Paths::new(&small).unwrap()).await.unwrap();
-    crate::busybox_image::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
+    crate::busybox::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
     let spec = ContainerSpec { network: None, ..spec("one") };
     // The template of its volume.
     host.launch(spec.clone()).await.unwrap();

@@ -7,7 +7,7 @@ use docklet::host::{Attachment, ContainerSpec, Host, Init, Inventory, NetworkSpe
 use docklet::lxc::Exec;
 use docklet::name::ContainerName;
 
-use crate::busybox_image;
+use crate::busybox;
 use crate::sandbox::Sandbox;
 
 pub(super) struct Fixture {
@@ -24,7 +24,7 @@ impl Fixture {
 
     pub(super) async fn within(sandbox: Sandbox) -> Self {
         let host = Host::open(sandbox.paths.clone()).await.expect("open");
-        busybox_image::ensure(host.images(), &"busybox".parse().unwrap()).expect("image");
+        busybox::ensure(host.images(), &"busybox".parse().unwrap()).expect("image");
         host.ensure_network(&network()).await.expect("network");
         let before = host.inventory().await.expect("inventory");
         Self { host, before, sandbox }

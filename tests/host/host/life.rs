@@ -147,7 +147,7 @@ async fn two_prefixes_do_not_meet() {
     let first = Fixture::new().await;
     let beside = crate::sandbox::Sandbox::beside();
     let second = docklet::host::Host::open(beside.paths.clone()).await.unwrap();
-    crate::busybox_image::ensure(second.images(), &"busybox".parse().unwrap()).unwrap();
+    crate::busybox::ensure(second.images(), &"busybox".parse().unwrap()).unwrap();
     let mut lan = network();
     lan.gateway = "10.98.0.1/24".parse().unwrap();
     second.ensure_network(&lan).await.unwrap();
