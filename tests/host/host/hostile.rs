@@ -56,7 +56,7 @@ async fn a_root_made_of_traps_leads_nowhere() {
             Ok(()) => assert_eq!(refused, "", "{script}"),
             Err(error) => {
                 let message = Chain(&error).to_string();
-                assert!(refused != "" && message.contains(refused), "{script}: {message}");
+                assert!(!refused.is_empty() && message.contains(refused), "{script}: {message}");
             }
         }
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 1, "{script}");
