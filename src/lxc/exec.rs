@@ -23,6 +23,9 @@ use crate::sys::tree::ConfinedRoot;
 /// A command's search path, unless its environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// For how long a container that could not be entered may still be ending.
+const GONE_PATIENCE: Duration = Duration::from_millis(200);
+
 /// A command to run in a container.
 ///
 /// ```
@@ -214,8 +217,8 @@ impl ExecChild {
             (Ended::Exited(code), None) if code > 128 => {
                 Ok(ExecStatus::Exited(u8::try_from(code).unwrap_or(u8::MAX)))
             }
-            // It could not be entered, since it was gone.
-            _ if pidfd::wait_exit(self.init_fd.as_fd(), Some(Duration::ZERO))? => {
+            // It could not be entered, since it was gone, or about to be: its monitor dies first.
+            _ if pidfd::wait_exit(self.init_fd.as_fd(), Some(GONE_PATIENCE))? => {
                 Err(Error::NotFound { what: format!("a running {}", self.container.shown()) })
             }
             (ended, _) => Err(Error::Command {

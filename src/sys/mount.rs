@@ -198,6 +198,25 @@ pub(crate) fn mounted_on(target: &Path) -> Result<Option<MountRoot>> {
     Ok(crate::sys::mountinfo::mount_at(target)?.map(|_| MountRoot { device }))
 }
 
+/// Processes that see device `number` mounted, of whatever mount namespace, one of each namespace: "4711 (sleep)". Best
+/// effort, for messages.
+pub(crate) fn viewers_of(number: u64) -> Vec<String> {
+    let device = format!(" {}:{} ", rustix::fs::major(number), rustix::fs::minor(number));
+    let mut namespaces = std::collections::BTreeSet::new();
+    let mut viewers = Vec::new();
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let Ok(namespace) = std::fs::read_link(process.join("ns/mnt")) else { continue };
+        if namespaces.insert(namespace)
+            && std::fs::read_to_string(process.join("mountinfo")).is_ok_and(|text| text.contains(&device))
+        {
+            let name = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+            let pid = process.file_name().unwrap_or_default().to_string_lossy();
+            viewers.push(format!("{pid} ({})", name.trim_end()));
+        }
+    }
+    viewers
+}
+
 /// Processes that have something open beneath `target`: "4711 (sleep)". Best effort, for messages.
 pub(crate) fn users_of(target: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
