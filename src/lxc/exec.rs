@@ -28,6 +28,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// How long `lxc-attach` may take to end after its command.
 const REAP_PATIENCE: Duration = Duration::from_secs(1);
+/// For how long a container that could not be entered may still be ending.
+const GONE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A command to run in a container.
 ///
@@ -242,10 +244,6 @@ impl ExecChild {
                 let what = format!("a running {} (it stopped beneath the command)", self.container.shown());
                 Err(Error::NotFound { what })
             }
-            // It could not be entered, since it was gone.
-            _ if pidfd::wait_exit(self.init_fd.as_fd(), Some(Duration::ZERO))? => {
-                Err(Error::NotFound { what: format!("a running {}", self.container.shown()) })
-            }
             (ended, _) => Err(Error::Command {
                 program: "lxc-attach".to_owned(),
                 status: ended.shown(),
@@ -254,9 +252,10 @@ impl ExecChild {
         }
     }
 
-    /// Whether the container that the command was started in has ended, or was cleaned away.
+    /// Whether the container that the command was started in has ended, or is about to (its monitor dies first), or was
+    /// cleaned away.
     fn container_stopped(&self) -> Result<bool> {
-        if pidfd::wait_exit(self.init_fd.as_fd(), Some(Duration::ZERO))? {
+        if pidfd::wait_exit(self.init_fd.as_fd(), Some(GONE_PATIENCE))? {
             return Ok(true);
         }
         Ok(self.container.running()?.is_none_or(|running| running.init != self.init))

@@ -100,7 +100,7 @@ impl OverlayRoot {
         if i64::from(kind) != OVERLAY_MAGIC {
             return Err(Error::Differs {
                 what,
-                difference: "what is mounted there is no overlay".to_owned(),
+                difference: "what is mounted there is no overlay; unmount it first".to_owned(),
             });
         }
         debug_span!("umount_overlayfs").in_scope(|| unmount_at(target, &what))

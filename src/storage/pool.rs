@@ -205,7 +205,11 @@ impl VolumePool {
         if let Some(_lock) = volume::lock(&path, name)? {
             let file = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
             if let Some(device) = LoopDevice::find(&file, &path)? {
-                return Err(busy(format!("it is attached to {}", device.path().display())));
+                let device = device.path();
+                return Err(busy(format!(
+                    "it is attached to {0}; detach it with `losetup -d {0}`",
+                    device.display()
+                )));
             }
             remove_directory(&target)?;
             debug_span!("unlink").in_scope(|| remove_file(&path))?;

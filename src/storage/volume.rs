@@ -19,7 +19,7 @@ use crate::storage::spec::{Usage, VolumeSpec};
 use crate::sys::ext4::Superblock;
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::{self, LoopDevice};
-use crate::sys::mount::{mount_device, mounted_on, unmount_at};
+use crate::sys::mount::{mount_device, mounted_on, unmount_at, viewers_of};
 
 /// How long an unmounted volume may still be held by a copy of the mount namespace, as a container that is just
 /// being started has for a moment.
@@ -164,10 +164,18 @@ impl Volume {
             None => LoopDevice::find(&file, &path)?.map(|device| device.number()),
         };
         match device {
-            Some(number) if !loopdev::wait_until_free(number, &path, RELEASE_TIMEOUT)? => Err(self.busy(format!(
-                "it is no longer mounted here, but another mount namespace or program holds /dev/loop{number}; \
-                 `grep -ls /dev/loop{number} /proc/[0-9]*/mountinfo` names the processes in the former"
-            ))),
+            Some(number) if !loopdev::wait_until_free(number, &path, RELEASE_TIMEOUT)? => {
+                let viewers = viewers_of(loopdev::device_number(number));
+                let holder = if viewers.is_empty() {
+                    "another program holds".to_owned()
+                } else {
+                    format!("another mount namespace holds, that of process {},", viewers.join(", "))
+                };
+                Err(self.busy(format!(
+                    "it is no longer mounted here, but {holder} /dev/loop{number}; end that, or unmount or detach it \
+                     there, and repeat"
+                )))
+            }
             _ => Ok(()),
         }
     }

@@ -154,6 +154,11 @@ impl LoopDevice {
     }
 }
 
+/// The number of `/dev/loopN`, as in `st_dev`.
+pub(crate) fn device_number(number: u32) -> u64 {
+    rustix::fs::makedev(LOOP_MAJOR, number)
+}
+
 /// Whether `device`, a number as in `st_dev`, is a loop device that shows a file named as `path` is, even one that
 /// was deleted.
 pub(crate) fn shows_name(device: u64, path: &Path) -> Result<bool> {

@@ -191,6 +191,24 @@ pub(crate) fn mounted_on(target: &Path) -> Result<Option<u64>> {
     Ok(crate::sys::mountinfo::mount_at(target)?.map(|_| device))
 }
 
+/// Processes that see device `number` mounted, of whatever mount namespace, one of each namespace: "4711 (sleep)". Best
+/// effort, for messages.
+pub(crate) fn viewers_of(number: u64) -> Vec<String> {
+    let device = format!(" {}:{} ", rustix::fs::major(number), rustix::fs::minor(number));
+    let mut namespaces = std::collections::BTreeSet::new();
+    let mut viewers = Vec::new();
+    for dir in std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let Ok(namespace) = std::fs::read_link(dir.join("ns/mnt")) else { continue };
+        if namespaces.insert(namespace)
+            && std::fs::read_to_string(dir.join("mountinfo")).is_ok_and(|text| text.contains(&device))
+        {
+            let pid = dir.file_name().and_then(|pid| pid.to_str()?.parse().ok());
+            viewers.extend(pid.map(process::shown));
+        }
+    }
+    viewers
+}
+
 /// Processes that have something open beneath `target`: "4711 (sleep)". Best effort, for messages.
 fn users_of(target: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };

@@ -2,20 +2,23 @@
 
 use std::error::Error;
 use std::fs;
+use std::time::Duration;
 
 use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
 use docklet::host::{Attachment, ContainerSpec, Host, NetworkSpec, Outcome};
-use docklet::lxc::{MountEntry, State};
+use docklet::lxc::{Container, MountEntry, State};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::busybox;
 use crate::operations::scratch;
 
-type Result = std::result::Result<(), Box<dyn Error>>;
+pub(crate) type Result = std::result::Result<(), Box<dyn Error>>;
 
 /// Runs one of the functions below as a program does that has the host for itself.
-fn with_host(operation: impl AsyncFnOnce(Host) -> Result) -> Result {
+pub(crate) fn with_host(operation: impl AsyncFnOnce(Host) -> Result) -> Result {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async { operation(Host::open(Paths::from_env()?).await?).await })
 }
@@ -66,6 +69,39 @@ pub(crate) fn crash() -> Result {
     })
 }
 
+pub(crate) fn stop() -> Result {
+    with_host(async |host| Ok(host.stop(&name(), Duration::from_millis(100)).await?))
+}
+
+pub(crate) fn start() -> Result {
+    with_host(async |host| host.start(&name()).await.map(drop).map_err(Into::into))
+}
+
+/// Supervises until a container that was down runs, and runs again after its first process was killed.
+pub(crate) fn supervise() -> Result {
+    with_host(async |host| {
+        let (watching, runtime) = (host.clone(), host.runtime(&name())?);
+        let started_again = async move {
+            let first = started(&runtime, None).await;
+            kill(Pid::from_raw(i32::try_from(first).expect("pid")), Signal::SIGKILL).expect("kill");
+            started(&runtime, Some(first)).await;
+        };
+        Ok(watching.supervise(started_again).await?)
+    })
+}
+
+/// The first process, once there is another one than `before`.
+async fn started(container: &Container, before: Option<u32>) -> u32 {
+    loop {
+        if let Ok(Some(pid)) = container.init_pid()
+            && Some(pid) != before
+        {
+            return pid;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Prints a line for everything that was changed.
 pub(crate) fn recover() -> Result {
     with_host(async |host| {
@@ -78,11 +114,12 @@ pub(crate) fn recover() -> Result {
     })
 }
 
-/// Prints "running", "absent", or what it is instead.
+/// Prints "running", "present" if it is down, or "absent".
 pub(crate) fn state() -> Result {
     with_host(async |host| {
         match host.get(&name()) {
             Ok(info) if info.state == State::Running => println!("running"),
+            Ok(info) if info.state == State::Stopped => println!("present"),
             Ok(info) => println!("{:?}", info.state),
             Err(docklet::Error::NotFound { .. }) => println!("absent"),
             Err(error) => return Err(error.into()),

@@ -16,6 +16,7 @@ mod containers;
 mod leftovers;
 mod matrix;
 mod operations;
+mod parts;
 mod process;
 mod ptrace;
 mod sandbox;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::containers;
+use crate::{containers, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -32,6 +32,19 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("crash", containers::crash),
     ("recover", containers::recover),
     ("state", containers::state),
+    ("stop", containers::stop),
+    ("start", containers::start),
+    ("supervise", containers::supervise),
+    ("ensure-network", parts::ensure_network),
+    ("remove-network", parts::remove_network),
+    ("network-state", parts::network_state),
+    ("build-image", parts::build_image),
+    ("remove-image", parts::remove_image),
+    ("image-state", parts::image_state),
+    ("make-volume", parts::make_volume),
+    ("grow", parts::grow),
+    ("remove-volume", parts::remove_volume),
+    ("volume-state", parts::volume_state),
 ];
 
 /// Runs the program called `name`, once a tracer says so.

@@ -39,13 +39,53 @@ pub(crate) enum Must {
 pub(crate) struct Recovery {
     /// Prints a line for everything it changed.
     pub(crate) recover: &'static str,
-    /// Prints "running" or "absent".
+    /// Prints one of `states`.
     pub(crate) state: &'static str,
-    /// Removes what is running.
+    /// What there may be then.
+    pub(crate) states: &'static [State],
+    /// Removes what is there.
     pub(crate) remove: &'static str,
 }
 
-const CONTAINER: Recovery = Recovery { recover: "recover", state: "state", remove: "remove" };
+/// What a subject's object is after a recovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing of it is there.
+    Absent,
+    /// It is there, and no process of it.
+    Present,
+    /// A container that runs.
+    Running,
+}
+
+const CONTAINER: Recovery = Recovery {
+    recover: "recover",
+    state: "state",
+    states: &[State::Absent, State::Running],
+    remove: "remove",
+};
+/// A container that exists before and after, up or down.
+const STANDING: Recovery = Recovery { states: &[State::Present, State::Running], ..CONTAINER };
+const NETWORK: Recovery = Recovery {
+    recover: "recover",
+    state: "network-state",
+    states: &[State::Absent, State::Present],
+    remove: "remove-network",
+};
+const IMAGE: Recovery = Recovery { state: "image-state", remove: "remove-image", ..NETWORK };
+/// A volume that is half grown is whole after the same call.
+const VOLUME: Recovery =
+    Recovery { recover: "grow", state: "volume-state", states: &[State::Present], remove: "remove-volume" };
+
+/// An operation of docklet that runs no program which goes on without it.
+const fn own(
+    name: &'static str,
+    once: &'static [&'static str],
+    before: &'static [&'static str],
+    recovery: Recovery,
+) -> Subject {
+    Subject { name, modes: &[Mode::Own], program: name, once, before, must: Must::Recover(recovery) }
+}
 
 pub(crate) const SUBJECTS: &[Subject] = &[
     Subject {
@@ -78,7 +118,12 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         program: "remove-tree",
         once: &[],
         before: &["make-tree"],
-        must: Must::Recover(Recovery { recover: "remove-tree", state: "tree-state", remove: "remove-tree" }),
+        must: Must::Recover(Recovery {
+            recover: "remove-tree",
+            state: "tree-state",
+            states: &[State::Absent],
+            remove: "remove-tree",
+        }),
     },
     Subject {
         name: "launch",
@@ -104,6 +149,28 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         before: &["launch", "crash"],
         must: Must::Recover(CONTAINER),
     },
+    own("stop", &["prepare"], &["launch"], STANDING),
+    Subject {
+        name: "start",
+        modes: &Mode::ALL,
+        program: "start",
+        once: &["prepare"],
+        before: &["launch", "stop"],
+        must: Must::Recover(STANDING),
+    },
+    Subject {
+        name: "supervise",
+        modes: &[Mode::Own],
+        program: "supervise",
+        once: &["prepare"],
+        before: &["launch", "crash"],
+        must: Must::Recover(Recovery { states: &[State::Running], ..CONTAINER }),
+    },
+    own("ensure-network", &["prepare"], &[], NETWORK),
+    own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
+    own("build-image", &["prepare"], &[], IMAGE),
+    own("remove-image", &["prepare"], &["build-image"], IMAGE),
+    own("grow", &["make-volume", "remove-volume"], &["make-volume"], VOLUME),
 ];
 
 impl Subject {
@@ -127,14 +194,21 @@ impl Subject {
     }
 }
 
-/// One recover leaves a running container or nothing at all; a second one changes nothing.
+/// One recover leaves one of the states that may be; a second one changes nothing.
 fn recovers(programs: &Recovery, sandbox: &Sandbox, baseline: &Snapshot) -> Result<(), String> {
     sandbox.operate(programs.recover)?;
-    let state = sandbox.operate(programs.state)?;
-    match state.trim() {
-        "absent" => comes_back(sandbox, baseline)?,
-        "running" if inside_a_container() => {}
-        state => return Err(format!("after recover it is {state:?}: {}", sandbox.last_output().trim())),
+    let said = sandbox.operate(programs.state)?;
+    let state = match said.trim() {
+        "absent" => State::Absent,
+        "present" if !inside_a_container() => State::Present,
+        "running" if inside_a_container() => State::Running,
+        said => return Err(format!("after recover it is {said:?}: {}", sandbox.last_output().trim())),
+    };
+    if !programs.states.contains(&state) {
+        return Err(format!("after recover it is {state:?}: {}", sandbox.last_output().trim()));
+    }
+    if state == State::Absent {
+        comes_back(sandbox, baseline)?;
     }
     let first = settled(sandbox);
     let changes = sandbox.operate(programs.recover)?;
@@ -142,7 +216,7 @@ fn recovers(programs: &Recovery, sandbox: &Sandbox, baseline: &Snapshot) -> Resu
         return Err(format!("a second recover changed: {}", changes.trim()));
     }
     same(&first, &settled(sandbox)).map_err(|changes| format!("a second recover changed:\n{changes}"))?;
-    if state.trim() == "running" {
+    if state != State::Absent {
         sandbox.operate(programs.remove)?;
     }
     Ok(())

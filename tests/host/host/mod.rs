@@ -4,6 +4,7 @@ mod bad_input;
 mod concurrency;
 mod damage;
 mod fixture;
+mod foreign;
 mod hostile;
 mod life;
 mod recovery;
