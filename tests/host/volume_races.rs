@@ -122,7 +122,8 @@ fn volume_races_with_a_copy_of_the_namespace_are_waited_for() {
     volume.mount().expect("mount");
     let mut long = hold("60");
     let refused = message(volume.unmount());
-    assert!(refused.contains("another mount namespace or program holds /dev/loop"), "{refused}");
+    let holder = format!("another mount namespace holds, that of process {} (sleep), /dev/loop", long.id());
+    assert!(refused.contains(&holder), "{refused}");
     // It is not attached a second time: two devices on one file would destroy it.
     volume.mount().expect("mount while it is held");
     assert_eq!(kernel::loops_beneath(sandbox.paths.prefix()).len(), 1);
