@@ -205,7 +205,7 @@ fn print_programs() {
             phase = rest.trim_start_matches('/').split('"').next().filter(|phase| *phase != "end");
         } else if let Some(phase) = phase
             && line.contains("execve(")
-            && line.ends_with("= 0")
+            && !line.contains("= -1")
         {
             println!("  {phase:<8} {}", line.split('"').nth(1).unwrap_or("?"));
         }
