@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
@@ -18,6 +20,11 @@ use rustix::mount::{
 use tracing::debug;
 
 use crate::error::{Error, Result};
+
+/// For how long a mount may be in use before it counts: whatever thread of this program starts another program, for a
+/// moment the new process has copies of our descriptors.
+const BUSY_PATIENCE: Duration = Duration::from_millis(100);
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -161,14 +168,18 @@ pub(crate) enum Unmounted {
 
 /// Unmounts what is on `target`.
 pub(crate) fn unmount_at(target: &Path) -> Result<Unmounted> {
-    match unmount(target, UnmountFlags::NOFOLLOW) {
-        Ok(()) => {
-            debug!(target = %target.display(), "unmounted");
-            Ok(Unmounted::Yes)
+    let deadline = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match unmount(target, UnmountFlags::NOFOLLOW) {
+            Ok(()) => {
+                debug!(target = %target.display(), "unmounted");
+                return Ok(Unmounted::Yes);
+            }
+            Err(Errno::INVAL | Errno::NOENT) => return Ok(Unmounted::WasNot),
+            Err(Errno::BUSY) if Instant::now() >= deadline => return Ok(Unmounted::InUse),
+            Err(Errno::BUSY) => thread::sleep(BUSY_PAUSE),
+            Err(error) => return Err(Error::os("umount2", target.display(), error)),
         }
-        Err(Errno::INVAL | Errno::NOENT) => Ok(Unmounted::WasNot),
-        Err(Errno::BUSY) => Ok(Unmounted::InUse),
-        Err(error) => Err(Error::os("umount2", target.display(), error)),
     }
 }
 
