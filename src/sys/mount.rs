@@ -150,7 +150,8 @@ pub(crate) fn mount_classic(
         .map_err(|e| Error::os("mount", target.display(), e))
 }
 
-/// How long a mount may be busy. Whoever only looks at it (`df`, a monitoring agent) is gone sooner.
+/// How long a mount may be busy. Whoever only looks at it (`df`, a monitoring agent) is gone sooner, and so is a program
+/// that some thread of this one starts: for a moment it has copies of our descriptors.
 const BUSY_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Unmounts what is on `target`. What is not mounted is unmounted. If something goes on using it, [`Error::Busy`] about
