@@ -1,11 +1,12 @@
 //! Many operations at once, from one process and from two.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
 use docklet::Error;
 use docklet::error::Chain;
-use docklet::host::Host;
+use docklet::host::{ContainerInfo, ContainerSpec, Host};
 use docklet::lxc::Exec;
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
@@ -22,29 +23,11 @@ const PREFIX: &str = "DOCKLET_TEST_PREFIX";
 async fn sixteen_at_once() {
     let fixture = Fixture::new().await;
     let specs: Vec<_> = (0..16).map(|n| spec(&format!("c{n}"))).collect();
-    let launches: Vec<_> = specs
-        .iter()
-        .map(|spec| {
-            let (host, spec) = (fixture.host.clone(), spec.clone());
-            tokio::spawn(async move { host.launch(spec).await })
-        })
-        .collect();
-    let mut addresses = std::collections::BTreeSet::new();
-    for launch in launches {
-        addresses.insert(launch.await.unwrap().unwrap().address);
-    }
+    let addresses: BTreeSet<_> =
+        launch_all(&fixture.host, &specs).await.iter().map(|info| info.address).collect();
     assert_eq!(addresses.len(), 16, "each has an address of its own");
     assert_eq!(fixture.host.list().unwrap().len(), 16);
-    let removals: Vec<_> = specs
-        .into_iter()
-        .map(|spec| {
-            let host = fixture.host.clone();
-            tokio::spawn(async move { host.remove(&spec.name).await })
-        })
-        .collect();
-    for removal in removals {
-        removal.await.unwrap().unwrap();
-    }
+    remove_all(&fixture.host, &specs).await;
     fixture.end().await;
 }
 
@@ -53,28 +36,53 @@ async fn sixteen_at_once() {
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn sixteen_times_the_same() {
     let fixture = Fixture::new().await;
-    let spec = spec("same");
-    let launches: Vec<_> = (0..16)
-        .map(|_| {
-            let (host, spec) = (fixture.host.clone(), spec.clone());
+    let specs = vec![spec("same"); 16];
+    let ids: BTreeSet<_> = launch_all(&fixture.host, &specs).await.into_iter().map(|info| info.id).collect();
+    assert_eq!(ids.len(), 1);
+    remove_all(&fixture.host, &specs).await;
+    fixture.end().await;
+}
+
+/// Launches all at once.
+async fn launch_all(host: &Host, specs: &[ContainerSpec]) -> Vec<ContainerInfo> {
+    let launches: Vec<_> = specs
+        .iter()
+        .map(|spec| {
+            let (host, spec) = (host.clone(), spec.clone());
             tokio::spawn(async move { host.launch(spec).await })
         })
         .collect();
-    let mut ids = std::collections::BTreeSet::new();
+    let mut launched = Vec::new();
     for launch in launches {
-        ids.insert(launch.await.unwrap().unwrap().id);
+        launched.push(launch.await.unwrap().unwrap());
     }
-    assert_eq!(ids.len(), 1);
-    let removals: Vec<_> = (0..16)
-        .map(|_| {
-            let (host, name) = (fixture.host.clone(), spec.name.clone());
+    launched
+}
+
+/// Removes all at once.
+async fn remove_all(host: &Host, specs: &[ContainerSpec]) {
+    let removals: Vec<_> = specs
+        .iter()
+        .map(|spec| {
+            let (host, name) = (host.clone(), spec.name.clone());
             tokio::spawn(async move { host.remove(&name).await })
         })
         .collect();
     for removal in removals {
         removal.await.unwrap().unwrap();
     }
-    fixture.end().await;
+}
+
+/// Runs another test of this program in a second process, on this fixture's prefix, while `work` goes on.
+async fn beside(fixture: &Fixture, test: &str, work: impl Future<Output = ()>) {
+    let mut other = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--include-ignored"])
+        .env(PREFIX, fixture.sandbox.paths.prefix())
+        .spawn()
+        .unwrap();
+    work.await;
+    let status = tokio::task::spawn_blocking(move || other.wait()).await.unwrap().unwrap();
+    assert!(status.success(), "the second process failed");
 }
 
 /// Two processes launch and remove on one prefix, the same names and others.
@@ -82,14 +90,7 @@ async fn sixteen_times_the_same() {
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn two_processes_share_a_prefix() {
     let fixture = Fixture::new().await;
-    let mut other = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "host::concurrency::the_second_process", "--include-ignored"])
-        .env(PREFIX, fixture.sandbox.paths.prefix())
-        .spawn()
-        .unwrap();
-    churn(&fixture.host).await;
-    let status = tokio::task::spawn_blocking(move || other.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "the second process failed");
+    beside(&fixture, "host::concurrency::the_second_process", churn(&fixture.host)).await;
     assert_eq!(fixture.host.list().unwrap(), []);
     fixture.end().await;
 }
@@ -168,14 +169,7 @@ async fn a_dropped_launch_is_whole() {
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn everything_at_once_on_two_names() {
     let fixture = Fixture::new().await;
-    let mut other = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "host::concurrency::the_second_storm", "--include-ignored"])
-        .env(PREFIX, fixture.sandbox.paths.prefix())
-        .spawn()
-        .unwrap();
-    storm(&fixture.host).await;
-    let status = tokio::task::spawn_blocking(move || other.wait()).await.unwrap().unwrap();
-    assert!(status.success(), "the second process failed");
+    beside(&fixture, "host::concurrency::the_second_storm", storm(&fixture.host)).await;
     for name in STORMY {
         fixture.host.remove(&name.parse().unwrap()).await.unwrap();
     }
