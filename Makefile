@@ -7,7 +7,7 @@ CARGO = PATH="$(CARGO_DIR):$$PATH" cargo
 PROFILE =
 ROOT = $(if $(filter 0,$(shell id -u)),,$(error make $(or $(MAKECMDGOALS),$@) needs root: run it with sudo, or as root))
 
-.PHONY: help demo quickstart test test-unit test-host test-kill test-all bench lint doc setup-demo setup-test clean-host
+.PHONY: help demo quickstart test test-unit test-host test-kill test-vm test-all bench lint doc setup-demo setup-test clean-host
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -31,6 +31,9 @@ test-host: setup-test ## the tests against the real kernel (root)
 
 test-kill: setup-test ## a SIGKILL before and after every system call that changes the host (root, long)
 	@scripts/test.sh kill-full
+
+test-vm: setup-test ## the host tier and reboots, on a Debian kernel under QEMU (root, long)
+	@tests/vm/run.sh
 
 bench: setup-test ## the benchmarks (root)
 	@$(CARGO) bench

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs from Debian's packages what is missing for `make demo` or `make test`. Asks nothing, removes nothing.
-# Usage: setup.sh demo|test
+# Installs from Debian's packages what is missing for `make demo`, `make test` or `make test-vm`. Asks nothing, removes
+# nothing.
+# Usage: setup.sh demo|test|vm
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,10 +12,12 @@ fail() {
 
 demo="busybox-static ca-certificates e2fsprogs gcc iproute2 libc6-dev lxc make mount nftables util-linux"
 test="findutils procps"
+vm="debootstrap"
 case "${1:-}" in
     demo) wanted=$demo ;;
     test) wanted="$demo $test" ;;
-    *) fail "usage: scripts/setup.sh demo|test" ;;
+    vm) wanted="$demo $test $vm" ;;
+    *) fail "usage: scripts/setup.sh demo|test|vm" ;;
 esac
 # Only a kernel with loadable modules has something for modprobe to load.
 [ ! -e /proc/modules ] || wanted="$wanted kmod"

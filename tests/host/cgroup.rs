@@ -87,7 +87,13 @@ fn memory(memory_bytes: u64, swap_bytes: u64) -> CgroupLimits {
 fn dir(group: &Cgroup, controller: &str) -> PathBuf {
     let root = PathBuf::from("/sys/fs/cgroup");
     let v1 = root.join(controller);
-    let root = if v1.is_dir() && controller != "unified" { v1 } else { root.join("unified") };
+    let unified = root.join("unified");
+    let root = match (controller, v1.is_dir(), unified.is_dir()) {
+        (name, true, _) if name != "unified" => v1,
+        (_, _, true) => unified,
+        // v2 alone.
+        _ => root,
+    };
     root.join(group.path())
 }
 
