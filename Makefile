@@ -32,7 +32,7 @@ test-host: setup-test ## the tests against the real kernel (root)
 test-kill: setup-test ## a SIGKILL before and after every system call that changes the host (root, long)
 	@scripts/test.sh kill-full
 
-test-vm: setup-test ## the host tier and reboots, on a Debian kernel under QEMU (root, long)
+test-vm: setup-test ## a fresh host and reboots, on a Debian kernel under QEMU (root, long)
 	@tests/vm/run.sh
 
 bench: setup-test ## the benchmarks (root)

@@ -22,6 +22,9 @@ esac
 # Only a kernel with loadable modules has something for modprobe to load.
 [ ! -e /proc/modules ] || wanted="$wanted kmod"
 
+# Where AppArmor is on, LXC wants its profiles loaded.
+if grep -qs Y /sys/module/apparmor/parameters/enabled; then wanted="$wanted apparmor"; fi
+
 [ "$(id -u)" = 0 ] || fail "needs root: namespaces, mounts and loop devices belong to it"
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     fail "only Debian's apt is known here; install the programs of these packages yourself: $wanted"

@@ -1,5 +1,6 @@
 //! What this host can do, and the remedy for what it cannot.
 
+use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -108,6 +109,7 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
         OverlayRoot::supported().map(|()| "overlay file systems can be mounted".to_owned()),
     ));
     checks.push(check("loop devices", device("/dev/loop-control", "modprobe loop")));
+    checks.push(check("apparmor", apparmor()));
     checks.push(check("mkfs.ext4", program("mkfs.ext4", "e2fsprogs")));
     let mut nftables = check("nftables", program("nft", "nftables"));
     if nftables.finding == Finding::Missing {
@@ -181,6 +183,31 @@ fn space(paths: &Paths) -> Check {
     }
 }
 
+fn apparmor() -> Result<String> {
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    judge_apparmor(&enabled, fs::read_to_string("/sys/kernel/security/apparmor/profiles").ok().as_deref())
+}
+
+/// LXC refuses to start a container where AppArmor is on and LXC's own profile is not loaded.
+fn judge_apparmor(enabled: &str, profiles: Option<&str>) -> Result<String> {
+    let missing = |needs: &str| {
+        Err(Error::Unsupported {
+            what: "starting a container under AppArmor, which is on,".to_owned(),
+            needs: needs.to_owned(),
+        })
+    };
+    match profiles {
+        _ if !enabled.starts_with('Y') => Ok("is off".to_owned()),
+        None => missing("run `mount -t securityfs securityfs /sys/kernel/security`"),
+        Some(profiles) if profiles.contains("lxc-container-default-cgns") => {
+            Ok("LXC's profile is loaded".to_owned())
+        }
+        Some(_) => missing(
+            "install the package apparmor and run `apparmor_parser -r /etc/apparmor.d/lxc-containers`",
+        ),
+    }
+}
+
 fn device(path: &str, remedy: &str) -> Result<String> {
     if Path::new(path).exists() {
         return Ok(format!("{path} is there"));
@@ -229,6 +256,17 @@ mod tests {
         ] {
             assert_eq!(kernel_version(release), version, "{release}");
         }
+    }
+
+    #[test]
+    fn apparmor_needs_the_profile_of_lxc() {
+        judge_apparmor("", None).unwrap();
+        judge_apparmor("N\n", None).unwrap();
+        judge_apparmor("Y\n", Some("lxc-container-default-cgns (enforce)\n")).unwrap();
+        let message = judge_apparmor("Y\n", Some("man_filter (enforce)\n")).unwrap_err().to_string();
+        assert!(message.contains("apparmor_parser -r"), "{message}");
+        let message = judge_apparmor("Y\n", None).unwrap_err().to_string();
+        assert!(message.contains("securityfs"), "{message}");
     }
 
     #[test]
