@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../.."
 jobs="
 fresh-v2    fresh    v2  180 always
 recover-v2  recover  v2  180 always
+grow-v2     grow     v2  180 always
 host-v2     host     v2  900 asked
 host-v1     host     v1  900 asked
 "
