@@ -7,6 +7,7 @@
 use super::controller::{Controller, Version};
 use super::hierarchy::{Hierarchies, Layout};
 use crate::error::{Error, Result};
+use crate::sys::kernel;
 
 /// How a boot parameter is changed on Debian. The seed of many a mistake: of two such lines the last one wins.
 const BOOT_LINE: &str = "the existing GRUB_CMDLINE_LINUX line in /etc/default/grub (edit that line, do not append \
@@ -41,7 +42,7 @@ pub(super) fn swap(hierarchies: &Hierarchies) -> Result<Option<Version>> {
     let off = match probe.swap_file {
         Some(there) => !there,
         // No group to look at yet: what this kernel does with this boot line.
-        None => match kernel_version(&probe.kernel_release) {
+        None => match kernel::version(&probe.kernel_release) {
             Some(kernel) if kernel >= (6, 1) => !probe.can_swap,
             Some(kernel) if kernel >= (5, 8) => {
                 !probe.can_swap || has_word(&probe.boot_parameters, "swapaccount=0")
@@ -69,7 +70,7 @@ pub(super) fn no_cpu_quota() -> Error {
 /// The error for a kernel that does not account swap.
 pub(super) fn no_swap_accounting(hierarchies: &Hierarchies) -> Error {
     let probe = hierarchies.probe();
-    let needs = match kernel_version(&probe.kernel_release) {
+    let needs = match kernel::version(&probe.kernel_release) {
         Some(kernel) if kernel >= (6, 1) => {
             "the group has no file for swap although this kernel always accounts \
                                              it (swapaccount= does nothing since 6.1): it needs CONFIG_SWAP=y"
@@ -97,7 +98,7 @@ fn missing_controller(hierarchies: &Hierarchies, controller: Controller) -> Stri
         Some(fields) if fields[3] == "0" => {
             let mut parameters = format!("cgroup_enable={name}");
             if controller == Controller::Memory
-                && kernel_version(&probe.kernel_release).is_some_and(|kernel| kernel < (5, 8))
+                && kernel::version(&probe.kernel_release).is_some_and(|kernel| kernel < (5, 8))
             {
                 parameters.push_str(" swapaccount=1");
             }
@@ -145,12 +146,6 @@ fn disabled_at_boot(parameters: &str, name: &str) -> bool {
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("cgroup_disable="))
         .any(|list| list.split(',').any(|given| given == name))
-}
-
-/// Major and minor number of "6.1.0-18-amd64".
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 #[cfg(test)]

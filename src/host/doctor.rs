@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::handle::{blocking_on, runtime};
+use super::handle::{blocking_on, require_root, runtime};
 use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use crate::error::{Chain, Error, Result};
 use crate::lxc::LxcTarget;
@@ -13,7 +13,7 @@ use crate::name::LinkName;
 use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace};
 use crate::paths::Paths;
 use crate::storage::OverlayRoot;
-use crate::sys::tool;
+use crate::sys::{self, tool};
 
 /// The oldest kernel with all that is needed: `close_range`. (`LOOP_CONFIGURE`, `openat2`, `clone3` and pidfds are
 /// older.)
@@ -135,29 +135,18 @@ fn probes() -> [(&'static str, Result<CgroupLimits>); 4] {
 }
 
 fn root() -> Result<String> {
-    if rustix::process::geteuid().is_root() {
-        return Ok("running as root".to_owned());
-    }
-    Err(Error::Unsupported {
-        what: "running containers as an ordinary user".to_owned(),
-        needs: "run as root".to_owned(),
-    })
+    require_root().map(|()| "running as root".to_owned())
 }
 
 fn kernel() -> Result<String> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    match kernel_version(&release) {
+    match sys::kernel::version(&release) {
         Some(version) if version >= OLDEST_KERNEL => Ok(format!("Linux {release}")),
         _ => Err(Error::Unsupported {
             what: format!("running on Linux {release}"),
             needs: format!("install Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1),
         }),
     }
-}
-
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 fn prefix(paths: &Paths) -> Result<String> {
@@ -245,18 +234,6 @@ async fn probe_bridge(paths: &Paths) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn releases_are_read() {
-        for (release, version) in [
-            ("6.1.0-28-amd64", Some((6, 1))),
-            ("5.10.0", Some((5, 10))),
-            ("6.18.44-rc1+", Some((6, 18))),
-            ("x", None),
-        ] {
-            assert_eq!(kernel_version(release), version, "{release}");
-        }
-    }
 
     #[test]
     fn apparmor_needs_the_profile_of_lxc() {

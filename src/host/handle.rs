@@ -75,12 +75,7 @@ impl Host {
     /// [`Error::Unsupported`] without root, without LXC, or without control groups; [`Error::Invalid`] outside of a
     /// runtime.
     pub async fn open(paths: Paths) -> Result<Self> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Error::Unsupported {
-                what: "running containers as an ordinary user".to_owned(),
-                needs: "run as root".to_owned(),
-            });
-        }
+        require_root()?;
         let runtime = runtime()?;
         let (hierarchies, target) = blocking_on(&runtime, || {
             let hierarchies = Hierarchies::detect()?;
@@ -342,6 +337,17 @@ impl Host {
         })
         .await
     }
+}
+
+/// Whoever runs containers is root.
+pub(super) fn require_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: "running containers as an ordinary user".to_owned(),
+        needs: "run as root".to_owned(),
+    })
 }
 
 /// The runtime that this is called in.

@@ -81,12 +81,7 @@ impl Host {
 
     /// Removes what was made of a new network, which failed for `cause`. Returns the error to tell.
     async fn take_back(&self, record: &NetworkRecord, cause: Error) -> Error {
-        let nat = if record.spec.nat { self.apply_nat(Some(record)).await.map(drop) } else { Ok(()) };
-        let removed = match nat {
-            Ok(()) => self.forget_network(record).await,
-            Err(error) => Err(error),
-        };
-        match removed {
+        match self.lower_network(record).await {
             Ok(()) => cause,
             Err(error) => {
                 tracing::error!(%error, "roll-back failed");
@@ -127,10 +122,6 @@ impl Host {
         if record.spec.nat {
             self.apply_nat(Some(record)).await?;
         }
-        self.forget_network(record).await
-    }
-
-    async fn forget_network(&self, record: &NetworkRecord) -> Result<()> {
         Bridge::remove(&self.inner.netlink, &record.bridge, &record.owner).await?;
         self.inner.networks.remove(&record.spec.name)
     }

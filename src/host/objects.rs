@@ -162,16 +162,19 @@ impl Host {
     }
 
     async fn lower_root(&self, manifest: &Manifest) -> Result<()> {
-        let (host, manifest) = (self.clone(), manifest.clone());
-        self.blocking(move || {
-            OverlayRoot::unmount(&root_path(&host.directory(&manifest)))?;
-            match host.pool.open(&manifest.objects.volume) {
-                Ok(volume) => volume.unmount(),
-                Err(Error::NotFound { .. }) => Ok(()),
-                Err(error) => Err(error),
-            }
-        })
-        .await
+        let (host, directory) = (self.clone(), self.directory(manifest));
+        let volume = manifest.objects.volume.clone();
+        self.blocking(move || host.release_root(&directory, &volume)).await
+    }
+
+    /// Unmounts a container's root and the volume under it. What is gone is released.
+    pub(super) fn release_root(&self, directory: &Path, volume: &VolumeName) -> Result<()> {
+        OverlayRoot::unmount(&root_path(directory))?;
+        match self.pool.open(volume) {
+            Ok(volume) => volume.unmount(),
+            Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn raise_port(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
@@ -239,7 +242,7 @@ fn volume_spec(spec: &ContainerSpec, name: VolumeName) -> VolumeSpec {
 }
 
 /// Where a container's root is mounted.
-pub(super) fn root_path(directory: &Path) -> PathBuf {
+fn root_path(directory: &Path) -> PathBuf {
     directory.join("root")
 }
 

@@ -1,7 +1,6 @@
 //! After a crash or a reboot: the host is made to agree with what is written down.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs;
 use std::time::Duration;
 
@@ -10,12 +9,12 @@ use tracing::{Instrument, info_span};
 
 use super::handle::Host;
 use super::manifest::{Manifest, NetworkRecord, Phase};
+use super::objects::namespace_path;
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
 use crate::lxc::{self, Container, State};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
-use crate::storage::OverlayRoot;
 use crate::sys::mountinfo;
 
 /// What became of one container.
@@ -189,13 +188,11 @@ impl Host {
     /// Whether a container that does not run holds something of the kernel's: a mount (its namespace is one) or a
     /// control group.
     fn holds(&self, manifest: &Manifest) -> Result<bool> {
-        let (directory, volumes) = (self.directory(manifest), self.inner.paths.volumes());
-        let volume = OsStr::new(manifest.objects.volume.as_str());
-        let mounted = mountinfo::mounts()?.iter().any(|mount| {
-            let target = &mount.target;
-            target.starts_with(&directory)
-                || (target.starts_with(&volumes) && target.file_name() == Some(volume))
-        });
+        let directory = self.directory(manifest);
+        let space = self.pool.mount_point(&manifest.objects.volume);
+        let mounted = mountinfo::mounts()?
+            .iter()
+            .any(|mount| mount.target.starts_with(&directory) || mount.target == space);
         Ok(mounted || Cgroup::new(&self.inner.hierarchies, manifest.objects.cgroup.as_str())?.exists())
     }
 
@@ -223,7 +220,7 @@ impl Host {
         let mut names = Cgroup::list(&inner.hierarchies, &parent)?;
         names.extend(lxc::lock_names(&containers)?);
         // Volumes of others, if there are any in the pool, have names of another form.
-        for dir in [containers, inner.paths.volumes().join("mounts")] {
+        for dir in [containers, self.pool.mounts()] {
             names.extend(mountinfo::mounts_beneath(&dir)?.into_iter().filter_map(|mount| {
                 Some(mount.target.strip_prefix(&dir).ok()?.iter().next()?.to_str()?.to_owned())
             }));
@@ -279,17 +276,11 @@ impl Host {
 
     /// Ends the processes and mounts of a container that is not written down. Its files are left for a person.
     fn release_orphan(&self, id: &ObjectId) -> Result<()> {
-        use super::objects::{namespace_path, root_path};
         let inner = &self.inner;
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
         let directory = inner.paths.containers().join(id.as_str());
-        OverlayRoot::unmount(&root_path(&directory))?;
-        match self.pool.open(&id.volume_name()) {
-            Ok(volume) => volume.unmount()?,
-            Err(Error::NotFound { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        self.release_root(&directory, &id.volume_name())?;
         NetworkNamespace::remove(&namespace_path(&directory))
     }
 

@@ -246,7 +246,12 @@ impl VolumePool {
     }
 
     pub(crate) fn mount_point(&self, name: &VolumeName) -> PathBuf {
-        self.directory.join("mounts").join(name.as_str())
+        self.mounts().join(name.as_str())
+    }
+
+    /// Where volumes are mounted.
+    pub(crate) fn mounts(&self) -> PathBuf {
+        self.directory.join("mounts")
     }
 
     pub(crate) fn ratio(&self) -> ProvisionRatio {

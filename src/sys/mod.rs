@@ -5,6 +5,7 @@ pub(crate) mod confined;
 pub(crate) mod ext4;
 pub(crate) mod file;
 mod ioctl;
+pub(crate) mod kernel;
 pub(crate) mod lock;
 pub(crate) mod loopdev;
 pub(crate) mod mount;
