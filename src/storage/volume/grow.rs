@@ -12,9 +12,9 @@ use rustix::thread::{CapabilitySet, capabilities};
 use tracing::{debug, info_span};
 
 use crate::error::{Error, Result};
-use crate::storage::pool::{allocated, not_found, what};
-use crate::storage::spec::{Allocation, check_size};
-use crate::storage::volume::Volume;
+use crate::storage::volume::handle::Volume;
+use crate::storage::volume::pool::{allocated, not_found, what};
+use crate::storage::volume::spec::{Allocation, check_size};
 use crate::sys::ext4::{self, Superblock};
 use crate::sys::{sparse, tool};
 

@@ -13,10 +13,10 @@ use rustix::mount::{MountAttrFlags, MountFlags};
 use tracing::{debug, debug_span, info_span};
 
 use crate::error::{Error, Result};
-use crate::storage::overlay_options::{Directories, MountMethod, ShownOverlay, overlays, upper_text};
-use crate::storage::overlay_support;
-use crate::storage::pool::LOCK_TIMEOUT;
-use crate::storage::volume::MountedVolume;
+use crate::storage::overlay::options::{Directories, MountMethod, ShownOverlay, overlays, upper_text};
+use crate::storage::overlay::support;
+use crate::storage::volume::handle::MountedVolume;
+use crate::storage::volume::pool::LOCK_TIMEOUT;
 use crate::sys::lock::FileLock;
 use crate::sys::mount::{FsContext, FsError, mount_classic, mounted_on, unmount_at};
 use crate::sys::mountinfo::{self, Mount};
@@ -69,7 +69,7 @@ impl OverlayRoot {
     /// # Errors
     /// [`Error::Unsupported`] naming the module, and how to have it after a reboot.
     pub fn supported() -> Result<()> {
-        overlay_support::load()
+        support::load()
     }
 
     /// An overlay of these directories, the uppermost first. They must be absolute and exist when it is mounted, and
@@ -266,7 +266,7 @@ fn prepare(directories: &Directories) -> Result<()> {
 fn mount(method: MountMethod, directories: &Directories, target: &Path) -> Result<()> {
     match mount_once(method, directories, target) {
         Err(error) if error.errno() == Some(libc::ENODEV) => {
-            overlay_support::load()?;
+            support::load()?;
             mount_once(method, directories, target)
         }
         result => result,

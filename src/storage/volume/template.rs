@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::storage::spec::Filesystem;
-use crate::storage::volume_file::{publish, unnamed};
+use crate::storage::volume::file::{publish, unnamed};
+use crate::storage::volume::spec::Filesystem;
 use crate::sys::ext4::Superblock;
 use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::lock::FileLock;

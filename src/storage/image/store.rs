@@ -18,9 +18,9 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::name::ImageName;
-use crate::storage::image_builder::ImageBuilder;
-use crate::storage::overlay_options::overlays;
-use crate::storage::pool::make_directory;
+use crate::storage::image::builder::ImageBuilder;
+use crate::storage::overlay::options::overlays;
+use crate::storage::volume::pool::make_directory;
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::file::{absent_is_none, sync_parent};
 use crate::sys::tree::remove_tree;

@@ -13,8 +13,8 @@ use rustix::fs::{AtFlags, CWD, XattrFlags, fgetxattr, fsetxattr, linkat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::storage::grow::is_growing;
-use crate::storage::spec::{Allocation, Filesystem, VolumeSpec};
+use crate::storage::volume::grow::is_growing;
+use crate::storage::volume::spec::{Allocation, Filesystem, VolumeSpec};
 use crate::sys::ext4::Superblock;
 
 /// Remembers how a volume was asked to be allocated: the blocks alone do not tell a full sparse file from a

@@ -13,9 +13,9 @@ use tracing::{debug, debug_span, info_span};
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
-use crate::storage::overlay_options::overlays;
-use crate::storage::pool::{LOCK_TIMEOUT, VolumePool, allocated, make_directory, not_found, what};
-use crate::storage::spec::{Usage, VolumeSpec};
+use crate::storage::overlay::options::overlays;
+use crate::storage::volume::pool::{LOCK_TIMEOUT, VolumePool, allocated, make_directory, not_found, what};
+use crate::storage::volume::spec::{Usage, VolumeSpec};
 use crate::sys::ext4::Superblock;
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::{self, LoopDevice};

@@ -19,12 +19,12 @@ use tracing::{debug, debug_span, info_span};
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
-use crate::storage::prepared::PreparedVolume;
-use crate::storage::space::{ProvisionRatio, Room};
-use crate::storage::spec::{Allocation, VolumeSpec};
-use crate::storage::volume::Volume;
-use crate::storage::volume_file::{VolumeFile, publish, record_allocation, unnamed};
-use crate::storage::{template, volume};
+use crate::storage::volume::file::{VolumeFile, publish, record_allocation, unnamed};
+use crate::storage::volume::handle::Volume;
+use crate::storage::volume::prepared::PreparedVolume;
+use crate::storage::volume::space::{ProvisionRatio, Room};
+use crate::storage::volume::spec::{Allocation, VolumeSpec};
+use crate::storage::volume::{handle, template};
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
@@ -202,7 +202,7 @@ impl VolumePool {
         if mounted_on(&target)?.is_some() {
             return Err(busy(format!("it is mounted on {}; unmount it first", target.display())));
         }
-        if let Some(_lock) = volume::lock(&path, name)? {
+        if let Some(_lock) = handle::lock(&path, name)? {
             let file = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
             if let Some(device) = LoopDevice::find(&file, &path)? {
                 let device = device.path();

@@ -3,10 +3,10 @@
 use std::fs::File;
 
 use crate::error::{Error, Result};
-use crate::storage::pool::{VolumePool, what};
-use crate::storage::spec::VolumeSpec;
-use crate::storage::volume::Volume;
-use crate::storage::volume_file::VolumeFile;
+use crate::storage::volume::file::VolumeFile;
+use crate::storage::volume::handle::Volume;
+use crate::storage::volume::pool::{VolumePool, what};
+use crate::storage::volume::spec::VolumeSpec;
 
 /// A volume that is ready but has no name yet. Dropping it leaves nothing.
 #[derive(Debug)]

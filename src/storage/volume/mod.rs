@@ -1,0 +1,16 @@
+//! Size-limited writable space: a pool of volumes, and one volume's life.
+
+mod file;
+mod grow;
+pub(super) mod handle;
+pub(super) mod pool;
+mod prepared;
+mod space;
+mod spec;
+mod template;
+
+pub use self::handle::{MountedVolume, Volume};
+pub use self::pool::VolumePool;
+pub use self::prepared::PreparedVolume;
+pub use self::space::ProvisionRatio;
+pub use self::spec::{Allocation, Filesystem, Usage, VolumeSpec};
