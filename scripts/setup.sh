@@ -11,7 +11,7 @@ fail() {
 }
 
 demo="busybox-static ca-certificates e2fsprogs gcc iproute2 libc6-dev lxc make mount nftables util-linux"
-test="findutils procps"
+test="btrfs-progs findutils mmdebstrap procps skopeo umoci xfsprogs xz-utils zstd"
 vm="debootstrap"
 case "${1:-}" in
     demo) wanted=$demo ;;

@@ -54,6 +54,14 @@ pub enum Error {
         /// What to enable: the kernel option, the boot parameter, the module, the package.
         needs: String,
     },
+    /// The data is there, but not whole: repeating will not help, a copy of it will. It was left as it is.
+    #[error("{what} is damaged: {reason}")]
+    Damaged {
+        /// The object: "layer sha256:…".
+        what: String,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
     /// There is not enough room for it. Making room, or another place, may help.
     #[error("no room for {what}: it needs {needed_bytes} bytes, {available_bytes} are available")]
     NoSpace {
