@@ -12,7 +12,7 @@ fail() {
 }
 
 suite=bookworm
-guest_packages="busybox-static,e2fsprogs,findutils,iproute2,iputils-ping,kmod,lxc,mount,nftables,procps,strace,udev,util-linux"
+guest_packages="btrfs-progs,busybox-static,e2fsprogs,findutils,iproute2,iputils-ping,kmod,lvm2,lxc,mount,nftables,procps,quota,strace,thin-provisioning-tools,udev,util-linux,xfsprogs"
 tool_packages="cpio,kmod,qemu-system-x86,squashfs-tools"
 # What finds the root and speaks to the runner. All else is loaded by the guest, as on any machine.
 early_modules="virtio_pci virtio_blk virtio_console squashfs"
