@@ -1,8 +1,13 @@
 //! Layers shown as one root directory.
 
+mod assembly;
+mod directory;
 pub(super) mod options;
+mod plan;
 mod root;
 mod support;
+mod top;
 
 pub use self::options::MountMethod;
-pub use self::root::{OverlayLayers, OverlayPlan, OverlayRoot};
+pub use self::plan::{OverlayLayers, OverlayPlan};
+pub use self::root::OverlayRoot;
