@@ -13,7 +13,9 @@ mod overlay;
 mod volume;
 
 pub use self::image::{Image, ImageBuilder, ImageStore};
-pub use self::overlay::{MountMethod, OverlayLayers, OverlayPlan, OverlayRoot};
+pub use self::overlay::{
+    Change, Changed, Changes, Difference, MountMethod, OverlayLayers, OverlayPlan, OverlayRoot,
+};
 pub use self::volume::{
     Allocation, Filesystem, MountedVolume, PreparedVolume, ProvisionRatio, Usage, Volume, VolumePool,
     VolumeSpec,

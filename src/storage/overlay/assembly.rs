@@ -123,18 +123,13 @@ impl Assembly {
                 _ => Error::os(call, path, e),
             }
         };
-        // All clones before the first is in its place: a layer may lie in another one, and is mapped once.
-        let mut clones = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        let cover = |layer: &Directory| {
             let clone = detached::clone_of(layer.open()?).map_err(failed("open_tree", layer))?;
             detached::map_ids(&clone, map.namespace.as_fd()).map_err(failed("mount_setattr", layer))?;
-            clones.push(clone);
-        }
-        let attach = |(layer, clone): (&Directory, OwnedFd)| {
             detached::attach(&clone, layer.open()?).map_err(failed("move_mount", layer))?;
             Ok(Lower { path: layer.path().to_owned(), mapped: Some(clone), directory: None })
         };
-        self.layers.iter().zip(clones).map(attach).collect()
+        self.layers.iter().map(cover).collect()
     }
 
     /// An empty layer, for the kernel wants at least two directories. It takes the target's place, unseen.

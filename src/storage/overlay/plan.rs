@@ -98,8 +98,8 @@ impl OverlayPlan {
     /// Before anybody can see it, it is made sure that it can be written to, with a map as the container's root.
     ///
     /// # Errors
-    /// - [`Error::Invalid`] if there is no layer, more than 500, one is given twice, or a path is relative, no directory or
-    ///   (the target) a link.
+    /// - [`Error::Invalid`] if there is no layer, more than 500, one is given twice or lies in another one, or a path is
+    ///   relative, no directory or (the target) a link.
     /// - [`Error::Differs`] if something else is mounted on `target`, with what differs; or if the volume belongs to
     ///   another map.
     /// - [`Error::Busy`] if the volume carries another overlay.
@@ -127,9 +127,8 @@ impl OverlayPlan {
         };
         let space = self.space.as_deref().map(open_space).transpose()?;
         let parent = target.parent().unwrap_or(Path::new("/"));
-        if self.space.as_ref().is_some_and(|space| target.starts_with(space)) {
-            let rule = "must not lie on the volume: that could never be unmounted";
-            return Err(Error::invalid("overlay target", target.to_string_lossy(), rule));
+        if let Some(space) = &space {
+            check_apart(&layers, space, &target)?;
         }
         // One at a time on one target.
         let _target_lock = FileLock::acquire_existing(parent, LOCK_TIMEOUT, &what(&target))?;
@@ -255,7 +254,32 @@ fn check_layers(given: &[PathBuf]) -> Result<Vec<Directory>> {
         let path = fs::canonicalize(layer).map_err(|e| Error::os("realpath", layer.display(), e))?;
         layers.push(Directory::look(&path)?);
     }
+    let paths: BTreeSet<&Path> = layers.iter().map(Directory::path).collect();
+    for path in &paths {
+        if path.ancestors().skip(1).any(|above| paths.contains(above)) {
+            let rule = "must not lie in another layer";
+            return Err(Error::invalid("overlay layer", path.to_string_lossy(), rule));
+        }
+    }
+    drop(paths);
     Ok(layers)
+}
+
+/// The kernel refuses a volume in a layer, or the other way round; an overlay on its own volume could not be unmounted.
+fn check_apart(layers: &[Directory], space: &Directory, target: &Path) -> Result<()> {
+    if target.starts_with(space.path()) {
+        let rule = "must not lie on the volume that it writes to";
+        return Err(Error::invalid("overlay target", target.to_string_lossy(), rule));
+    }
+    for layer in layers.iter().map(Directory::path) {
+        if space.path().starts_with(layer)
+            || ["upper", "work"].iter().any(|d| layer.starts_with(space.path().join(d)))
+        {
+            let rule = "must lie apart from the volume that is written to";
+            return Err(Error::invalid("overlay layer", layer.to_string_lossy(), rule));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the kernel of this release can put mapped layers into an overlay.

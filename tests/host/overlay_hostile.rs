@@ -1,0 +1,1 @@
+//! Overlays when the host is not as it should be.
