@@ -284,12 +284,28 @@ fn random_changes_are_what_the_kernel_shows() {
     fixture.end();
 }
 
+/// `u::rw-,u:ID:r--,g::r--,m::r--,o::r--` (`man 5 acl`), as an extended attribute.
+fn access_list(id: u32) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in
+        [(1_u16, 6_u16, u32::MAX), (2, 4, id), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)]
+    {
+        bytes.extend_from_slice(
+            &[&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat(),
+        );
+    }
+    bytes
+}
+
 /// With a map the ids are compared as the container sees them.
 #[test]
 #[ignore = "needs root: mounts, user namespaces"]
 fn changes_of_a_mapped_root() {
     let fixture = Fixture::new();
     let plan = || fixture.plan().id_map(&map());
+    let listed = fixture.layers[1].join("kept/from-1");
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&listed, "system.posix_acl_access", &access_list(33), flags).expect("setxattr");
     OverlayRoot::over(&fixture.layers).read_only().id_map(&map()).mount(&fixture.reference).expect("mount");
     plan().mount(&fixture.target).expect("mount");
     let prefix = fixture._sandbox.paths.prefix();
@@ -299,10 +315,16 @@ fn changes_of_a_mapped_root() {
         &fixture.target,
         "touch -r kept/from-0 t && chmod 600 kept/from-0 && chmod 644 kept/from-0 && rm t",
     );
-    inside.sh(
-        &fixture.target,
-        "touch -r kept/from-1 t && setfacl -m u:33:r kept/from-1 && setfacl -b kept/from-1; rm t",
-    );
+    // Opening to append copies it up, too.
+    inside.sh(&fixture.target, ": >> kept/from-1");
+    let list = |path: &Path| {
+        let mut value = [0; 64];
+        let length = rustix::fs::getxattr(path, "system.posix_acl_access", &mut value)
+            .expect("an access control list");
+        value[..length].to_vec()
+    };
+    let upper = fixture.space.path().join("upper/kept/from-1");
+    assert_eq!(list(&upper), access_list(OUTSIDE + 33), "on the volume with the host's id");
     assert_eq!(plan().changes().expect("changes").count(), 0, "copied up, but the same");
     inside.sh(
         &fixture.target,

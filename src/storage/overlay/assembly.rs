@@ -86,7 +86,7 @@ impl Assembly {
                 lowers.push(self.floor()?);
             }
             let mounted = self.by_any(&lowers, true)?;
-            if let (Some(map), Some(top), false) = (&self.map, &self.top, self.read_only) {
+            if let (Some(map), Some(top)) = (&self.map, self.written()) {
                 // The last that this thread does.
                 userns::become_root_of_map(map.root)?;
                 self.write_as_root_of_map(map.root, &mounted, top)?;
@@ -99,13 +99,19 @@ impl Assembly {
         format!("overlay root `{}`", self.target.path().display())
     }
 
+    /// What is written to. A root that nobody writes to reads its volume as one more layer, so that nothing is written there
+    /// by the kernel, either, and a volume that is read-only can be read.
+    fn written(&self) -> Option<&Top> {
+        self.top.as_ref().filter(|_| !self.read_only)
+    }
+
+    /// The volume as a layer. Its owners are those of the outside already.
+    fn read(&self) -> impl Iterator<Item = Lower> {
+        self.top.iter().filter(|_| self.read_only).map(|top| Lower::of(&top.upper))
+    }
+
     fn plain_lowers(&self) -> Vec<Lower> {
-        let lower = |layer: &Directory| Lower {
-            path: layer.path().to_owned(),
-            mapped: None,
-            directory: Some(layer.clone()),
-        };
-        self.layers.iter().map(lower).collect()
+        self.read().chain(self.layers.iter().map(Lower::of)).collect()
     }
 
     /// Covers each layer with itself, its files' owners mapped.
@@ -129,7 +135,7 @@ impl Assembly {
             detached::attach(&clone, layer.open()?).map_err(failed("move_mount", layer))?;
             Ok(Lower { path: layer.path().to_owned(), mapped: Some(clone), directory: None })
         };
-        self.layers.iter().map(cover).collect()
+        self.read().map(Ok).chain(self.layers.iter().map(cover)).collect()
     }
 
     /// An empty layer, for the kernel wants at least two directories. It takes the target's place, unseen.
@@ -168,7 +174,7 @@ impl Assembly {
     }
 
     fn by_descriptors(&self, lowers: &[Lower]) -> Result<Result<OwnedFd, FsError>> {
-        let top = match &self.top {
+        let top = match self.written() {
             Some(top) => Some((top.upper.open()?, top.work.open()?)),
             None => None,
         };
@@ -204,7 +210,7 @@ impl Assembly {
         for lower in lowers {
             context.text("lowerdir+", &lower.path)?;
         }
-        if let Some(top) = &self.top {
+        if let Some(top) = self.written() {
             context.text("upperdir", upper_text(top.upper.path()))?;
             context.text("workdir", upper_text(top.work.path()))?;
         }
@@ -213,7 +219,7 @@ impl Assembly {
 
     fn by_mount(self: &Arc<Self>, lowers: &[Lower], private: bool) -> Result<OwnedFd> {
         let layers: Vec<&Path> = lowers.iter().map(|lower| lower.path.as_path()).collect();
-        let top = self.top.as_ref().map(|top| (top.upper.path(), top.work.path()));
+        let top = self.written().map(|top| (top.upper.path(), top.work.path()));
         let options = classic(&layers, top)?;
         if private {
             return self.by_mount_here(&options);
@@ -248,7 +254,7 @@ impl Assembly {
 
     /// The kernel mounts an overlay read-only, without an error, when it cannot write to its work directory.
     fn check_writable(&self, mounted: &OwnedFd) -> Result<()> {
-        let Some(top) = self.top.as_ref().filter(|_| !self.read_only) else { return Ok(()) };
+        let Some(top) = self.written() else { return Ok(()) };
         let shown = fstatvfs(mounted).map_err(|e| Error::os("fstatvfs", self.what(), e))?;
         if !shown.f_flag.contains(StatVfsMountFlags::RDONLY) {
             return Ok(());
@@ -299,6 +305,10 @@ impl Assembly {
 }
 
 impl Lower {
+    fn of(directory: &Directory) -> Self {
+        Self { path: directory.path().to_owned(), mapped: None, directory: Some(directory.clone()) }
+    }
+
     fn open(&self) -> Result<OwnedFd> {
         match &self.directory {
             Some(directory) => directory.open(),

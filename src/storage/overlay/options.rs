@@ -131,9 +131,9 @@ impl ShownOverlay {
         shown
     }
 
-    /// Whether its upper directory is `directory`, or lies in it.
+    /// Whether its upper directory is `directory`, or lies in it; or one of its layers, as a read-only overlay has it.
     pub(crate) fn is_on(&self, directory: &Path) -> bool {
-        self.upper.as_ref().is_some_and(|upper| lies_in(upper, directory))
+        self.upper.as_ref().is_some_and(|upper| lies_in(upper, directory)) || self.reads(directory)
     }
 
     /// Whether one of its layers is `directory`, or lies in it.
@@ -234,7 +234,7 @@ mod tests {
             assert_eq!(overlay.foreign_options, Vec::<String>::new());
             assert_eq!(overlay.layers.len(), 2, "{text}");
             assert!(overlay.is_on(Path::new(ODD)), "{text}");
-            assert!(!overlay.is_on(Path::new("/a")) && !overlay.is_on(Path::new("/l1")));
+            assert!(!overlay.is_on(Path::new("/a")) && overlay.is_on(Path::new("/l1")));
             assert!(overlay.reads(Path::new("/l1")) && overlay.reads(Path::new("/")));
             assert!(overlay.reads(Path::new(ODD)) && !overlay.reads(Path::new("/l")));
         }

@@ -110,7 +110,9 @@ impl OverlayPlan {
     pub fn mount(self, target: &Path) -> Result<OverlayRoot> {
         let span = info_span!("mount_overlay", target = %target.display(), layers = self.layers.len());
         let _entered = span.enter();
-        let layers = check_layers(&self.layers)?;
+        // A volume that is only read is a layer, too.
+        let more = usize::from(self.read_only && self.space.is_some());
+        let layers = check_layers(&self.layers, LAYERS_MAX - more)?;
         if self.map.is_some() {
             check_kernel(rustix::system::uname().release().to_string_lossy().as_ref())?;
         }
@@ -229,13 +231,13 @@ fn differences(shown: &OsStr, wanted: &str) -> Vec<String> {
     .collect()
 }
 
-fn check_layers(given: &[PathBuf]) -> Result<Vec<Directory>> {
+fn check_layers(given: &[PathBuf], max: usize) -> Result<Vec<Directory>> {
     if given.is_empty() {
         return Err(Error::invalid("overlay layers", "[]", "must have at least one layer"));
     }
-    if given.len() > LAYERS_MAX {
+    if given.len() > max {
         let value = format!("{} layers", given.len());
-        return Err(Error::invalid("overlay layers", value, format!("must be at most {LAYERS_MAX}")));
+        return Err(Error::invalid("overlay layers", value, format!("must be at most {max}")));
     }
     let mut seen = BTreeSet::new();
     let mut layers = Vec::with_capacity(given.len());
