@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::storage::overlay::assembly::{Assembly, Mapping};
 use crate::storage::overlay::directory::{Directory, digits};
-use crate::storage::overlay::options::{MountMethod, ShownOverlay, overlays};
+use crate::storage::overlay::options::{MountMethod, ShownOverlay};
 use crate::storage::overlay::root::{OverlayRoot, what};
 use crate::storage::overlay::top::{self, Top};
 use crate::storage::volume::handle::MountedVolume;
@@ -168,8 +168,11 @@ impl OverlayPlan {
 
     /// True if it is mounted already.
     fn adopt(&self, layers: &[Directory], space: Option<&Directory>, target: &Path) -> Result<bool> {
+        // Read once: it is the largest part of a mount on a host with many.
+        let mounts = mountinfo::mounts()?;
+        let overlays = mounts.iter().filter(|mount| mount.filesystem == "overlay" && mount.target != target);
         if let Some(space) = space
-            && let Some(other) = overlays()?.iter().find(|o| o.target != target && o.is_on(space.path()))
+            && let Some(other) = overlays.map(ShownOverlay::parse).find(|other| other.is_on(space.path()))
         {
             return Err(Error::Busy {
                 what: top::what(space),
@@ -177,11 +180,11 @@ impl OverlayPlan {
             });
         }
         let differs = |difference: String| Err(Error::Differs { what: what(target), difference });
-        let Some(mount) = mountinfo::mount_at(target)? else { return Ok(false) };
+        let Some(mount) = mounts.iter().rev().find(|mount| mount.target == target) else { return Ok(false) };
         if mount.filesystem != "overlay" {
             return differs(format!("{} is mounted there, not overlay", mount.filesystem));
         }
-        let shown = ShownOverlay::parse(&mount);
+        let shown = ShownOverlay::parse(mount);
         let top = space.map(Top::look).transpose()?.flatten();
         let wanted = source(layers, top.as_ref(), self.map.as_ref());
         let mut differences = differences(&shown.source, &wanted);
