@@ -322,9 +322,8 @@ fn container_half_started_is_cleaned() {
     let config = scripted_root::config(&root);
     let start = config.clone();
     let starter = thread::spawn(move || starting.start(&start).unwrap_err().to_string());
-    let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
-    let unified = unified.into_iter().find(|dir| dir.is_dir()).unwrap();
-    let group = unified.join(container.payload().unwrap().path());
+    let tracking = kernel::unified().unwrap_or_else(|| "/sys/fs/cgroup/freezer".into());
+    let group = tracking.join(container.payload().unwrap().path());
     let procs = group.with_file_name("start").join("cgroup.procs");
     while fs::read_to_string(&procs).unwrap_or_default().is_empty() {
         thread::sleep(Duration::from_millis(1));

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Runs a program and returns what it printed.
@@ -48,6 +48,12 @@ pub(crate) fn loops_beneath(prefix: &Path) -> Vec<String> {
         .filter(|device| device["back-file"].as_str().is_some_and(|file| Path::new(file).starts_with(prefix)))
         .map(|device| format!("{} {}", device["name"], device["back-file"]))
         .collect()
+}
+
+/// The root of the unified hierarchy, on any layout that has one.
+pub(crate) fn unified() -> Option<PathBuf> {
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    roots.into_iter().find(|root| root.join("cgroup.procs").exists())
 }
 
 /// Control groups that are called `name`, in every hierarchy. (Not by `find`: it fails when another test's groups

@@ -59,14 +59,15 @@ payload() {
     # shellcheck disable=SC2046
     built=$(PATH="$dir:$PATH" cargo test --no-run --examples $(printf -- '--test %s ' $tests) 2>&1) || fail "$built"
     PATH="$dir:$PATH" cargo build --quiet --examples
-    mkdir -p "$run/payload/bin" "$run/payload/vm"
+    # Laid out as cargo does: a test finds the examples beside its own directory.
+    mkdir -p "$run/payload/tests" "$run/payload/examples" "$run/payload/vm"
     for test in $tests; do
         binary=$(echo "$built" | sed -n "s/.*tests\/$test\/main.rs (\(.*\))$/\1/p")
-        strip --strip-debug -o "$run/payload/bin/$test" "$binary"
+        strip --strip-debug -o "$run/payload/tests/$test" "$binary"
     done
     for example in examples/*.rs; do
         name=$(basename "$example" .rs)
-        strip --strip-debug -o "$run/payload/bin/$name" "target/debug/examples/$name"
+        strip --strip-debug -o "$run/payload/examples/$name" "target/debug/examples/$name"
     done
     cp -r tests/vm/init.sh tests/vm/jobs "$run/payload/vm/"
     printf '. /docklet/vm/jobs/lib.sh\n%s\n' "$command" >"$run/payload/vm/jobs/command.sh"
@@ -79,8 +80,8 @@ payload() {
 boot() {
     case "$3" in
         v1) words="apparmor=0 cgroups=v1 cgroup_enable=memory swapaccount=1" ;;
-        v2) words="apparmor=0 cgroups=v2 cgroup_no_v1=all" ;;
-        apparmor) words="apparmor=1 security=apparmor cgroups=v2 cgroup_no_v1=all" ;;
+        v2) words="apparmor=0 cgroups=v2" ;;
+        apparmor) words="apparmor=1 security=apparmor cgroups=v2" ;;
         *) fail "no kind of guest is called $3" ;;
     esac
     sed -u 's/\r//g' <"$run/console" | tee "$run/$1.boot" &

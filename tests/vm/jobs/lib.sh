@@ -3,7 +3,7 @@
 # shellcheck disable=SC2034
 CLEAN=64 CUT=65
 FS_PREFIX=/var/lib/docklet
-PATH=/docklet/bin:$PATH
+PATH=/docklet/tests:/docklet/examples:$PATH
 export FS_PREFIX PATH
 
 # tell NAME COMMAND ...: a failed one ends the job.
