@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,8 +103,12 @@ fn container_is_waited_for() {
     let init = container.start(&scripted_root::config(&root)).unwrap().init_pid;
     assert!(!container.wait(Some(Duration::from_millis(50))).unwrap());
     let waiting = container.clone();
-    let waiter = thread::spawn(move || waiting.wait(Some(Duration::from_secs(20))).unwrap());
-    kernel::run("kill", ["-USR1", &init.to_string()]);
+    let waiter = thread::spawn(move || waiting.wait(Some(Duration::from_secs(60))).unwrap());
+    // Until it has its handler the kernel keeps signals from an init.
+    while !waiter.is_finished() {
+        Command::new("kill").args(["-USR1", &init.to_string()]).stderr(Stdio::null()).status().unwrap();
+        thread::sleep(Duration::from_millis(10));
+    }
     assert!(waiter.join().unwrap());
     assert_eq!(container.state().unwrap(), State::Stopped);
     assert!(processes_in(&container).is_empty());

@@ -26,6 +26,13 @@ pub(crate) fn json<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item 
     if text.trim().is_empty() { serde_json::Value::Null } else { serde_json::from_str(&text).expect("JSON") }
 }
 
+/// Whether this kernel is of that version or newer.
+pub(crate) fn is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().expect("number"));
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+}
+
 /// The lines of this thread's mountinfo whose target is `prefix` or beneath it.
 pub(crate) fn mounts_beneath(prefix: &Path) -> Vec<String> {
     let needle = prefix.to_str().expect("UTF-8");

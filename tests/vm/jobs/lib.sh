@@ -3,7 +3,8 @@
 # shellcheck disable=SC2034
 CLEAN=64 CUT=65
 FS_PREFIX=/var/lib/docklet
-PATH=/docklet/tests:/docklet/examples:$PATH
+# Last: one of the tests is called `kill`.
+PATH=$PATH:/docklet/tests:/docklet/examples
 export FS_PREFIX PATH
 
 # tell NAME COMMAND ...: a failed one ends the job.
