@@ -10,11 +10,14 @@ cd "$(dirname "$0")/../.."
 
 # name, script, kind of guest (v1 and v2: control groups; apparmor: v2 with it on), seconds that one boot may take, when
 jobs="
-fresh-v2    fresh    v2  180 always
-recover-v2  recover  v2  180 always
-grow-v2     grow     v2  180 always
-host-v2     host     v2  900 asked
-host-v1     host     v1  900 asked
+fresh-v2    fresh    v2        180 always
+recover-v2  recover  v2        180 always
+grow-v2     grow     v2        180 always
+recover-v1  recover  v1        180 all
+apparmor-v2 apparmor apparmor  600 all
+storm-v2    storm    v2        300 all
+host-v2     host     v2        900 all
+host-v1     host     v1        900 all
 "
 
 fail() {

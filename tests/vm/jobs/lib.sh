@@ -19,3 +19,14 @@ tell() {
         exit 1
     fi
 }
+
+# The world beyond the host, which only knows the host: what answers there came through NAT.
+outside() {
+    ip netns add outside
+    ip link add wan type veth peer name eth0 netns outside
+    ip address add 192.0.2.1/24 dev wan
+    ip link set wan up
+    ip -n outside address add 192.0.2.2/24 dev eth0
+    ip -n outside link set eth0 up
+    ip -n outside link set lo up
+}
