@@ -22,9 +22,11 @@ use docklet::storage::{
 };
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen, mount_change,
+    move_mount, open_tree, unmount,
 };
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -32,6 +34,10 @@ const OUTSIDE: u32 = 100_000;
 
 fn main() -> Outcome {
     let rounds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(101);
+    // Its own mounts, so that no other program's copy of them keeps the volume.
+    // SAFETY: only FILES and memory are dangerous to unshare, and there is one thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let name = format!("docklet-bench-overlay-{}", std::process::id());
     let home = PathBuf::from("/var/tmp").join(&name);
     let pool = VolumePool::loop_files(&home)?;
