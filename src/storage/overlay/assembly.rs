@@ -164,10 +164,13 @@ impl Assembly {
                 match self.by_texts(lowers) {
                     Ok(mounted) => Ok(mounted),
                     Err(error) if !may_be_unknown(&error) => Err(error.about(self.what())),
-                    // Where all ways fail it is not for want of a newer call, and what the newer one says is clearer.
-                    Err(error) => self
-                        .by_mount(lowers, private)
-                        .map_err(|last| if error.says_why() { error.about(self.what()) } else { last }),
+                    // Where all ways fail it is not for want of a newer call, and what the newer one says is clearer. But that
+                    // there are too many layers for the oldest one is.
+                    Err(error) => self.by_mount(lowers, private).map_err(|last| match last {
+                        Error::Unsupported { .. } => last,
+                        _ if error.says_why() => error.about(self.what()),
+                        _ => last,
+                    }),
                 }
             }
         }
