@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -30,15 +30,15 @@ pub(super) fn check_layers(given: &[PathBuf], max: usize) -> Result<Vec<Director
         if !layer.is_absolute() {
             return Err(invalid("must be an absolute path"));
         }
-        let found = fs::metadata(layer).map_err(|_| invalid("must exist"))?;
-        if !found.is_dir() {
-            return Err(invalid("must be a directory"));
-        }
-        if !seen.insert((found.dev(), found.ino())) {
+        let found = Directory::resolve(layer).map_err(|error| match error.errno() {
+            Some(libc::ENOENT) => invalid("must exist"),
+            Some(libc::ENOTDIR) => invalid("must be a directory"),
+            _ => error,
+        })?;
+        if !seen.insert(found.number()) {
             return Err(invalid("must not be given twice, under whatever name"));
         }
-        let path = fs::canonicalize(layer).map_err(|e| Error::os("realpath", layer.display(), e))?;
-        layers.push(Directory::look(&path)?);
+        layers.push(found);
     }
     let paths: BTreeSet<&Path> = layers.iter().map(Directory::path).collect();
     for path in &paths {
