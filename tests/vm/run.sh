@@ -46,7 +46,9 @@ begin_run() {
     mkdir -p "$runs"
     for old in "$runs"/*; do
         # This runner's own number may have been that of an earlier one.
-        [ "$old" != "$run" ] && kill -0 "$(basename "$old")" 2>/dev/null || rm -rf --one-file-system "$old"
+        if [ "$old" = "$run" ] || ! kill -0 "$(basename "$old")" 2>/dev/null; then
+            rm -rf --one-file-system "$old"
+        fi
     done
     mkdir "$run"
     mkfifo "$run/console"
