@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::storage::volume::file::{publish, unnamed};
+use crate::storage::volume::backend::{publish, unnamed};
 use crate::storage::volume::spec::Filesystem;
 use crate::sys::ext4::Superblock;
 use crate::sys::file::{remove_file, sync_parent};
