@@ -24,4 +24,5 @@ mod tree;
 mod veth;
 mod volume;
 mod volume_races;
+mod volume_snapshot;
 mod volume_space;
