@@ -2,8 +2,8 @@
 
 mod clone;
 pub(crate) mod confined;
-pub(crate) mod ext4;
 pub(crate) mod file;
+pub(crate) mod growfs;
 mod ioctl;
 pub(crate) mod kernel;
 pub(crate) mod lock;

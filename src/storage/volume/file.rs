@@ -13,9 +13,9 @@ use rustix::fs::{AtFlags, CWD, XattrFlags, fgetxattr, fsetxattr, linkat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::storage::volume::filesystem::{Filesystem, Superblock};
 use crate::storage::volume::grow::is_growing;
-use crate::storage::volume::spec::{Allocation, Filesystem, VolumeSpec};
-use crate::sys::ext4::Superblock;
+use crate::storage::volume::spec::{Allocation, VolumeSpec};
 
 /// Remembers how a volume was asked to be allocated: the blocks alone do not tell a full sparse file from a
 /// preallocated one, nor one that had parts discarded from a sparse one.
@@ -35,8 +35,11 @@ pub(crate) struct VolumeFile {
 }
 
 impl VolumeFile {
-    /// Looks at `path`. Nothing is changed, not even an access time. `None` if there is nothing.
-    pub(crate) fn look(path: &Path) -> Result<Option<Self>> {
+    /// Looks at `path`. Nothing is changed, not even an access time. `None` if there is nothing. `what` is named in
+    /// errors.
+    ///
+    /// [`Error::Damaged`] if it holds what is left of a file system.
+    pub(crate) fn look(path: &Path, what: &str) -> Result<Option<Self>> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
             Ok(file) => file,
@@ -54,7 +57,7 @@ impl VolumeFile {
         Ok(Some(Self {
             size_bytes: metadata.len(),
             allocated_bytes,
-            superblock: Superblock::read(&file, path)?,
+            superblock: Superblock::find(&file, path, what)?,
             allocation: recorded_allocation(&file).unwrap_or(if allocated_bytes >= metadata.len() {
                 Allocation::Preallocated
             } else {
@@ -78,7 +81,7 @@ impl VolumeFile {
 
     /// What kind of file system it has; `None` if it is none that is known.
     pub(crate) fn filesystem(&self) -> Option<Filesystem> {
-        self.superblock.map(|_| Filesystem::Ext4)
+        self.superblock.map(|superblock| superblock.filesystem)
     }
 
     /// What differs from `spec`, field by field; empty if nothing does.

@@ -1,70 +1,71 @@
 //! Growing a volume: its file, its loop device, its file system, in this order.
 //!
-//! A kernel grows a mounted ext4 for a process with CAP_SYS_RESOURCE only. Without it a volume that is not mounted is
-//! grown by `e2fsck` and `resize2fs` (`man 8 resize2fs`), which need nothing but the file.
+//! Kernels grow mounted file systems only, ext4 for a process with CAP_SYS_RESOURCE only. Without it an ext4 that is not
+//! mounted is grown by `e2fsck` and `resize2fs` (`man 8 resize2fs`), which need nothing but the file.
 
 use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
-use rustix::thread::{CapabilitySet, capabilities};
 use tracing::{debug, info_span};
 
 use crate::error::{Error, Result};
+use crate::storage::volume::filesystem::GrowUnmounted;
 use crate::storage::volume::handle::Volume;
 use crate::storage::volume::pool::{allocated, not_found, what};
 use crate::storage::volume::spec::{Allocation, check_size};
-use crate::sys::ext4::{self, Superblock};
-use crate::sys::{sparse, tool};
+use crate::sys::sparse;
 
 /// On the file while it is growing, so that the next [`ensure`](crate::storage::VolumePool::ensure) finishes what a
 /// crash interrupted. The sizes alone do not tell: a file system can end a little before its file for good.
 const GROWING_XATTR: &str = "trusted.docklet.growing";
 
 impl Volume {
-    /// Makes the volume larger. With CAP_SYS_RESOURCE this is done by the kernel, also while the volume is mounted and
-    /// written to; a volume that is not mounted is for a moment. Repeating an interrupted call finishes it; the present
-    /// size changes nothing.
+    /// Makes the volume larger. This is done by the kernel, also while the volume is mounted and written to; a volume that
+    /// is not mounted is for a moment. ext4 takes CAP_SYS_RESOURCE for it; without, `resize2fs` grows it while it is not
+    /// mounted. Repeating an interrupted call finishes it; the present size changes nothing.
     ///
     /// # Errors
     /// - [`Error::Invalid`] if `size_bytes` is less than the present size (volumes never shrink), or breaks the rules of
     ///   [`VolumeSpec::size_bytes`](crate::storage::VolumeSpec::size_bytes).
     /// - [`Error::NoSpace`] if the pool may not promise that much.
-    /// - [`Error::Unsupported`] if the volume is mounted and this process has no CAP_SYS_RESOURCE, or if it is not, and
-    ///   the programs `e2fsck` and `resize2fs` are missing.
+    /// - [`Error::Unsupported`] if it is a mounted ext4 and this process has no CAP_SYS_RESOURCE, or an unmounted one and
+    ///   the programs `e2fsck` and `resize2fs` are missing, too.
     ///
     /// The first three leave everything as it was.
     pub fn grow(&mut self, size_bytes: u64) -> Result<()> {
         let span = info_span!("grow_volume", volume = %self.spec.name, size_bytes);
         let _entered = span.enter();
-        check_size(size_bytes)?;
+        check_size(self.spec.filesystem, size_bytes)?;
         let _lock = self.lock()?.ok_or_else(|| not_found(&self.spec.name))?;
         let path = self.file();
         let file = self.open_writable()?;
         let mounted = self.device_of_mount(&file)?.is_some();
-        let by_kernel = may_grow_mounted();
+        let unmounted_only = self.spec.filesystem.kind().grows_unmounted_only();
         let present = self.length(&file)?;
-        if mounted && !by_kernel {
+        if let Some(GrowUnmounted { lacking, .. }) = &unmounted_only
+            && mounted
+        {
             if size_bytes == present && !is_growing(&file) {
                 return self.take_space(&file, size_bytes);
             }
             return Err(Error::Unsupported {
                 what: format!("growing {} while it is mounted", what(&self.spec.name)),
-                needs: "the capability CAP_SYS_RESOURCE, or to unmount it first".to_owned(),
+                needs: format!("the capability {lacking}, or to unmount it first"),
             });
         }
         self.lengthen(&file, size_bytes)?;
         self.spec.size_bytes = size_bytes;
         if mounted {
             self.grow_mounted(&file, size_bytes)?;
-        } else if by_kernel {
+        } else if let Some(unmounted) = unmounted_only {
+            (unmounted.grow)(&path)?;
+        } else {
             self.mount_locked()?;
             let result = self.grow_mounted(&file, size_bytes);
             self.unmount_locked()?;
             result?;
-        } else {
-            grow_unmounted(&path)?;
         }
         // Inode tables of the new part were zeroed, which loop devices do by making holes.
         self.take_space(&file, size_bytes)?;
@@ -103,13 +104,11 @@ impl Volume {
     }
 
     fn grow_mounted(&self, file: &File, size_bytes: u64) -> Result<()> {
-        let (path, target) = (self.file(), self.mount_point());
+        let target = self.mount_point();
         let device = self.device_of_mount(file)?.ok_or_else(|| not_found(&self.spec.name))?;
         device.update_capacity()?;
-        let superblock =
-            Superblock::read(file, &path)?.ok_or_else(|| self.differs("its file system is gone"))?;
         let inside = File::open(&target).map_err(|e| Error::os("open", target.display(), e))?;
-        ext4::grow_mounted(&inside, size_bytes / superblock.block_bytes, &target)
+        self.spec.filesystem.kind().grow_mounted(&inside, size_bytes, &target)
     }
 
     /// Takes the disk space of a preallocated volume.
@@ -130,11 +129,6 @@ impl Volume {
     }
 }
 
-/// Whether this thread has what `EXT4_IOC_RESIZE_FS` asks for.
-fn may_grow_mounted() -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
-}
-
 pub(crate) fn is_growing(file: &File) -> bool {
     fgetxattr(file, GROWING_XATTR, &mut [0_u8; 1][..]).is_ok()
 }
@@ -149,27 +143,4 @@ fn set_growing(file: &File, growing: bool, shown: &Path) -> Result<()> {
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::NODATA) => Ok(()),
         Err(error) => Err(Error::os(call, shown.display(), error)),
     }
-}
-
-/// `resize2fs` insists on a check before, and an interrupted `resize2fs` needs one.
-fn grow_unmounted(path: &Path) -> Result<()> {
-    // 1: errors were found and corrected.
-    run("e2fsck", &["-f", "-p"], path, &[0, 1])?;
-    run("resize2fs", &[], path, &[0])
-}
-
-fn run(program: &str, options: &[&str], path: &Path, good: &[i32]) -> Result<()> {
-    let mut command = tool::command(program).ok_or_else(|| Error::Unsupported {
-        what: "growing a volume".to_owned(),
-        needs: format!("CAP_SYS_RESOURCE, or the program {program}: install the package e2fsprogs"),
-    })?;
-    let output = tool::output(command.args(options).arg(path))?;
-    if output.status.code().is_some_and(|code| good.contains(&code)) {
-        return Ok(());
-    }
-    Err(Error::Command {
-        program: program.to_owned(),
-        status: output.status.to_string(),
-        stderr: tool::said(&[output.stdout, output.stderr].concat()),
-    })
 }

@@ -1,6 +1,7 @@
 //! Size-limited writable space: a pool of volumes, and one volume's life.
 
 mod file;
+mod filesystem;
 mod grow;
 pub(super) mod handle;
 pub(super) mod pool;
@@ -9,8 +10,9 @@ mod space;
 mod spec;
 mod template;
 
+pub use self::filesystem::Filesystem;
 pub use self::handle::{MountedVolume, Volume};
 pub use self::pool::VolumePool;
 pub use self::prepared::PreparedVolume;
 pub use self::space::ProvisionRatio;
-pub use self::spec::{Allocation, Filesystem, Usage, VolumeSpec};
+pub use self::spec::{Allocation, Usage, VolumeSpec};

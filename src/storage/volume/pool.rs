@@ -76,7 +76,8 @@ impl VolumePool {
     /// - [`Error::Differs`] with each field, if a file of that name is not as asked. It is not touched; data that is
     ///   no file system known here is never formatted over.
     /// - [`Error::NoSpace`] if the pool may not promise that much, or cannot preallocate it.
-    /// - [`Error::Unsupported`] if `mkfs.ext4` or a feature of the file system is missing.
+    /// - [`Error::Damaged`] if the file of that name holds what is left of a file system, with the program that mends it.
+    /// - [`Error::Unsupported`] if the program that makes the file system, or a feature of the pool's own, is missing.
     pub fn ensure(&self, spec: &VolumeSpec) -> Result<Volume> {
         let span = info_span!("ensure_volume", volume = %spec.name, size_bytes = spec.size_bytes);
         let _entered = span.enter();
@@ -90,7 +91,7 @@ impl VolumePool {
     /// As [`VolumePool::ensure`].
     pub fn prepare(&self, spec: &VolumeSpec) -> Result<PreparedVolume> {
         spec.check()?;
-        let found = VolumeFile::look(&self.file(&spec.name))?;
+        let found = VolumeFile::look(&self.file(&spec.name), &what(&spec.name))?;
         let file = if found.is_none() { Some(self.format(spec)?) } else { None };
         Ok(PreparedVolume { pool: self.clone(), spec: spec.clone(), file })
     }
@@ -130,6 +131,7 @@ impl VolumePool {
         let template = template::open(&self.directory.join("templates"), spec.filesystem, spec.size_bytes)?;
         let file = unnamed(&self.directory.join("files"))?;
         debug_span!("copy_template").in_scope(|| sparse::copy(&template, &file, &path))?;
+        spec.filesystem.kind().make_unique(&file, &path)?;
         if spec.allocation == Allocation::Preallocated {
             sparse::allocate(&file, spec.size_bytes).map_err(out_of_space)?;
         }
@@ -163,9 +165,9 @@ impl VolumePool {
     /// The volume of that name.
     ///
     /// # Errors
-    /// [`Error::NotFound`], or [`Error::Differs`] if a file of that name is not a volume.
+    /// [`Error::NotFound`]; [`Error::Differs`] if a file of that name is not a volume; [`Error::Damaged`] if it was one.
     pub fn open(&self, name: &VolumeName) -> Result<Volume> {
-        let found = VolumeFile::look(&self.file(name))?.ok_or_else(|| not_found(name))?;
+        let found = VolumeFile::look(&self.file(name), &what(name))?.ok_or_else(|| not_found(name))?;
         let Some(filesystem) = found.filesystem() else {
             let difference = "it is no regular file with a file system known here".to_owned();
             return Err(Error::Differs { what: what(name), difference });
@@ -231,7 +233,10 @@ impl VolumePool {
             let Some(name) = name.to_str().and_then(|n| VolumeName::new(n).ok()) else { continue };
             let target = self.mount_point(&name);
             let _lock = self.lock()?;
-            let orphan = VolumeFile::look(&self.file(&name))?.is_none() && mounted_on(&target)?.is_none();
+            let file = self.file(&name);
+            let found = absent_is_none(fs::symlink_metadata(&file))
+                .map_err(|e| Error::os("stat", file.display(), e))?;
+            let orphan = found.is_none() && mounted_on(&target)?.is_none();
             if orphan && remove_directory(&target)? {
                 removed.push(format!("mount point {}", target.display()));
             }

@@ -25,7 +25,7 @@ impl PreparedVolume {
     /// As [`VolumePool::ensure`].
     pub fn publish(mut self) -> Result<Volume> {
         for _ in 0..16 {
-            if let Some(found) = VolumeFile::look(&self.pool.file(&self.spec.name))? {
+            if let Some(found) = VolumeFile::look(&self.pool.file(&self.spec.name), &what(&self.spec.name))? {
                 return self.pool.adopt(&self.spec, &found);
             }
             let file = match self.file.take() {
