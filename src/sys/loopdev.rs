@@ -160,6 +160,11 @@ pub(crate) fn device_number(number: u32) -> u64 {
     rustix::fs::makedev(LOOP_MAJOR, number)
 }
 
+/// `N` of `/dev/loopN`, if `device`, a number as in `st_dev`, is a loop device.
+pub(crate) fn number_of(device: u64) -> Option<u32> {
+    (rustix::fs::major(device) == LOOP_MAJOR).then(|| rustix::fs::minor(device))
+}
+
 /// Whether `device`, a number as in `st_dev`, is a loop device that shows a file named as `path` is, even one that
 /// was deleted.
 pub(crate) fn shows_name(device: u64, path: &Path) -> Result<bool> {

@@ -1,10 +1,11 @@
 //! Size-limited writable space: a pool of volumes, and one volume's life.
 
-mod file;
+mod backend;
+pub(super) mod directory;
 mod filesystem;
 mod grow;
 pub(super) mod handle;
-pub(super) mod pool;
+mod pool;
 mod prepared;
 mod space;
 mod spec;

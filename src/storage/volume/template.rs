@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::storage::volume::file::{publish, unnamed};
+use crate::storage::volume::backend::{publish, unnamed};
 use crate::storage::volume::filesystem::{Filesystem, Superblock};
 use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::lock::FileLock;

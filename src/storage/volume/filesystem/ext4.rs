@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::process::Output;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -70,7 +71,7 @@ impl Kind for Ext4 {
 
     fn grows_unmounted_only(&self) -> Option<GrowUnmounted> {
         let may = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
-        (!may).then_some(GrowUnmounted { lacking: "CAP_SYS_RESOURCE", grow: grow_unmounted })
+        (!may).then_some(GrowUnmounted { lacking: "CAP_SYS_RESOURCE", check, grow: grow_unmounted })
     }
 
     fn grow_mounted(&self, inside: &File, size_bytes: u64, shown: &Path) -> Result<()> {
@@ -108,27 +109,27 @@ fn parse(bytes: &[u8; 1024]) -> Finding {
     })
 }
 
-/// `resize2fs` insists on a check before, and an interrupted `resize2fs` needs one.
-fn grow_unmounted(path: &Path) -> Result<()> {
-    // 1: errors were found and corrected.
-    run("e2fsck", &["-f", "-p"], path, &[0, 1])?;
-    run("resize2fs", &[], path, &[0])
+/// `resize2fs` insists on it, and an interrupted `resize2fs` needs it.
+fn check(path: &Path, what: &str) -> Result<()> {
+    let output = run("e2fsck", &["-f", "-p"], path)?;
+    match output.status.code() {
+        // 1: errors were found and corrected.
+        Some(0 | 1) => Ok(()),
+        Some(4) => Err(Filesystem::Ext4.damaged(what, tool::said(&output.stdout))),
+        _ => succeeded("e2fsck", &output),
+    }
 }
 
-fn run(program: &str, options: &[&str], path: &Path, good: &[i32]) -> Result<()> {
+fn grow_unmounted(path: &Path) -> Result<()> {
+    succeeded("resize2fs", &run("resize2fs", &[], path)?)
+}
+
+fn run(program: &str, options: &[&str], path: &Path) -> Result<Output> {
     let mut command = tool::command(program).ok_or_else(|| Error::Unsupported {
         what: "growing a volume".to_owned(),
         needs: format!("CAP_SYS_RESOURCE, or the program {program}: install the package e2fsprogs"),
     })?;
-    let output = tool::output(command.args(options).arg(path))?;
-    if output.status.code().is_some_and(|code| good.contains(&code)) {
-        return Ok(());
-    }
-    Err(Error::Command {
-        program: program.to_owned(),
-        status: output.status.to_string(),
-        stderr: tool::said(&[output.stdout, output.stderr].concat()),
-    })
+    tool::output(command.args(options).arg(path))
 }
 
 #[cfg(test)]

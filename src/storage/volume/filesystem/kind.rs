@@ -44,7 +44,9 @@ pub(crate) trait Kind: Sync {
 pub(crate) struct GrowUnmounted {
     /// The capability that growing while it is mounted takes.
     pub(crate) lacking: &'static str,
-    /// Grows the one in a file that is not mounted to all of the file.
+    /// Checks the one in a file that is not mounted; [`Error::Damaged`] about what is given second.
+    pub(crate) check: fn(&Path, &str) -> Result<()>,
+    /// Grows it to all of the file.
     pub(crate) grow: fn(&Path) -> Result<()>,
 }
 
@@ -67,6 +69,6 @@ pub(crate) fn succeeded(program: &str, output: &Output) -> Result<()> {
     Err(Error::Command {
         program: program.to_owned(),
         status: output.status.to_string(),
-        stderr: tool::said(&output.stderr),
+        stderr: tool::said(&[&output.stderr[..], &output.stdout].concat()),
     })
 }
