@@ -174,10 +174,10 @@ fn life(pool: &VolumePool, home: &Path, watch: &Stopwatch, rounds: usize) -> Out
     println!("\na life of 1 GiB with an overlay {:>13} {:>9} {:>9}", "median", "least", "most");
     for (name, parts) in [
         ("ensure_volume", &["copy_template", "fsync_file", "check_and_link"][..]),
-        ("mount_volume", &["find_loop", "attach_loop", "mount_ext4"]),
+        ("mount_volume", &["find_loop", "attach_loop", "mount_filesystem"]),
         ("mount_overlay", &["mount_overlayfs"]),
         ("unmount_overlay", &["umount_overlayfs"]),
-        ("unmount_volume", &["umount_ext4"]),
+        ("unmount_volume", &["umount_filesystem"]),
         ("remove_volume", &["unlink", "fsync_directory"]),
     ] {
         row(name, steps.get(name).map_or(&[], Vec::as_slice));

@@ -142,6 +142,7 @@ impl LoopDevice {
         info.lo_flags |= LO_FLAGS_AUTOCLEAR as u32;
         // SAFETY: the request reads one `loop_info64`.
         unsafe { ioctl::structure(&self.device, LOOP_SET_STATUS64.into(), &mut info) }
+            .map(drop)
             .map_err(|e| Error::os("LOOP_SET_STATUS64", self.path().display(), e))
     }
 

@@ -2,10 +2,10 @@
 
 mod clone;
 pub(crate) mod confined;
-pub(crate) mod ext4;
 pub(crate) mod fiemap;
 pub(crate) mod file;
 pub(crate) mod freeze;
+pub(crate) mod growfs;
 mod ioctl;
 pub(crate) mod kernel;
 pub(crate) mod lock;

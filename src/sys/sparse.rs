@@ -6,9 +6,12 @@ use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, ftruncate, ioctl_ficlone, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 
 use crate::error::{Error, Result};
+
+/// How much of a file is looked at in one piece.
+const PIECE: usize = 64 << 10;
 
 /// Makes `to`, which must be empty, a copy of `from`. `shown` is named in errors.
 pub(crate) fn copy(from: &File, to: &File, shown: &Path) -> Result<()> {
@@ -43,6 +46,29 @@ pub(crate) fn share(from: &File, to: &File, shown: &Path) -> Result<bool> {
         Ok(()) => Ok(true),
         Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS) => Ok(false),
         Err(error) => Err(Error::os("FICLONE", shown.display(), error)),
+    }
+}
+
+/// Makes holes of the zeros in `file`.
+pub(crate) fn dig(file: &File, shown: &Path) -> Result<()> {
+    let fail = |call: &'static str| move |e: Errno| Error::os(call, shown.display(), e);
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let mut piece = vec![0; PIECE];
+    let mut position = 0;
+    loop {
+        let start = match seek(file, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(fail("lseek")(error)),
+        };
+        let length = pread(file, &mut piece[..], start).map_err(fail("pread"))?;
+        if length == PIECE && piece.iter().all(|byte| *byte == 0) {
+            fallocate(file, flags, start, PIECE as u64).map_err(fail("fallocate"))?;
+        }
+        position = start + length as u64;
+        if length == 0 {
+            return Ok(());
+        }
     }
 }
 

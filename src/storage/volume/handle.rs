@@ -10,15 +10,11 @@ use crate::name::VolumeName;
 use crate::storage::overlay::options::overlays;
 use crate::storage::volume::backend::Backend;
 use crate::storage::volume::directory::make_directory;
+use crate::storage::volume::filesystem::Superblock;
 use crate::storage::volume::pool::{VolumePool, not_found, what};
 use crate::storage::volume::spec::{Usage, VolumeSpec};
-use crate::sys::ext4::Superblock;
 use crate::sys::lock::FileLock;
-use crate::sys::mount::{mount_device, mounted_on, unmount_at};
-
-/// A damaged file system stops instead of getting worse; inode tables are never zeroed in the background: a new
-/// file reads as zeros anyway, and the writes would fill the sparse file.
-const EXT4_OPTIONS: [(&str, Option<&str>); 2] = [("errors", Some("remount-ro")), ("noinit_itable", None)];
+use crate::sys::mount::{mounted_on, unmount_at};
 
 /// A volume of a [`VolumePool`]. Dropping it does nothing to the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,16 +86,18 @@ impl Volume {
         if self.device_of_mount()?.is_some() {
             let space = statvfs(&target).map_err(|e| Error::os("statvfs", target.display(), e))?;
             if space.f_flag.contains(StatVfsMountFlags::RDONLY) {
-                return Err(
-                    self.differs("it became read-only after an error: unmount it and run `e2fsck -f`")
-                );
+                let mender = self.spec.filesystem.kind().mender();
+                return Err(self.differs(&format!(
+                    "it became read-only after an error: unmount it, and run {mender} on {}",
+                    self.file().display()
+                )));
             }
             return Ok(mounted);
         }
         make_directory(&target)?;
         let source = self.backend().attach(&self.spec.name)?;
-        debug_span!("mount_ext4")
-            .in_scope(|| mount_device(&source.device(), "ext4", &EXT4_OPTIONS, &target))?;
+        debug_span!("mount_filesystem")
+            .in_scope(|| self.spec.filesystem.mount(&source.device(), &target, &what(&self.spec.name)))?;
         // Only now: until it was mounted, this value alone kept the device attached.
         drop(source);
         Ok(mounted)
@@ -142,7 +140,7 @@ impl Volume {
         if let Some(overlay) = overlays()?.iter().find(|overlay| overlay.is_on(target)) {
             return Err(self.busy(format!("the overlay root {} is on it", overlay.target.display())));
         }
-        debug_span!("umount_ext4").in_scope(|| unmount_at(target, &what(&self.spec.name)))
+        debug_span!("umount_filesystem").in_scope(|| unmount_at(target, &what(&self.spec.name)))
     }
 
     /// What the volume holds. Of one that is not mounted, what its superblock says, which is exact if it was
@@ -164,14 +162,12 @@ impl Volume {
             });
         }
         let file = self.backend().open(&self.spec.name)?;
-        let superblock =
-            Superblock::read(&file, &path)?.ok_or_else(|| self.differs("its file system is gone"))?;
-        let blocks = superblock.blocks.saturating_sub(superblock.overhead_blocks);
-        let free = superblock.free_blocks;
+        let superblock = Superblock::find(&file, &path, &what(&self.spec.name))?
+            .ok_or_else(|| self.differs("its file system is gone"))?;
         Ok(Usage {
-            size_bytes: blocks.saturating_mul(superblock.block_bytes),
-            used_bytes: blocks.saturating_sub(free).saturating_mul(superblock.block_bytes),
-            available_bytes: free.saturating_mul(superblock.block_bytes),
+            size_bytes: superblock.size_bytes,
+            used_bytes: superblock.size_bytes.saturating_sub(superblock.free_bytes),
+            available_bytes: superblock.free_bytes,
             allocated_bytes,
         })
     }

@@ -2,6 +2,7 @@
 
 mod backend;
 pub(super) mod directory;
+mod filesystem;
 mod grow;
 pub(super) mod handle;
 mod pool;
@@ -11,9 +12,10 @@ mod space;
 mod spec;
 mod template;
 
+pub use self::filesystem::Filesystem;
 pub use self::handle::{MountedVolume, Volume};
 pub use self::pool::VolumePool;
 pub use self::prepared::PreparedVolume;
 pub use self::snapshot::{Reserve, Snapshot, SnapshotSpec};
 pub use self::space::ProvisionRatio;
-pub use self::spec::{Allocation, Filesystem, Usage, VolumeSpec};
+pub use self::spec::{Allocation, Usage, VolumeSpec};

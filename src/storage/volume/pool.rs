@@ -52,8 +52,9 @@ impl VolumePool {
     /// - [`Error::Differs`] with each field, if what has that name is not as asked. It is not touched; data that is
     ///   no file system known here is never formatted over.
     /// - [`Error::NoSpace`] if the pool may not promise that much, or cannot preallocate it.
-    /// - [`Error::Unsupported`] if the pool has no such volumes, or `mkfs.ext4` or a feature of the file system is
-    ///   missing.
+    /// - [`Error::Damaged`] if what has that name holds what is left of a file system, with the program that mends it.
+    /// - [`Error::Unsupported`] if the pool has no such volumes, or the program that makes the file system is missing, or
+    ///   a feature of the pool's own.
     pub fn ensure(&self, spec: &VolumeSpec) -> Result<Volume> {
         let span = info_span!("ensure_volume", volume = %spec.name, size_bytes = spec.size_bytes);
         let _entered = span.enter();
@@ -90,7 +91,7 @@ impl VolumePool {
     /// The volume of that name.
     ///
     /// # Errors
-    /// [`Error::NotFound`], or [`Error::Differs`] if what has that name is not a volume.
+    /// [`Error::NotFound`]; [`Error::Differs`] if what has that name is not a volume; [`Error::Damaged`] if it was one.
     pub fn open(&self, name: &VolumeName) -> Result<Volume> {
         let found = self.backend().look(name)?.ok_or_else(|| not_found(name))?;
         let filesystem = match (found.odd, found.filesystem) {
@@ -160,7 +161,11 @@ impl VolumePool {
             let Some(name) = name.to_str().and_then(|n| VolumeName::new(n).ok()) else { continue };
             let target = self.mount_point(&name);
             let _lock = directory.lock()?;
-            let orphan = self.backend().look(&name)?.is_none() && mounted_on(&target)?.is_none();
+            let is_there = match self.backend().look(&name) {
+                Err(Error::Damaged { .. }) => true,
+                found => found?.is_some(),
+            };
+            let orphan = !is_there && mounted_on(&target)?.is_none();
             if orphan && remove_directory(&target)? {
                 removed.push(format!("mount point {}", target.display()));
             }

@@ -14,8 +14,8 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::storage::volume::backend::Found;
-use crate::storage::volume::spec::{Allocation, Filesystem};
-use crate::sys::ext4::Superblock;
+use crate::storage::volume::filesystem::Superblock;
+use crate::storage::volume::spec::Allocation;
 
 /// Remembers how a volume was asked to be allocated: the blocks alone do not tell a full sparse file from a
 /// preallocated one, nor one that had parts discarded from a sparse one.
@@ -24,8 +24,8 @@ const ALLOCATION_XATTR: &str = "trusted.docklet.allocation";
 /// crash interrupted. The sizes alone do not tell: a file system can end a little before its file for good.
 const GROWING_XATTR: &str = "trusted.docklet.growing";
 
-/// Looks at `path`. Nothing is changed, not even an access time. `None` if there is nothing.
-pub(crate) fn look(path: &Path) -> Result<Option<Found>> {
+/// Looks at `path`. Nothing is changed, not even an access time. `None` if there is nothing. `what` is named in errors.
+pub(crate) fn look(path: &Path, what: &str) -> Result<Option<Found>> {
     let odd = Found {
         size_bytes: 0,
         allocated_bytes: 0,
@@ -53,7 +53,7 @@ pub(crate) fn look(path: &Path) -> Result<Option<Found>> {
     Ok(Some(Found {
         size_bytes: metadata.len(),
         allocated_bytes,
-        filesystem: Superblock::read(&file, path)?.map(|_| Filesystem::Ext4),
+        filesystem: Superblock::find(&file, path, what)?.map(|found| found.filesystem),
         allocation: recorded_allocation(&file).unwrap_or(by_blocks),
         growing: fgetxattr(&file, GROWING_XATTR, &mut [0_u8; 1][..]).is_ok(),
         odd: None,

@@ -136,7 +136,7 @@ impl Backend for LoopFiles {
     }
 
     fn look(&self, name: &VolumeName) -> Result<Option<Found>> {
-        look(&self.path(name))
+        look(&self.path(name), &what(name))
     }
 
     fn names(&self) -> Result<Vec<VolumeName>> {
@@ -176,6 +176,7 @@ impl Backend for LoopFiles {
         let template = template::open(&self.directory.templates(), spec.filesystem, spec.size_bytes)?;
         let file = unnamed(&self.files())?;
         debug_span!("copy_template").in_scope(|| sparse::copy(&template, &file, &path))?;
+        spec.filesystem.kind().make_unique(&file, &path)?;
         if spec.allocation == Allocation::Preallocated {
             sparse::allocate(&file, spec.size_bytes).map_err(out_of_space)?;
         }

@@ -15,8 +15,9 @@ use std::path::PathBuf;
 use crate::error::Result;
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::directory::PoolDirectory;
+use crate::storage::volume::filesystem::Filesystem;
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
-use crate::storage::volume::spec::{Allocation, Filesystem, VolumeSpec};
+use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
 
@@ -97,7 +98,8 @@ pub(crate) trait Backend: fmt::Debug {
     /// Waits for the volume's lock. `None` if there is no volume.
     fn lock(&self, name: &VolumeName) -> Result<Option<FileLock>>;
 
-    /// What is there under a name. Needs no lock, and changes nothing.
+    /// What is there under a name. Needs no lock, and changes nothing. [`Error::Damaged`](crate::Error::Damaged) if it is
+    /// what is left of a volume.
     fn look(&self, name: &VolumeName) -> Result<Option<Found>>;
 
     /// The names of all volumes, in any order. Needs no lock.
