@@ -12,6 +12,9 @@ mod space;
 mod spec;
 mod template;
 
+pub use self::backend::lvm::{
+    GroupUsage, LvmPool, PhysicalSpace, ThinPoolSpec, ThinUsage, VolumeGroup, VolumeGroupSpec,
+};
 pub use self::filesystem::Filesystem;
 pub use self::handle::{MountedVolume, Volume};
 pub use self::pool::VolumePool;

@@ -12,6 +12,7 @@ use tracing::info_span;
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
+use crate::storage::volume::backend::lvm::{LogicalVolumes, LvmPool};
 use crate::storage::volume::backend::{Backend, Found, Kind, LoopFiles};
 use crate::storage::volume::directory::{PoolDirectory, entries, remove_directory};
 use crate::storage::volume::handle::Volume;
@@ -35,6 +36,22 @@ impl VolumePool {
     /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
     pub fn loop_files(directory: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { kind: Kind::LoopFiles(LoopFiles::ensure(&directory.into())?) })
+    }
+
+    /// The pool in `directory`, whose volumes are logical volumes: thin ones for [`Allocation::Sparse`], linear ones for
+    /// [`Allocation::Preallocated`]. Makes the directory if it is missing, and writes down which volume group it is for; the
+    /// group must exist then ([`VolumeGroup::ensure`](crate::storage::VolumeGroup::ensure)), and is found by its UUID from then on.
+    /// Sizes are multiples of the group's extents.
+    ///
+    /// A preallocated volume takes its space from the group at once. A sparse one is a promise of its thin pool: the sum of
+    /// the sizes of all thin volumes and snapshots in it is held to the pool's ratio. That counts what others make there, but
+    /// cannot keep them from it; when the thin pool is full, writing fails.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such volume group or thin pool; [`Error::Differs`] if the directory is another
+    /// pool's; [`Error::Unsupported`] if the program `lvm` is missing; otherwise as [`VolumePool::loop_files`].
+    pub fn lvm(directory: impl Into<PathBuf>, lvm: &LvmPool) -> Result<Self> {
+        Ok(Self { kind: Kind::Lvm(LogicalVolumes::ensure(&directory.into(), lvm)?) })
     }
 
     /// The same pool with another limit to what it may promise. Default: [`ProvisionRatio::ONE`].

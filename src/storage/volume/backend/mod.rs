@@ -7,6 +7,7 @@
 mod file;
 mod loop_file;
 mod loop_snapshot;
+pub(super) mod lvm;
 
 use std::fmt;
 use std::fs::File;
@@ -23,6 +24,7 @@ use crate::sys::loopdev::LoopDevice;
 
 pub(crate) use self::file::{publish, unnamed};
 pub(crate) use self::loop_file::LoopFiles;
+use self::lvm::LogicalVolumes;
 
 /// What is in the place of a volume.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ impl Found {
 pub(crate) enum Draft {
     /// The volume's file, complete and on the disk, without a name.
     Unnamed(File),
+    /// What the volume will be a copy of.
+    Template(File),
 }
 
 /// What is mounted in the volume's place.
@@ -78,6 +82,8 @@ pub(crate) enum Draft {
 pub(crate) enum Source {
     /// The file system on a block device, which stays as long as this value, and then as long as it is mounted.
     Loop(LoopDevice),
+    /// The same of one that stays by itself.
+    Device(PathBuf),
 }
 
 impl Source {
@@ -85,6 +91,7 @@ impl Source {
     pub(crate) fn device(&self) -> PathBuf {
         match self {
             Self::Loop(device) => device.path(),
+            Self::Device(path) => path.clone(),
         }
     }
 }
@@ -115,7 +122,7 @@ pub(crate) trait Backend: fmt::Debug {
     fn prepare(&self, spec: &VolumeSpec) -> Result<Draft>;
 
     /// Makes the promise, and of `draft` the volume, whole and durably. False if the name is taken. Needs no lock.
-    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool>;
+    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool>;
 
     /// Makes the volume something that can be mounted; what is left of an earlier call is adopted.
     fn attach(&self, name: &VolumeName) -> Result<Source>;
@@ -164,24 +171,28 @@ pub(crate) trait Backend: fmt::Debug {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     LoopFiles(LoopFiles),
+    Lvm(LogicalVolumes),
 }
 
 impl Kind {
     pub(crate) fn backend(&self) -> &dyn Backend {
         match self {
             Self::LoopFiles(files) => files,
+            Self::Lvm(volumes) => volumes,
         }
     }
 
     pub(crate) fn directory(&self) -> &PoolDirectory {
         match self {
             Self::LoopFiles(files) => &files.directory,
+            Self::Lvm(volumes) => &volumes.directory,
         }
     }
 
     pub(crate) fn directory_mut(&mut self) -> &mut PoolDirectory {
         match self {
             Self::LoopFiles(files) => &mut files.directory,
+            Self::Lvm(volumes) => &mut volumes.directory,
         }
     }
 }
