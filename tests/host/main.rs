@@ -23,5 +23,3 @@ mod scripted_root;
 mod tree;
 mod veth;
 mod volume;
-mod volume_races;
-mod volume_space;
