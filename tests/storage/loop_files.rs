@@ -99,7 +99,7 @@ fn volume_file_that_was_cut_off_is_damaged() {
     let sandbox = Sandbox::new();
     let pool = pool(&sandbox);
     for filesystem in FILESYSTEMS {
-        let wanted = smallest(filesystem);
+        let wanted = VolumeSpec { size_bytes: 320 * MIB, ..smallest(filesystem) };
         let volume = pool.ensure(&wanted).expect("ensure");
         let cut = wanted.size_bytes - 4096;
         fs::File::options().write(true).open(volume.file()).and_then(|f| f.set_len(cut)).expect("ftruncate");

@@ -69,7 +69,7 @@ pub(crate) fn small(filesystem: Filesystem) -> u64 {
     match filesystem {
         Filesystem::Ext4 => 32 * MIB,
         Filesystem::Xfs => 300 * MIB,
-        _ => 128 * MIB,
+        _ => 256 * MIB,
     }
 }
 

@@ -10,7 +10,7 @@ use docklet::storage::{Filesystem, Volume};
 
 use crate::back_end::BackEnd;
 use crate::kernel;
-use crate::stage::{MIB, Stage, sha256};
+use crate::stage::{MIB, Stage, may_grow_mounted, sha256};
 
 fn program(filesystem: Filesystem) -> &'static str {
     match filesystem {
@@ -102,8 +102,11 @@ pub(crate) fn damage_behind_the_superblock_is_told<B: BackEnd>(filesystem: Files
     assert_damaged(volume.mount(), filesystem);
     stage.assert_at_rest();
     assert_eq!(sha256(&path), before);
-    assert_damaged(volume.clone().grow(1 << 30), filesystem);
-    assert_eq!(sha256(&path), before);
+    // `e2fsck -p`, which comes first where the kernel may not grow it, makes a new journal.
+    if may_grow_mounted(filesystem) {
+        assert_damaged(volume.clone().grow(1 << 30), filesystem);
+        assert_eq!(sha256(&path), before);
+    }
     assert_eq!(stage.pool().open(&wanted.name).expect("it is a volume").spec(), &wanted);
     stage.pool().remove(&wanted.name).expect("remove");
 }
