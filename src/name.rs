@@ -128,6 +128,10 @@ name!(
     VolumeName, "volume name", check_label
 );
 name!(
+    /// What a snapshot of a volume is called, within its volume. The same rules as for [`ContainerName`].
+    SnapshotName, "snapshot name", check_label
+);
+name!(
     /// The name of a network interface: 1 to 15 bytes of letters, digits, `-`, `_` and `.` (`man 8 ip-link`).
     LinkName, "interface name", check_link
 );

@@ -40,6 +40,8 @@ pub struct Recovered {
     pub containers: Vec<(ContainerName, Outcome)>,
     /// What was made again of networks: their names.
     pub networks: Vec<String>,
+    /// What was done so that volumes can be used.
+    pub volumes: Vec<String>,
     /// Objects with this prefix's mark that belonged to nothing, and were removed.
     pub orphans: Vec<String>,
     /// What could not be done besides containers.
@@ -52,6 +54,7 @@ impl Recovered {
     pub fn changed(&self) -> bool {
         self.containers.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Unchanged | Outcome::Failed(_)))
             || !self.networks.is_empty()
+            || !self.volumes.is_empty()
             || !self.orphans.is_empty()
     }
 
@@ -83,6 +86,7 @@ impl Host {
         let mut report = Recovered::default();
         // First what there is, then what is written down: what is made in between is written down before.
         let marked = self.marked().await?;
+        self.recover_volumes(&mut report).await?;
         self.recover_networks(&mut report).await?;
         let mut names: BTreeSet<_> = self.inner.manifests.names_with_left_overs()?.into_iter().collect();
         names.extend(self.lock_names()?);
@@ -98,6 +102,16 @@ impl Host {
         report.failures.extend(failures);
         self.release_parent().await?;
         Ok(report)
+    }
+
+    /// First of all: what is held still, or is not there yet, would stop containers.
+    async fn recover_volumes(&self, report: &mut Recovered) -> Result<()> {
+        let host = self.clone();
+        match self.blocking(move || Ok(host.pool.recover())).await? {
+            Ok(volumes) => report.volumes.extend(volumes),
+            Err(error) => report.failures.push(format!("volumes: {}", Chain(&error))),
+        }
+        Ok(())
     }
 
     async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {

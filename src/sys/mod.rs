@@ -2,7 +2,9 @@
 
 mod clone;
 pub(crate) mod confined;
+pub(crate) mod fiemap;
 pub(crate) mod file;
+pub(crate) mod freeze;
 pub(crate) mod growfs;
 mod ioctl;
 pub(crate) mod kernel;

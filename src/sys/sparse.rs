@@ -1,11 +1,11 @@
-//! Copies of files with holes (`man 2 copy_file_range`, `man 2 lseek` on `SEEK_DATA`).
+//! Copies of files with holes (`man 2 copy_file_range`, `man 2 lseek` on `SEEK_DATA`, `man 2 ioctl_ficlone`).
 //!
-//! Only what holds data is copied, by the kernel; holes stay holes. On btrfs and xfs the copy shares its blocks.
+//! Only what holds data is copied, by the kernel; holes stay holes. On btrfs and xfs a copy can share its blocks.
 
 use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, ftruncate, seek};
+use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, ftruncate, ioctl_ficlone, seek};
 use rustix::io::{Errno, pread};
 
 use crate::error::{Error, Result};
@@ -38,6 +38,15 @@ pub(crate) fn copy(from: &File, to: &File, shown: &Path) -> Result<()> {
         position = end;
     }
     Ok(())
+}
+
+/// Makes `to`, which must be empty, share the content of `from`. False if the file system cannot; nothing was done then.
+pub(crate) fn share(from: &File, to: &File, shown: &Path) -> Result<bool> {
+    match ioctl_ficlone(to, from) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(Error::os("FICLONE", shown.display(), error)),
+    }
 }
 
 /// Makes holes of the zeros in `file`.

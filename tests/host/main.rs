@@ -23,3 +23,4 @@ mod scripted_root;
 mod tree;
 mod veth;
 mod volume;
+mod volume_snapshot;

@@ -45,6 +45,16 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("grow", parts::grow),
     ("remove-volume", parts::remove_volume),
     ("volume-state", parts::volume_state),
+    ("mount-volume", parts::mount_volume),
+    ("fill-volume", parts::fill_volume),
+    ("keep-volume", parts::keep_volume),
+    ("snapshot", parts::snapshot_volume),
+    ("rollback", parts::rollback),
+    ("clone", parts::clone_volume),
+    ("remove-snapshot", parts::remove_snapshot),
+    ("recover-volumes", parts::recover_volumes),
+    ("snapshot-state", parts::snapshot_state),
+    ("remove-volumes", parts::remove_volumes),
 ];
 
 /// Runs the program called `name`, once a tracer says so.

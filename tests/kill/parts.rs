@@ -1,11 +1,13 @@
 //! What a host has besides containers, as programs to be killed: a network, an image, a volume.
 
+use std::fs;
+use std::io::Write;
 use std::process::Command;
 
 use docklet::host::NetworkSpec;
-use docklet::name::{ImageName, NetworkName, VolumeName};
+use docklet::name::{ImageName, NetworkName, SnapshotName, VolumeName};
 use docklet::paths::Paths;
-use docklet::storage::{Allocation, Filesystem, VolumePool, VolumeSpec};
+use docklet::storage::{Allocation, Filesystem, SnapshotSpec, VolumePool, VolumeSpec};
 
 use crate::busybox;
 use crate::containers::{Result, with_host};
@@ -81,6 +83,106 @@ pub(crate) fn remove_volume() -> Result {
     let pool = pool()?;
     pool.open(&volume())?.unmount()?;
     Ok(pool.remove(&volume())?)
+}
+
+fn snapshot() -> SnapshotName {
+    SnapshotName::new("then").expect("a name")
+}
+
+fn clone() -> VolumeName {
+    VolumeName::new("clone").expect("a name")
+}
+
+/// A volume that is mounted, with a file in it.
+pub(crate) fn mount_volume() -> Result {
+    make_volume()?;
+    let mounted = pool()?.open(&volume())?.mount()?;
+    let mut file = fs::File::create(mounted.path().join("file"))?;
+    file.write_all(b"then")?;
+    Ok(file.sync_all()?)
+}
+
+/// The same, not mounted.
+pub(crate) fn fill_volume() -> Result {
+    mount_volume()?;
+    Ok(pool()?.open(&volume())?.unmount()?)
+}
+
+/// A volume with a snapshot, and another content now.
+pub(crate) fn keep_volume() -> Result {
+    fill_volume()?;
+    snapshot_volume()?;
+    let volume = pool()?.open(&volume())?;
+    fs::write(volume.mount()?.path().join("file"), "now")?;
+    Ok(volume.unmount()?)
+}
+
+pub(crate) fn snapshot_volume() -> Result {
+    pool()?.open(&volume())?.snapshot(&SnapshotSpec::new(snapshot())).map(drop)?;
+    Ok(())
+}
+
+pub(crate) fn rollback() -> Result {
+    Ok(pool()?.open(&volume())?.rollback(&snapshot())?)
+}
+
+pub(crate) fn clone_volume() -> Result {
+    pool()?.clone_snapshot(&volume(), &snapshot(), &clone()).map(drop)?;
+    Ok(())
+}
+
+pub(crate) fn remove_snapshot() -> Result {
+    Ok(pool()?.open(&volume())?.remove_snapshot(&snapshot())?)
+}
+
+pub(crate) fn recover_volumes() -> Result {
+    let mut said = pool()?.recover()?;
+    said.extend(pool()?.tidy()?);
+    said.iter().for_each(|line| println!("{line}"));
+    Ok(())
+}
+
+/// "present" if the volume, its snapshot and its clone are whole, as far as they are there, and nobody waits for them.
+pub(crate) fn snapshot_state() -> Result {
+    let (pool, name) = (pool()?, volume());
+    let held = pool.open(&name)?;
+    let mounted = fs::read_to_string("/proc/thread-self/mountinfo")?.contains("/mounts/data ");
+    if mounted {
+        let target = Paths::from_env()?.volumes().join("mounts/data");
+        let frozen = Command::new("fsfreeze").arg("--unfreeze").arg(&target).output()?.status.success();
+        if frozen {
+            return Err("it was left frozen".into());
+        }
+        fs::write(target.join("after"), "it can be written to")?;
+    }
+    let content = fs::read_to_string(held.mount()?.path().join("file"))?;
+    let there = !held.snapshots()?.is_empty();
+    if there && held.snapshots()?[0].size_bytes != SMALL_BYTES {
+        return Err("half a snapshot".into());
+    }
+    if !["then", "now"].contains(&content.as_str()) {
+        return Err(format!("it holds {content:?}").into());
+    }
+    held.unmount()?;
+    for name in pool.list()? {
+        let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(pool.open(&name)?.file()).output()?;
+        if !checked.status.success() {
+            return Err(String::from_utf8_lossy(&checked.stdout).into_owned().into());
+        }
+    }
+    if mounted {
+        held.mount()?;
+    }
+    say(true);
+    Ok(())
+}
+
+/// The volume, its snapshot and its clone.
+pub(crate) fn remove_volumes() -> Result {
+    let pool = pool()?;
+    remove_snapshot()?;
+    pool.remove(&clone())?;
+    remove_volume()
 }
 
 /// "present" if it has its new size and is whole.

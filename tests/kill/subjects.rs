@@ -76,6 +76,13 @@ const IMAGE: Recovery = Recovery { state: "image-state", remove: "remove-image",
 /// A volume that is half grown is whole after the same call.
 const VOLUME: Recovery =
     Recovery { recover: "grow", state: "volume-state", states: &[State::Present], remove: "remove-volume" };
+/// A volume that is there before and after, with or without a snapshot and a clone.
+const KEPT: Recovery = Recovery {
+    recover: "recover-volumes",
+    state: "snapshot-state",
+    states: &[State::Present],
+    remove: "remove-volumes",
+};
 
 /// An operation of docklet that runs no program which goes on without it.
 const fn own(
@@ -171,6 +178,18 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     own("build-image", &["prepare"], &[], IMAGE),
     own("remove-image", &["prepare"], &["build-image"], IMAGE),
     own("grow", &["make-volume", "remove-volume"], &["make-volume"], VOLUME),
+    own("snapshot", &["make-volume", "remove-volume"], &["fill-volume"], KEPT),
+    Subject {
+        name: "snapshot-mounted",
+        modes: &[Mode::Own],
+        program: "snapshot",
+        once: &["make-volume", "remove-volume"],
+        before: &["mount-volume"],
+        must: Must::Recover(KEPT),
+    },
+    own("rollback", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
+    own("clone", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
+    own("remove-snapshot", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
 ];
 
 impl Subject {

@@ -123,7 +123,7 @@ impl VolumePool {
     /// Removes the volume and all that is in it, durably. A volume that is gone is removed.
     ///
     /// # Errors
-    /// [`Error::Busy`] if it is mounted or attached; nothing happened then.
+    /// [`Error::Busy`] if it is mounted or attached, or has snapshots; nothing happened then.
     pub fn remove(&self, name: &VolumeName) -> Result<()> {
         let span = info_span!("remove_volume", volume = %name);
         let _entered = span.enter();
@@ -137,6 +137,17 @@ impl VolumePool {
             self.backend().remove(name)?;
         }
         remove_directory(&target).map(drop)
+    }
+
+    /// Makes volumes usable again after a crash or a reboot, and says what it did: lets a volume go on that was held still
+    /// for a snapshot. It never makes a volume, and never formats anything. Call it before volumes are mounted.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if a directory cannot be read or changed.
+    pub fn recover(&self) -> Result<Vec<String>> {
+        let span = info_span!("recover_volumes");
+        let _entered = span.enter();
+        self.backend().recover()
     }
 
     /// Removes what a crash can leave: mount points without a volume, surplus templates. Says what it removed.

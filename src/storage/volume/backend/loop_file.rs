@@ -16,11 +16,12 @@ use rustix::io::Errno;
 use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
-use crate::name::VolumeName;
+use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::file::{look, publish, record_allocation, record_growing, unnamed};
 use crate::storage::volume::backend::{Backend, Draft, Found, Source};
-use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries};
+use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries, remove_directory};
 use crate::storage::volume::pool::{not_found, promise, what};
+use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::template;
@@ -42,32 +43,47 @@ pub(crate) struct LoopFiles {
 
 impl LoopFiles {
     pub(crate) fn ensure(directory: &Path) -> Result<Self> {
-        Ok(Self { directory: PoolDirectory::ensure(directory, &["files"])? })
+        Ok(Self { directory: PoolDirectory::ensure(directory, &["files", "snapshots", "frozen"])? })
     }
 
-    fn files(&self) -> PathBuf {
+    pub(super) fn files(&self) -> PathBuf {
         self.directory.path().join("files")
     }
 
-    fn room(&self) -> Result<Room> {
+    pub(super) fn room(&self) -> Result<Room> {
         let files = self.files();
         let space = statvfs(&files).map_err(|e| Error::os("statvfs", files.display(), e))?;
         let mut room =
             Room { available_bytes: space.f_bavail.saturating_mul(space.f_frsize), ..Room::default() };
-        for name in entries(&files)? {
-            let path = files.join(name);
-            let found = absent_is_none(fs::symlink_metadata(&path))
-                .map_err(|e| Error::os("stat", path.display(), e))?;
-            let Some(found) = found.filter(fs::Metadata::is_file) else { continue };
-            let held = found.blocks().saturating_mul(512).min(found.len());
-            room.held_bytes = room.held_bytes.saturating_add(held);
-            room.promised_bytes = room.promised_bytes.saturating_add(found.len());
+        let mut all = Vec::new();
+        let mut directories = vec![files];
+        let snapshots = self.directory.path().join("snapshots");
+        directories.extend(entries(&snapshots)?.iter().map(|volume| snapshots.join(volume)));
+        for directory in directories {
+            for name in absent_is_empty(entries(&directory))? {
+                let path = directory.join(name);
+                let found = absent_is_none(fs::symlink_metadata(&path))
+                    .map_err(|e| Error::os("stat", path.display(), e))?;
+                let Some(found) = found.filter(fs::Metadata::is_file) else { continue };
+                let held = found.blocks().saturating_mul(512).min(found.len());
+                room.held_bytes = room.held_bytes.saturating_add(held);
+                room.promised_bytes = room.promised_bytes.saturating_add(found.len());
+                all.push(path);
+            }
+        }
+        if self.shared_mark().exists() {
+            room.held_bytes = self.held_together(&all)?;
         }
         Ok(room)
     }
 
     fn check_room(&self, room: &Room, bytes: u64, what: &str) -> Result<()> {
         room.check(self.directory.ratio, bytes, what)
+    }
+
+    /// The volume's lock is its file.
+    pub(super) fn acquire(&self, name: &VolumeName) -> Result<Option<FileLock>> {
+        FileLock::acquire_existing(&self.path(name), LOCK_TIMEOUT, &what(name))
     }
 
     fn open_writable(&self, name: &VolumeName) -> Result<File> {
@@ -111,9 +127,12 @@ impl Backend for LoopFiles {
         Ok(())
     }
 
-    /// The volume's lock is its file.
     fn lock(&self, name: &VolumeName) -> Result<Option<FileLock>> {
-        FileLock::acquire_existing(&self.path(name), LOCK_TIMEOUT, &what(name))
+        let lock = self.acquire(name)?;
+        if lock.is_some() {
+            self.thaw_left(name)?;
+        }
+        Ok(lock)
     }
 
     fn look(&self, name: &VolumeName) -> Result<Option<Found>> {
@@ -270,15 +289,19 @@ impl Backend for LoopFiles {
 
     fn remove(&self, name: &VolumeName) -> Result<()> {
         let path = self.path(name);
-        let Some(file) =
-            absent_is_none(File::open(&path)).map_err(|e| Error::os("open", path.display(), e))?
-        else {
-            return Ok(());
-        };
-        if let Some(device) = LoopDevice::find(&file, &path)? {
-            let device = device.path();
-            let reason = format!("it is attached to {0}; detach it with `losetup -d {0}`", device.display());
+        let snapshots = self.snapshots_of(name)?;
+        if !snapshots.is_empty() {
+            let names: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
+            let reason = format!("it has snapshots, which would be lost with it: {}", names.join(", "));
             return Err(Error::Busy { what: what(name), reason });
+        }
+        match self.check_detached(name) {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            checked => checked?,
+        }
+        let directory = self.snapshot_directory(name);
+        if directory.exists() {
+            remove_directory(&directory)?;
         }
         debug_span!("unlink").in_scope(|| remove_file(&path))?;
         sync_parent(&path)?;
@@ -286,12 +309,44 @@ impl Backend for LoopFiles {
         Ok(())
     }
 
+    fn recover(&self) -> Result<Vec<String>> {
+        self.thaw_all()
+    }
+
     fn tidy(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
+        self.tidy_copies()
+    }
+
+    fn snapshots(&self, name: &VolumeName) -> Result<Vec<Snapshot>> {
+        self.snapshots_of(name)
+    }
+
+    fn snapshot(&self, name: &VolumeName, spec: &SnapshotSpec) -> Result<()> {
+        self.take_snapshot(name, spec)
+    }
+
+    fn rollback(&self, spec: &VolumeSpec, snapshot: &SnapshotName) -> Result<()> {
+        self.roll_back(spec, snapshot)
+    }
+
+    fn remove_snapshot(&self, name: &VolumeName, snapshot: &SnapshotName) -> Result<()> {
+        self.delete_snapshot(name, snapshot)
+    }
+
+    fn clone_volume(&self, origin: &Origin<'_>, to: &VolumeSpec) -> Result<bool> {
+        self.make_clone(origin, to)
     }
 }
 
-fn allocated(file: &File, path: &Path) -> Result<u64> {
+/// Volumes come and go meanwhile, and the directories of their snapshots.
+fn absent_is_empty(result: Result<Vec<std::ffi::OsString>>) -> Result<Vec<std::ffi::OsString>> {
+    match result {
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(Vec::new()),
+        result => result,
+    }
+}
+
+pub(super) fn allocated(file: &File, path: &Path) -> Result<u64> {
     let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
     Ok(metadata.blocks().saturating_mul(512))
 }

@@ -6,15 +6,17 @@
 
 mod file;
 mod loop_file;
+mod loop_snapshot;
 
 use std::fmt;
 use std::fs::File;
 use std::path::PathBuf;
 
 use crate::error::Result;
-use crate::name::VolumeName;
+use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
+use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
@@ -134,6 +136,25 @@ pub(crate) trait Backend: fmt::Debug {
 
     /// Removes the volume, durably; what is gone is removed. [`Error::Busy`](crate::Error::Busy) if it is attached.
     fn remove(&self, name: &VolumeName) -> Result<()>;
+
+    /// The volume's snapshots, by name. Needs no lock.
+    fn snapshots(&self, name: &VolumeName) -> Result<Vec<Snapshot>>;
+
+    /// Keeps what the volume, mounted or not, holds now, durably. There is no snapshot of that name.
+    fn snapshot(&self, name: &VolumeName, spec: &SnapshotSpec) -> Result<()>;
+
+    /// Makes the volume, which is not mounted, what it was, durably. The snapshot, which is there and whole, stays.
+    fn rollback(&self, spec: &VolumeSpec, snapshot: &SnapshotName) -> Result<()>;
+
+    /// Removes a snapshot, durably; what is gone is removed.
+    fn remove_snapshot(&self, name: &VolumeName, snapshot: &SnapshotName) -> Result<()>;
+
+    /// Makes the volume `to` of what `origin` holds, durably. False if the name is taken. The caller holds the lock of
+    /// the origin's volume.
+    fn clone_volume(&self, origin: &Origin<'_>, to: &VolumeSpec) -> Result<bool>;
+
+    /// Makes volumes usable again, after a crash or a reboot, and says what was done. Needs no lock.
+    fn recover(&self) -> Result<Vec<String>>;
 
     /// Removes what a crash can leave of the back end's own, and says what it removed. Needs no lock.
     fn tidy(&self) -> Result<Vec<String>>;

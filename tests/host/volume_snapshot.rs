@@ -1,0 +1,177 @@
+//! Snapshots of volumes, going back to them, and clones, on file systems that share blocks and on one that does not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use docklet::Error;
+use docklet::name::{SnapshotName, VolumeName};
+use docklet::storage::{SnapshotSpec, Volume, VolumePool};
+
+use crate::kernel;
+use crate::sandbox::Sandbox;
+use crate::volume::{MIB, message, pool, preallocated, spec};
+
+fn snapshot(name: &str) -> SnapshotSpec {
+    SnapshotSpec::new(SnapshotName::new(name).expect("name"))
+}
+
+fn write(volume: &Volume, content: &str) {
+    fs::write(volume.mount().expect("mount").path().join("file"), content).expect("write");
+    volume.unmount().expect("unmount");
+}
+
+fn content(volume: &Volume) -> String {
+    let content = fs::read_to_string(volume.mount().expect("mount").path().join("file")).expect("read");
+    volume.unmount().expect("unmount");
+    kernel::run("e2fsck", ["-f", "-n", volume.file().to_str().expect("UTF-8")]);
+    content
+}
+
+/// A disk of 1 GiB with a file system that the kernel shares blocks on.
+fn sharing_disk(sandbox: &Sandbox, mkfs: &str) -> PathBuf {
+    let (image, disk) = (sandbox.dir("images").join("disk.img"), sandbox.dir("disk"));
+    fs::File::create(&image).and_then(|file| file.set_len(1 << 30)).expect("image");
+    kernel::run(mkfs, [&image]);
+    kernel::run("mount", [Path::new("-o"), Path::new("loop"), &image, &disk]);
+    disk
+}
+
+/// What any pool's snapshots are.
+fn life(pool: &VolumePool) {
+    let mut volume = pool.ensure(&spec("data", 64 * MIB)).expect("ensure");
+    write(&volume, "then");
+    let taken = volume.snapshot(&snapshot("then")).expect("snapshot");
+    assert_eq!((taken.name.as_str(), taken.size_bytes, taken.reserve), ("then", 64 * MIB, None));
+    assert!(matches!(volume.snapshot(&snapshot("then")), Err(Error::Differs { .. })));
+    write(&volume, "now");
+
+    // Mounted and written to: held still for the moment.
+    let space = volume.mount().expect("mount");
+    fs::write(space.path().join("file"), "mounted").expect("write");
+    volume.snapshot(&snapshot("mounted")).expect("snapshot of a mounted one");
+    fs::write(space.path().join("other"), "it goes on").expect("write");
+    assert!(message(volume.rollback(&taken.name)).contains("it is mounted on"), "mounted");
+    volume.unmount().expect("unmount");
+
+    let names: Vec<String> =
+        volume.snapshots().expect("snapshots").into_iter().map(|s| s.name.to_string()).collect();
+    assert_eq!(names, ["mounted", "then"]);
+    let refused = message(pool.remove(&volume.spec().name));
+    assert!(refused.contains("it has snapshots, which would be lost with it: mounted, then"), "{refused}");
+
+    let clone = VolumeName::new("clone").expect("name");
+    let cloned = pool.clone_snapshot(&volume.spec().name, &taken.name, &clone).expect("clone");
+    let copied =
+        pool.clone_volume(&volume.spec().name, &VolumeName::new("copy").expect("name")).expect("copy");
+    assert_eq!(pool.list().expect("list").len(), 3);
+    assert!(matches!(
+        pool.clone_snapshot(&volume.spec().name, &taken.name, &clone),
+        Err(Error::Differs { .. })
+    ));
+    assert_eq!((content(&cloned).as_str(), content(&copied).as_str()), ("then", "mounted"));
+    write(&cloned, "its own");
+
+    for name in ["then", "mounted", "then"] {
+        volume.rollback(&snapshot(name).name).expect("rollback");
+        assert_eq!(content(&volume), name);
+    }
+    assert_eq!(content(&cloned), "its own");
+    assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
+
+    for name in ["then", "mounted", "then"] {
+        volume.remove_snapshot(&snapshot(name).name).expect("remove");
+    }
+    assert!(matches!(volume.rollback(&taken.name), Err(Error::NotFound { .. })));
+    assert_eq!(content(&volume), "then");
+    for volume in [volume, cloned, copied] {
+        pool.remove(&volume.spec().name).expect("remove");
+    }
+}
+
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn volume_snapshots_are_copies_or_shared() {
+    let sandbox = Sandbox::new();
+    life(&pool(&sandbox));
+    for mkfs in ["mkfs.xfs", "mkfs.btrfs"] {
+        let own = Sandbox::beside();
+        let disk = sharing_disk(&own, mkfs);
+        let pool = VolumePool::loop_files(disk.join("pool")).expect("pool");
+        life(&pool);
+        assert!(disk.join("pool/shared").exists(), "{mkfs}: nothing was shared");
+        kernel::run("umount", [&disk]);
+    }
+}
+
+/// What is shared is there once: promises see through it.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn volume_snapshots_count_against_the_promise() {
+    let sandbox = Sandbox::new();
+    let disk = sharing_disk(&sandbox, "mkfs.xfs");
+    let pool = VolumePool::loop_files(disk.join("pool")).expect("pool");
+    let volume = pool.ensure(&preallocated("data", 300 * MIB)).expect("ensure");
+    volume.snapshot(&snapshot("one")).expect("600 MiB of less than 1024");
+    volume.snapshot(&snapshot("two")).expect("900 MiB");
+    let refused = volume.snapshot(&snapshot("three")).expect_err("1200 MiB");
+    let Error::NoSpace { needed_bytes, available_bytes, .. } = refused else { panic!("{refused}") };
+    assert_eq!(needed_bytes, 300 * MIB);
+    assert!(available_bytes < 124 * MIB, "{available_bytes}");
+    assert!(matches!(
+        pool.clone_volume(&volume.spec().name, &VolumeName::new("clone").expect("name")),
+        Err(Error::NoSpace { .. })
+    ));
+    assert!(matches!(pool.ensure(&spec("other", 200 * MIB)), Err(Error::NoSpace { .. })));
+    assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
+    kernel::run("umount", [&disk]);
+}
+
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn volume_snapshots_refuse_what_they_cannot_do() {
+    let sandbox = Sandbox::new();
+    let volume = pool(&sandbox).ensure(&spec("data", 64 * MIB)).expect("ensure");
+    let reserve = SnapshotSpec { reserve_bytes: Some(MIB), ..snapshot("a") };
+    assert!(message(volume.snapshot(&reserve)).contains("linear"), "a reserve");
+
+    // A stranger's device writes when it likes.
+    let file = volume.file();
+    let device = kernel::run("losetup", ["--find", "--show", file.to_str().expect("UTF-8")]);
+    assert!(message(volume.snapshot(&snapshot("a"))).contains("it is attached to"), "attached");
+    kernel::run("losetup", ["--detach", device.trim()]);
+
+    // A stranger's freeze is the stranger's to end.
+    let space = volume.mount().expect("mount");
+    let target = space.path().to_str().expect("UTF-8");
+    kernel::run("fsfreeze", ["--freeze", target]);
+    let refused = message(volume.snapshot(&snapshot("a")));
+    kernel::run("fsfreeze", ["--unfreeze", target]);
+    assert!(refused.contains("somebody has frozen"), "{refused}");
+    assert_eq!(volume.snapshots().expect("snapshots"), []);
+    volume.unmount().expect("unmount");
+}
+
+/// As a process leaves it that is killed in the middle.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn volume_snapshots_that_were_cut_off_hold_nothing_still() {
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    let volume = pool.ensure(&spec("data", 64 * MIB)).expect("ensure");
+    let space = volume.mount().expect("mount");
+    let target = space.path().to_str().expect("UTF-8");
+    let mark = sandbox.paths.volumes().join("frozen/data");
+    for mend in ["recover", "mount"] {
+        fs::write(&mark, "").expect("mark");
+        kernel::run("fsfreeze", ["--freeze", target]);
+        if mend == "recover" {
+            assert_eq!(pool.recover().expect("recover"), ["volume `data` held still"]);
+            assert_eq!(pool.recover().expect("recover"), Vec::<String>::new());
+        } else {
+            volume.mount().expect("mount");
+        }
+        fs::write(space.path().join("file"), "it goes on").expect("write");
+        assert!(!mark.exists());
+    }
+    volume.unmount().expect("unmount");
+}
