@@ -16,7 +16,7 @@ pub use self::image::{Image, ImageBuilder, ImageStore};
 pub use self::overlay::{MountMethod, OverlayLayers, OverlayPlan, OverlayRoot};
 pub use self::volume::{
     Allocation, Filesystem, GroupUsage, LvmPool, MountedVolume, PhysicalSpace, PreparedVolume,
-    ProvisionRatio, Reserve, Snapshot, SnapshotSpec, ThinPoolSpec, ThinUsage, Usage, Volume, VolumeGroup,
-    VolumeGroupSpec, VolumePool, VolumeSpec,
+    ProvisionRatio, Reserve, SizeLimit, Snapshot, SnapshotSpec, ThinPoolSpec, ThinUsage, Usage, Volume,
+    VolumeGroup, VolumeGroupSpec, VolumePool, VolumeSpec,
 };
 pub use crate::sys::tree::remove_tree;

@@ -23,6 +23,4 @@ mod scripted_root;
 mod tree;
 mod veth;
 mod volume;
-mod volume_races;
 mod volume_snapshot;
-mod volume_space;

@@ -49,14 +49,10 @@ impl Volume {
             });
         }
         match unmounted_only {
-            Some(unmounted) => {
-                (unmounted.check)(&self.file(), &what(&self.spec.name))?;
-                self.backend().lengthen(&wanted)?;
-                (unmounted.grow)(&self.file())?;
-            }
+            Some(unmounted) => self.grow_unmounted(&wanted, &unmounted)?,
             None if mounted => self.grow_mounted(&wanted)?,
             None => {
-                // First, since a file system that cannot be mounted is not made longer either.
+                // First, since what cannot be mounted is not made longer.
                 self.mount_locked()?;
                 let result = self.grow_mounted(&wanted);
                 self.unmount_locked()?;
@@ -67,6 +63,16 @@ impl Volume {
         self.spec.size_bytes = size_bytes;
         debug!(file = %self.file().display(), size_bytes, "grew volume");
         Ok(())
+    }
+
+    fn grow_unmounted(&self, wanted: &VolumeSpec, by: &GrowUnmounted) -> Result<()> {
+        let source = self.backend().attach(&wanted.name)?;
+        (by.check)(&source.device(), &what(&wanted.name))?;
+        self.backend().lengthen(wanted)?;
+        let result = (by.grow)(&source.device());
+        drop(source);
+        self.backend().release(&wanted.name, None)?;
+        result
     }
 
     fn grow_mounted(&self, wanted: &VolumeSpec) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::storage::overlay::options::overlays;
 use crate::storage::volume::backend::Backend;
 use crate::storage::volume::directory::make_directory;
 use crate::storage::volume::filesystem::Superblock;
+use crate::storage::volume::limit::SizeLimit;
 use crate::storage::volume::pool::{VolumePool, not_found, what};
 use crate::storage::volume::spec::{Usage, VolumeSpec};
 use crate::sys::lock::FileLock;
@@ -59,6 +60,13 @@ impl Volume {
     #[must_use]
     pub fn file(&self) -> PathBuf {
         self.backend().path(&self.spec.name)
+    }
+
+    /// What holds it to its size.
+    #[must_use]
+    pub fn limit(&self) -> SizeLimit {
+        // All back ends end where their device does.
+        SizeLimit::Hard(self.spec.size_bytes)
     }
 
     pub(super) fn mount_point(&self) -> PathBuf {

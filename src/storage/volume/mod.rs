@@ -5,6 +5,7 @@ pub(super) mod directory;
 mod filesystem;
 mod grow;
 pub(super) mod handle;
+mod limit;
 mod pool;
 mod prepared;
 mod snapshot;
@@ -17,6 +18,7 @@ pub use self::backend::lvm::{
 };
 pub use self::filesystem::Filesystem;
 pub use self::handle::{MountedVolume, Volume};
+pub use self::limit::SizeLimit;
 pub use self::pool::VolumePool;
 pub use self::prepared::PreparedVolume;
 pub use self::snapshot::{Reserve, Snapshot, SnapshotSpec};

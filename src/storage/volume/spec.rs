@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn sizes_are_checked() {
         for (filesystem, size_min) in
-            [(Filesystem::Ext4, 16 << 20), (Filesystem::Xfs, 300 << 20), (Filesystem::Btrfs, 109 << 20)]
+            [(Filesystem::Ext4, 16 << 20), (Filesystem::Xfs, 300 << 20), (Filesystem::Btrfs, 256 << 20)]
         {
             for good in [size_min, 1 << 30, 1 << 40, SIZE_MAX] {
                 check_size(filesystem, good).unwrap();

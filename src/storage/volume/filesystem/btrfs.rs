@@ -40,7 +40,7 @@ pub(crate) struct Btrfs;
 
 impl Kind for Btrfs {
     fn size_min(&self) -> (u64, &'static str) {
-        (109 << 20, "must be at least 114294784 bytes (109 MiB) for btrfs, which makes no smaller ones")
+        (256 << 20, "must be at least 268435456 bytes (256 MiB) for btrfs, which the kernel grows to no less")
     }
 
     fn format(&self, file: &File) -> Result<()> {

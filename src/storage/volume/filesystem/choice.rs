@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 use crate::storage::volume::filesystem::Kind;
 use crate::storage::volume::filesystem::btrfs::Btrfs;
 use crate::storage::volume::filesystem::ext4::Ext4;
@@ -26,7 +26,7 @@ pub enum Filesystem {
     /// size it is made with decides how many parts it has after growing: one that has grown a thousandfold has thousands,
     /// and takes long to mount.
     Xfs,
-    /// btrfs with its metadata stored twice. At least 109 MiB. Its inodes are made as they are needed. What programs in it
+    /// btrfs with its metadata stored twice. At least 256 MiB. Its inodes are made as they are needed. What programs in it
     /// make of subvolumes and snapshots stays within the volume's size.
     Btrfs,
 }
@@ -52,7 +52,11 @@ impl Filesystem {
                     what: format!("mounting {what}"),
                     needs: format!("the kernel's {self}: run `modprobe {self}`"),
                 },
-                Some(Errno::UCLEAN | Errno::BADMSG | Errno::IO) => self.damaged(what, error),
+                Some(Errno::UCLEAN | Errno::BADMSG | Errno::IO) => self.damaged(what, Chain(&error)),
+                // Its superblock has been read already. Of ext4 it can also be a feature of a newer one.
+                Some(Errno::INVAL) => {
+                    self.damaged(what, format_args!("{} (the kernel's log says why)", Chain(&error)))
+                }
                 _ => error,
             }
         })

@@ -51,9 +51,9 @@ pub(crate) trait Kind: Sync {
 pub(crate) struct GrowUnmounted {
     /// The capability that growing while it is mounted takes.
     pub(crate) lacking: &'static str,
-    /// Checks the one in a file that is not mounted; [`Error::Damaged`] about what is given second.
+    /// Checks the one on a device that is not mounted; [`Error::Damaged`] about what is given second.
     pub(crate) check: fn(&Path, &str) -> Result<()>,
-    /// Grows it to all of the file.
+    /// Grows it to all of the device.
     pub(crate) grow: fn(&Path) -> Result<()>,
 }
 
