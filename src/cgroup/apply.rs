@@ -154,7 +154,8 @@ impl Cgroup {
             let used = self.read(Controller::Memory, "memory.current")?;
             Ok(used.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0).saturating_sub(most))
         };
-        let Some(reclaim) = self.file(Controller::Memory, "memory.reclaim").filter(|path| path.exists()) else {
+        let Some(reclaim) = self.file(Controller::Memory, "memory.reclaim").filter(|path| path.exists())
+        else {
             return Ok(());
         };
         // It is charged in batches that are not in use yet: a second try finds less.

@@ -112,7 +112,8 @@ fn memory_wanted(memory: u64, swap: u64) -> [String; 2] {
 /// Quota and period as v2 prints them, in microseconds.
 fn cpu_files(group: &Cgroup) -> String {
     if is_v1("cpu") {
-        let [quota, period] = ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|name| content(group, "cpu", name));
+        let [quota, period] =
+            ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|name| content(group, "cpu", name));
         format!("{} {period}", if quota == "-1" { "max" } else { &quota })
     } else {
         content(group, "cpu", "cpu.max")
@@ -269,7 +270,8 @@ fn cgroup_remove_reaches_beyond_the_longest_path() {
     let group = groups.group("deep");
     let name = "x".repeat(200);
     for hierarchy in group.hierarchies().mounts() {
-        let mut here = openat(CWD, hierarchy.mount.join(group.path()), OFlags::RDONLY, Mode::empty()).unwrap();
+        let mut here =
+            openat(CWD, hierarchy.mount.join(group.path()), OFlags::RDONLY, Mode::empty()).unwrap();
         for _ in 0..30 {
             mkdirat(&here, &name, Mode::from_raw_mode(0o755)).unwrap();
             here = openat(&here, &name, OFlags::RDONLY, Mode::empty()).unwrap();

@@ -29,7 +29,8 @@ pub(crate) fn json<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item 
 /// Whether this kernel is of that version or newer.
 pub(crate) fn is_at_least(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().expect("number"));
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().expect("number"));
     (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 

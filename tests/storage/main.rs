@@ -12,7 +12,10 @@ mod back_end;
 mod kernel;
 mod loop_files;
 mod loop_races;
+mod loop_snapshots;
 mod loop_space;
+mod lvm_group;
+mod lvm_volumes;
 #[path = "../host/sandbox.rs"]
 #[allow(dead_code, reason = "shared with the host tier")]
 mod sandbox;
@@ -24,7 +27,7 @@ mod volume;
 
 use docklet::storage::Filesystem::{Btrfs, Ext4, Xfs};
 
-use crate::back_end::LoopFiles;
+use crate::back_end::{LoopFiles, LvmLinear, LvmThin};
 
 /// `NAME: BACK_END, FILE_SYSTEM, tests…` makes a module with the suite's tests of these names.
 macro_rules! suite {
@@ -52,7 +55,8 @@ macro_rules! behaves {
             },
             differs::{differs_field_by_field},
             space::{ends_where_it_says, ends_with_small_files, usage_is_the_kernels},
-            growth::{grows_while_it_is_written_to, grows_at_rest, never_shrinks}
+            growth::{grows_while_it_is_written_to, grows_at_rest, never_shrinks},
+            snapshots::{keep_what_was}
         );
     };
 }
@@ -75,5 +79,16 @@ behaves!(loop_btrfs: LoopFiles, Btrfs);
 behaves_on_a_device!(loop_ext4_device: LoopFiles, Ext4);
 behaves_on_a_device!(loop_xfs_device: LoopFiles, Xfs);
 behaves_on_a_device!(loop_btrfs_device: LoopFiles, Btrfs);
+
+behaves!(lvm_thin_ext4: LvmThin, Ext4);
+behaves!(lvm_thin_xfs: LvmThin, Xfs);
+behaves!(lvm_thin_btrfs: LvmThin, Btrfs);
+behaves!(lvm_linear_ext4: LvmLinear, Ext4);
+
+suite!(lvm_thin_ext4_device: LvmThin, Ext4, copies::{two_are_mounted_at_once, new_ones_are_whole});
+suite!(lvm_thin_xfs_device: LvmThin, Xfs, copies::{two_are_mounted_at_once, new_ones_are_whole});
+suite!(lvm_thin_btrfs_device: LvmThin, Btrfs, copies::{two_are_mounted_at_once, new_ones_are_whole});
+suite!(lvm_linear_xfs: LvmLinear, Xfs, copies::{two_are_mounted_at_once, new_ones_are_whole});
+suite!(lvm_linear_btrfs: LvmLinear, Btrfs, copies::{two_are_mounted_at_once, new_ones_are_whole});
 
 suite!(loop_btrfs_subvolumes: LoopFiles, Btrfs, space::{subvolumes_do_not_escape});

@@ -41,8 +41,7 @@ pub(crate) fn spec(host: &Host, name: &str) -> Result<ContainerSpec> {
 
 /// Writes a file of so many lines on the container's own disk, safely, and returns its checksum.
 pub(crate) async fn fill(host: &Host, name: &ContainerName, lines: u32) -> Result<String> {
-    let script =
-        format!("seq 1 {lines} > /srv/data && hostname >> /srv/data && sync && sha256sum /srv/data");
+    let script = format!("seq 1 {lines} > /srv/data && hostname >> /srv/data && sync && sha256sum /srv/data");
     sh(host, name, &script).await
 }
 

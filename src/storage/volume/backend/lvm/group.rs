@@ -25,6 +25,9 @@ use crate::sys::tool;
 /// On a file while its volume group is being made: nothing in it is anybody's yet.
 const MAKING_XATTR: &str = "trusted.docklet.making";
 
+/// The extents of a new group: volumes' sizes are multiples of this.
+const EXTENT: &str = "1m";
+
 /// What a volume group should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,12 +112,20 @@ impl VolumeGroup {
     pub fn ensure(spec: &VolumeGroupSpec) -> Result<Self> {
         let span = info_span!("ensure_volume_group", group = %spec.name);
         let _entered = span.enter();
-        if let PhysicalSpace::LoopFile { path, size_bytes } = &spec.on {
-            adopt_or_make_file(path, *size_bytes)?;
-        }
-        let group = match the_one(report::groups()?, spec.name.as_str()) {
-            Err(Error::NotFound { .. }) => create(spec)?,
-            found => found?,
+        let group = match (the_one(report::groups()?, spec.name.as_str()), &spec.on) {
+            (Err(Error::NotFound { .. }), PhysicalSpace::LoopFile { path, size_bytes }) => {
+                let attached = adopt_or_make_file(path, *size_bytes)?;
+                let made = match the_one(report::groups()?, spec.name.as_str()) {
+                    Err(Error::NotFound { .. }) => create(spec),
+                    found => found,
+                };
+                if made.is_err() && attached {
+                    detach_file(path)?;
+                }
+                made?
+            }
+            (Err(Error::NotFound { .. }), PhysicalSpace::Disks(_)) => create(spec)?,
+            (found, _) => found?,
         };
         check_ours(spec, &group)?;
         if let PhysicalSpace::LoopFile { path, .. } = &spec.on {
@@ -220,9 +231,7 @@ impl VolumeGroup {
         if !path.exists() {
             return Ok(());
         }
-        if let Some(device) = LoopDevice::find(&open_file(path)?, path)? {
-            device.detach()?;
-        }
+        detach_file(path)?;
         remove_file(path)?;
         sync_parent(path)
     }
@@ -291,7 +300,7 @@ fn create(spec: &VolumeGroupSpec) -> Result<Group> {
         if matches!(spec.on, PhysicalSpace::LoopFile { .. }) { &["--yes", "-ff"] } else { &[] };
     let mut arguments = vec!["vgcreate".to_owned()];
     arguments.extend(force.iter().map(|flag| (*flag).to_owned()));
-    arguments.extend(["--addtag".to_owned(), OURS.to_owned(), spec.name.to_string()]);
+    arguments.extend(["-s", EXTENT, "--addtag", OURS, spec.name.as_str()].map(str::to_owned));
     arguments.extend(disks.iter().map(|disk| disk.display().to_string()));
     command::run(&arguments)?;
     the_one(report::groups()?, spec.name.as_str())
@@ -342,8 +351,8 @@ fn ensure_thin_pool(spec: &VolumeGroupSpec, group: &Group) -> Result<()> {
     }
 }
 
-/// The file that the group is in, attached: made, with a mark, if it is not there.
-fn adopt_or_make_file(path: &Path, size_bytes: u64) -> Result<()> {
+/// The file that the group is in, attached: made, with a mark, if it is not there. True if it was not attached.
+fn adopt_or_make_file(path: &Path, size_bytes: u64) -> Result<bool> {
     if !path.is_absolute() {
         return Err(Error::invalid("volume group file", path.to_string_lossy(), "must be an absolute path"));
     }
@@ -362,7 +371,11 @@ fn adopt_or_make_file(path: &Path, size_bytes: u64) -> Result<()> {
             sync_parent(path)?;
         }
     }
-    attach_file(path).map(drop)
+    attach_file(path)
+}
+
+fn detach_file(path: &Path) -> Result<()> {
+    LoopDevice::find(&open_file(path)?, path)?.map_or(Ok(()), |device| device.detach())
 }
 
 fn mark_making(file: &File, making: bool, path: &Path) -> Result<()> {
