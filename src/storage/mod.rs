@@ -15,7 +15,7 @@ mod volume;
 pub use self::image::{Image, ImageBuilder, ImageStore};
 pub use self::overlay::{MountMethod, OverlayLayers, OverlayPlan, OverlayRoot};
 pub use self::volume::{
-    Allocation, Filesystem, GroupUsage, LvmPool, MountedVolume, PhysicalSpace, PreparedVolume,
+    Allocation, Filesystem, GroupUsage, LvmPool, MountedVolume, PhysicalSpace, PoolSpec, PreparedVolume,
     ProvisionRatio, Reserve, SizeLimit, Snapshot, SnapshotSpec, ThinPoolSpec, ThinUsage, Usage, Volume,
     VolumeGroup, VolumeGroupSpec, VolumePool, VolumeSpec,
 };

@@ -8,8 +8,9 @@ use docklet::name::{SnapshotName, VolumeName};
 use docklet::storage::{SnapshotSpec, VolumePool};
 
 use crate::kernel;
+use crate::loop_space::preallocated;
 use crate::sandbox::Sandbox;
-use crate::volume::{MIB, message, pool, preallocated, spec};
+use crate::volume::{MIB, message, pool, spec};
 
 fn snapshot(name: &str) -> SnapshotSpec {
     SnapshotSpec::new(SnapshotName::new(name).expect("name"))

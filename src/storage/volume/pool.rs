@@ -6,7 +6,7 @@
 //! DIR/pool.lock           held while a promise is checked and made (`man 2 flock`)
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::info_span;
 
@@ -16,6 +16,7 @@ use crate::storage::volume::backend::lvm::{LogicalVolumes, LvmPool};
 use crate::storage::volume::backend::{Backend, Found, Kind, LoopFiles};
 use crate::storage::volume::directory::{PoolDirectory, entries, remove_directory};
 use crate::storage::volume::handle::Volume;
+use crate::storage::volume::pool_spec::PoolSpec;
 use crate::storage::volume::prepared::PreparedVolume;
 use crate::storage::volume::space::ProvisionRatio;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
@@ -54,6 +55,22 @@ impl VolumePool {
         Ok(Self { kind: Kind::Lvm(LogicalVolumes::ensure(&directory.into(), lvm)?) })
     }
 
+    /// Where the pool is, to be written down.
+    #[must_use]
+    pub fn spec(&self) -> PoolSpec {
+        self.kind.spec()
+    }
+
+    /// Whether such a volume can be made here at all. Touches nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the size breaks the rules of [`VolumeSpec::size_bytes`], or of the pool;
+    /// [`Error::Unsupported`] if the pool has no such volumes.
+    pub fn check(&self, spec: &VolumeSpec) -> Result<()> {
+        spec.check()?;
+        self.backend().check(spec)
+    }
+
     /// The same pool with another limit to what it may promise. Default: [`ProvisionRatio::ONE`].
     #[must_use]
     pub fn with_provision_ratio(mut self, ratio: ProvisionRatio) -> Self {
@@ -84,8 +101,7 @@ impl VolumePool {
     /// # Errors
     /// As [`VolumePool::ensure`].
     pub fn prepare(&self, spec: &VolumeSpec) -> Result<PreparedVolume> {
-        spec.check()?;
-        self.backend().check(spec)?;
+        self.check(spec)?;
         let found = self.backend().look(&spec.name)?;
         let draft = if found.is_none() { Some(self.backend().prepare(spec)?) } else { None };
         Ok(PreparedVolume { pool: self.clone(), spec: spec.clone(), draft })
@@ -190,6 +206,11 @@ impl VolumePool {
         let templates = template::prune(&directory.templates())?;
         removed.extend(templates.iter().map(|path| format!("template {}", path.display())));
         Ok(removed)
+    }
+
+    /// The pool's directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory().path()
     }
 
     pub(crate) fn mount_point(&self, name: &VolumeName) -> PathBuf {

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
+use crate::storage::volume::pool_spec::PoolSpec;
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::lock::FileLock;
@@ -179,6 +180,14 @@ impl Kind {
         match self {
             Self::LoopFiles(files) => files,
             Self::Lvm(volumes) => volumes,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> PoolSpec {
+        let directory = self.directory().path().to_owned();
+        match self {
+            Self::LoopFiles(_) => PoolSpec::LoopFiles { directory },
+            Self::Lvm(volumes) => PoolSpec::Lvm { directory, lvm: volumes.lvm().clone() },
         }
     }
 

@@ -151,10 +151,13 @@ impl VolumeGroup {
     /// [`Error::NotFound`] if the file or the group is not there; [`Error::Damaged`] if some of its disks are not: what
     /// does not need them was activated.
     pub fn activate(spec: &VolumeGroupSpec) -> Result<Self> {
-        if let PhysicalSpace::LoopFile { path, .. } = &spec.on {
-            attach_file(path)?;
-        }
-        let group = the_one(report::groups()?, spec.name.as_str())?;
+        let group = match (the_one(report::groups()?, spec.name.as_str()), &spec.on) {
+            (Err(Error::NotFound { .. }), PhysicalSpace::LoopFile { path, .. }) => {
+                attach_file(path)?;
+                the_one(report::groups()?, spec.name.as_str())?
+            }
+            (found, _) => found?,
+        };
         check_ours(spec, &group)?;
         let activated = command::run(&["vgchange", "-ay", &group.name]);
         if group.missing > 0 {

@@ -54,6 +54,11 @@ impl LogicalVolumes {
         Ok(Self { directory, record })
     }
 
+    /// Where they are.
+    pub(crate) fn lvm(&self) -> &LvmPool {
+        &self.record.lvm
+    }
+
     /// The pool's volume group as it is. One command.
     pub(super) fn group(&self) -> Result<Group> {
         let found = report::groups()?.into_iter().find(|group| group.uuid == self.record.uuid);
