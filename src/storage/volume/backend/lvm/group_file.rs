@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
@@ -10,8 +11,10 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::storage::volume::backend::file::{publish, unnamed};
 use crate::sys::file::{absent_is_none, sync_parent};
-use crate::sys::loopdev::LoopDevice;
+use crate::sys::loopdev::{self, LoopDevice};
 
+/// How long a detached device may still be held.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// On a file while its volume group is being made: nothing in it is anybody's yet.
 const MAKING_XATTR: &str = "trusted.docklet.making";
 
@@ -38,8 +41,17 @@ pub(super) fn adopt_or_make_file(path: &Path, size_bytes: u64) -> Result<bool> {
     attach_file(path)
 }
 
+/// Detaches the file, and waits for those who only look at a device that changed (udev).
 pub(super) fn detach_file(path: &Path) -> Result<()> {
-    LoopDevice::find(&open_file(path)?, path)?.map_or(Ok(()), |device| device.detach())
+    let Some(device) = LoopDevice::find(&open_file(path)?, path)? else { return Ok(()) };
+    let number = device.number();
+    device.detach()?;
+    drop(device);
+    if loopdev::wait_until_free(number, path, DETACH_TIMEOUT)? {
+        return Ok(());
+    }
+    let reason = format!("another program holds /dev/loop{number}");
+    Err(Error::Busy { what: format!("file `{}`", path.display()), reason })
 }
 
 pub(super) fn mark_making(file: &File, making: bool, path: &Path) -> Result<()> {
