@@ -13,6 +13,7 @@ mod kernel;
 mod loop_files;
 mod loop_races;
 mod loop_space;
+mod memory;
 #[path = "../host/sandbox.rs"]
 #[allow(dead_code, reason = "shared with the host tier")]
 mod sandbox;
@@ -22,7 +23,7 @@ mod templates;
 #[path = "../host/volume.rs"]
 mod volume;
 
-use docklet::storage::Filesystem::{Btrfs, Ext4, Xfs};
+use docklet::storage::Filesystem::{self, Btrfs, Ext4, Xfs};
 
 use crate::back_end::LoopFiles;
 
@@ -71,6 +72,7 @@ macro_rules! behaves_on_a_device {
 behaves!(loop_ext4: LoopFiles, Ext4);
 behaves!(loop_xfs: LoopFiles, Xfs);
 behaves!(loop_btrfs: LoopFiles, Btrfs);
+behaves!(tmpfs: crate::back_end::Tmpfs, Filesystem::Tmpfs);
 
 behaves_on_a_device!(loop_ext4_device: LoopFiles, Ext4);
 behaves_on_a_device!(loop_xfs_device: LoopFiles, Xfs);
