@@ -13,6 +13,7 @@ use super::spec::{ContainerSpec, NetworkSpec};
 use crate::error::{Chain, Error, Result};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
+use crate::storage::PoolSpec;
 use crate::sys::file;
 
 /// The version of the files' format that this version writes. It reads this and older ones.
@@ -46,6 +47,9 @@ pub(super) struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Objects {
     pub(super) volume: VolumeName,
+    /// The pool that the volume is in. `None`: loop files under the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pool: Option<PoolSpec>,
     /// Beneath every hierarchy's root.
     pub(super) cgroup: String,
     pub(super) port: Option<Port>,

@@ -9,12 +9,13 @@ use tracing::{Instrument, info_span};
 
 use super::handle::Host;
 use super::manifest::{Manifest, NetworkRecord, Phase};
-use super::objects::namespace_path;
+use super::objects::{namespace_path, release_volume, root_path};
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
 use crate::lxc::{self, Container, State};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
+use crate::storage::{OverlayRoot, VolumePool};
 use crate::sys::mountinfo;
 
 /// What became of one container.
@@ -107,9 +108,19 @@ impl Host {
     /// First of all: what is held still, or is not there yet, would stop containers.
     async fn recover_volumes(&self, report: &mut Recovered) -> Result<()> {
         let host = self.clone();
-        match self.blocking(move || Ok(host.pool.recover())).await? {
-            Ok(volumes) => report.volumes.extend(volumes),
-            Err(error) => report.failures.push(format!("volumes: {}", Chain(&error))),
+        let (recovered, failures) = self
+            .blocking(move || {
+                let (pools, failures) = host.pools()?;
+                let recovered: Vec<_> = pools.iter().map(VolumePool::recover).collect();
+                Ok((recovered, failures))
+            })
+            .await?;
+        report.failures.extend(failures);
+        for result in recovered {
+            match result {
+                Ok(volumes) => report.volumes.extend(volumes),
+                Err(error) => report.failures.push(format!("volumes: {}", Chain(&error))),
+            }
         }
         Ok(())
     }
@@ -203,7 +214,7 @@ impl Host {
     /// control group.
     fn holds(&self, manifest: &Manifest) -> Result<bool> {
         let directory = self.directory(manifest);
-        let space = self.pool.mount_point(&manifest.objects.volume);
+        let space = self.pool_of(manifest)?.mount_point(&manifest.objects.volume);
         let mounted = mountinfo::mounts()?
             .iter()
             .any(|mount| mount.target.starts_with(&directory) || mount.target == space);
@@ -234,7 +245,8 @@ impl Host {
         let mut names = Cgroup::list(&inner.hierarchies, &parent)?;
         names.extend(lxc::lock_names(&containers)?);
         // Volumes of others, if there are any in the pool, have names of another form.
-        for dir in [containers, self.pool.mounts()] {
+        let (pools, _) = self.pools()?;
+        for dir in [containers].into_iter().chain(pools.iter().map(VolumePool::mounts)) {
             names.extend(mountinfo::mounts_beneath(&dir)?.into_iter().filter_map(|mount| {
                 Some(mount.target.strip_prefix(&dir).ok()?.iter().next()?.to_str()?.to_owned())
             }));
@@ -294,14 +306,27 @@ impl Host {
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
         let directory = inner.paths.containers().join(id.as_str());
-        self.release_root(&directory, &id.volume_name())?;
+        OverlayRoot::unmount(&root_path(&directory))?;
+        let volume = id.volume_name();
+        for pool in self.pools()?.0.iter().filter(|pool| pool.mount_point(&volume).exists()) {
+            release_volume(pool, &volume)?;
+        }
         NetworkNamespace::remove(&namespace_path(&directory))
     }
 
     /// Removes temporary files of operations that were cut off.
     fn tidy(&self) -> (Vec<String>, Vec<String>) {
         let (mut removed, mut failures) = (Vec::new(), Vec::new());
-        for result in [self.pool.tidy(), self.inner.images.tidy()] {
+        let pools = match self.pools() {
+            // Those that cannot be opened are reported already.
+            Ok((pools, _)) => pools,
+            Err(error) => {
+                failures.push(Chain(&error).to_string());
+                Vec::new()
+            }
+        };
+        let tidied = pools.iter().map(VolumePool::tidy).chain([self.inner.images.tidy()]);
+        for result in tidied {
             match result {
                 Ok(files) => removed.extend(files),
                 Err(error) => failures.push(Chain(&error).to_string()),

@@ -15,7 +15,8 @@ mod volume;
 pub use self::image::{Image, ImageBuilder, ImageStore};
 pub use self::overlay::{MountMethod, OverlayLayers, OverlayPlan, OverlayRoot};
 pub use self::volume::{
-    Allocation, Filesystem, MountedVolume, PreparedVolume, ProvisionRatio, Reserve, SizeLimit, Snapshot,
-    SnapshotSpec, Usage, Volume, VolumePool, VolumeSpec,
+    Allocation, Filesystem, GroupUsage, LvmPool, MountedVolume, PhysicalSpace, PoolSpec, PreparedVolume,
+    ProvisionRatio, Reserve, SizeLimit, Snapshot, SnapshotSpec, ThinPoolSpec, ThinUsage, Usage, Volume,
+    VolumeGroup, VolumeGroupSpec, VolumePool, VolumeSpec,
 };
 pub use crate::sys::tree::remove_tree;

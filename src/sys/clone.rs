@@ -155,6 +155,11 @@ unsafe fn prepare(plan: &Plan) -> bool {
         if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
             libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
         }
+        // Nor is its directory: `lxc-attach` would change to the one of that name inside, and a directory in use cannot
+        // be unmounted.
+        if libc::chdir(c"/".as_ptr()) != 0 {
+            return false;
+        }
         // A terminal's Ctrl-C is meant for the program that embeds us.
         libc::setsid();
         // Handlers are gone already (CLEAR_SIGHAND), ignored signals are not: Rust programs ignore SIGPIPE.

@@ -23,4 +23,3 @@ mod scripted_root;
 mod tree;
 mod veth;
 mod volume;
-mod volume_snapshot;

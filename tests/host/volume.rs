@@ -18,10 +18,6 @@ pub(crate) fn spec(name: &str, size_bytes: u64) -> VolumeSpec {
     }
 }
 
-pub(crate) fn preallocated(name: &str, size_bytes: u64) -> VolumeSpec {
-    VolumeSpec { allocation: Allocation::Preallocated, ..spec(name, size_bytes) }
-}
-
 pub(crate) fn pool(sandbox: &Sandbox) -> VolumePool {
     VolumePool::loop_files(sandbox.paths.volumes()).expect("pool")
 }

@@ -12,7 +12,11 @@ use crate::kernel;
 use crate::loop_files::{FILESYSTEMS, smallest};
 use crate::sandbox::Sandbox;
 use crate::stage::{check_whole, space_of};
-use crate::volume::{MIB, message, pool, preallocated, spec};
+use crate::volume::{MIB, message, pool, spec};
+
+pub(crate) fn preallocated(name: &str, size_bytes: u64) -> VolumeSpec {
+    VolumeSpec { allocation: Allocation::Preallocated, ..spec(name, size_bytes) }
+}
 
 /// A pool on a file system of its own, of 100 MiB.
 fn small_pool(sandbox: &Sandbox) -> (PathBuf, VolumePool) {

@@ -12,7 +12,10 @@ mod back_end;
 mod kernel;
 mod loop_files;
 mod loop_races;
+mod loop_snapshots;
 mod loop_space;
+mod lvm_group;
+mod lvm_volumes;
 mod memory;
 #[path = "../host/sandbox.rs"]
 #[allow(dead_code, reason = "shared with the host tier")]
@@ -25,7 +28,7 @@ mod volume;
 
 use docklet::storage::Filesystem::{self, Btrfs, Ext4, Xfs};
 
-use crate::back_end::LoopFiles;
+use crate::back_end::{LoopFiles, LvmLinear, LvmThin};
 
 /// `NAME: BACK_END, FILE_SYSTEM, tests…` makes a module with the suite's tests of these names.
 macro_rules! suite {
@@ -53,7 +56,8 @@ macro_rules! behaves {
             },
             differs::{differs_field_by_field},
             space::{ends_where_it_says, ends_with_small_files, usage_is_the_kernels},
-            growth::{grows_while_it_is_written_to, grows_at_rest, never_shrinks}
+            growth::{grows_while_it_is_written_to, grows_at_rest, never_shrinks},
+            snapshots::{keep_what_was}
         );
     };
 }
@@ -69,6 +73,19 @@ macro_rules! behaves_on_a_device {
     };
 }
 
+/// What logical volumes have a part in.
+macro_rules! behaves_on_lvm {
+    ($name:ident: $back_end:ty, $filesystem:expr) => {
+        suite!($name: $back_end, $filesystem,
+            life::{lives_and_leaves_nothing},
+            space::{ends_where_it_says},
+            growth::{grows_while_it_is_written_to},
+            snapshots::{keep_what_was},
+            copies::{two_are_mounted_at_once}
+        );
+    };
+}
+
 behaves!(loop_ext4: LoopFiles, Ext4);
 behaves!(loop_xfs: LoopFiles, Xfs);
 behaves!(loop_btrfs: LoopFiles, Btrfs);
@@ -77,5 +94,11 @@ behaves!(tmpfs: crate::back_end::Tmpfs, Filesystem::Tmpfs);
 behaves_on_a_device!(loop_ext4_device: LoopFiles, Ext4);
 behaves_on_a_device!(loop_xfs_device: LoopFiles, Xfs);
 behaves_on_a_device!(loop_btrfs_device: LoopFiles, Btrfs);
+
+// A command of LVM takes seconds in a guest without a processor of its own: what differs by file system is left to one.
+behaves!(lvm_thin_ext4: LvmThin, Ext4);
+behaves_on_lvm!(lvm_thin_xfs: LvmThin, Xfs);
+behaves_on_lvm!(lvm_thin_btrfs: LvmThin, Btrfs);
+behaves_on_lvm!(lvm_linear_ext4: LvmLinear, Ext4);
 
 suite!(loop_btrfs_subvolumes: LoopFiles, Btrfs, space::{subvolumes_do_not_escape});

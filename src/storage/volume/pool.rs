@@ -6,15 +6,17 @@
 //! DIR/pool.lock           held while a promise is checked and made (`man 2 flock`)
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tracing::info_span;
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
+use crate::storage::volume::backend::lvm::{LogicalVolumes, LvmPool};
 use crate::storage::volume::backend::{Backend, Found, Kind, LoopFiles, Tmpfs};
 use crate::storage::volume::directory::{PoolDirectory, entries, remove_directory};
 use crate::storage::volume::handle::Volume;
+use crate::storage::volume::pool_spec::PoolSpec;
 use crate::storage::volume::prepared::PreparedVolume;
 use crate::storage::volume::space::ProvisionRatio;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
@@ -51,6 +53,38 @@ impl VolumePool {
         Ok(Self { kind: Kind::Tmpfs(Tmpfs::ensure(&directory.into())?) })
     }
 
+    /// The pool in `directory`, whose volumes are logical volumes: thin ones for [`Allocation::Sparse`], linear ones for
+    /// [`Allocation::Preallocated`]. Makes the directory if it is missing, and writes down which volume group it is for; the
+    /// group must exist then ([`VolumeGroup::ensure`](crate::storage::VolumeGroup::ensure)), and is found by its UUID from then on.
+    /// Sizes are multiples of the group's extents.
+    ///
+    /// A preallocated volume takes its space from the group at once. A sparse one is a promise of its thin pool: the sum of
+    /// the sizes of all thin volumes and snapshots in it is held to the pool's ratio. That counts what others make there, but
+    /// cannot keep them from it; when the thin pool is full, writing fails.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such volume group or thin pool; [`Error::Differs`] if the directory is another
+    /// pool's; [`Error::Unsupported`] if the program `lvm` is missing; otherwise as [`VolumePool::loop_files`].
+    pub fn lvm(directory: impl Into<PathBuf>, lvm: &LvmPool) -> Result<Self> {
+        Ok(Self { kind: Kind::Lvm(LogicalVolumes::ensure(&directory.into(), lvm)?) })
+    }
+
+    /// Where the pool is, to be written down.
+    #[must_use]
+    pub fn spec(&self) -> PoolSpec {
+        self.kind.spec()
+    }
+
+    /// Whether such a volume can be made here at all. Touches nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the size breaks the rules of [`VolumeSpec::size_bytes`], or of the pool;
+    /// [`Error::Unsupported`] if the pool has no such volumes.
+    pub fn check(&self, spec: &VolumeSpec) -> Result<()> {
+        spec.check()?;
+        self.backend().check(spec)
+    }
+
     /// The same pool with another limit to what it may promise. Default: [`ProvisionRatio::ONE`].
     #[must_use]
     pub fn with_provision_ratio(mut self, ratio: ProvisionRatio) -> Self {
@@ -81,8 +115,7 @@ impl VolumePool {
     /// # Errors
     /// As [`VolumePool::ensure`].
     pub fn prepare(&self, spec: &VolumeSpec) -> Result<PreparedVolume> {
-        spec.check()?;
-        self.backend().check(spec)?;
+        self.check(spec)?;
         let found = self.backend().look(&spec.name)?;
         let draft = if found.is_none() { Some(self.backend().prepare(spec)?) } else { None };
         Ok(PreparedVolume { pool: self.clone(), spec: spec.clone(), draft })
@@ -187,6 +220,11 @@ impl VolumePool {
         let templates = template::prune(&directory.templates())?;
         removed.extend(templates.iter().map(|path| format!("template {}", path.display())));
         Ok(removed)
+    }
+
+    /// The pool's directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory().path()
     }
 
     pub(crate) fn mount_point(&self, name: &VolumeName) -> PathBuf {

@@ -24,19 +24,18 @@ impl PreparedVolume {
     pub fn publish(mut self) -> Result<Volume> {
         let backend = self.pool.backend();
         for _ in 0..16 {
-            if let Some(found) = backend.look(&self.spec.name)? {
-                return self.pool.adopt(&self.spec, &found);
-            }
             let draft = match self.draft.take() {
                 Some(draft) => draft,
-                // The one that was there is gone.
-                None => backend.prepare(&self.spec)?,
+                None => match backend.look(&self.spec.name)? {
+                    Some(found) => return self.pool.adopt(&self.spec, &found),
+                    // The one that was there is gone.
+                    None => backend.prepare(&self.spec)?,
+                },
             };
-            if backend.publish(&draft, &self.spec)? {
+            // False: another process was faster. Look at what it made.
+            if backend.publish(draft, &self.spec)? {
                 return Ok(Volume::new(self.pool.clone(), self.spec));
             }
-            // Another process was faster: look at what it made.
-            self.draft = Some(draft);
         }
         Err(Error::Busy {
             what: what(&self.spec.name),

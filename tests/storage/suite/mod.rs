@@ -5,4 +5,5 @@ pub(crate) mod damage;
 pub(crate) mod differs;
 pub(crate) mod growth;
 pub(crate) mod life;
+pub(crate) mod snapshots;
 pub(crate) mod space;

@@ -188,8 +188,8 @@ impl Backend for LoopFiles {
         Ok(Draft::Unnamed(file))
     }
 
-    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool> {
-        let Draft::Unnamed(file) = draft;
+    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool> {
+        let Draft::Unnamed(file) = &draft else { return Ok(false) };
         let path = self.path(&spec.name);
         {
             let _entered = debug_span!("check_and_link").entered();

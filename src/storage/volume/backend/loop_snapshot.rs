@@ -110,9 +110,10 @@ impl LoopFiles {
 
     pub(super) fn make_clone(&self, origin: &Origin<'_>, to: &VolumeSpec) -> Result<bool> {
         self.check_promise(0, to.size_bytes, &promise(to))?;
-        let file = self.copy_of(origin, &self.files())?;
-        self.finish_copy(&file, to, &self.path(&to.name))?;
-        self.publish(&Draft::Unnamed(file), to)
+        let (file, path) = (self.copy_of(origin, &self.files())?, self.path(&to.name));
+        to.filesystem.kind().make_unique(&file, &path)?;
+        self.finish_copy(&file, to, &path)?;
+        self.publish(Draft::Unnamed(file), to)
     }
 
     /// Takes the space of a preallocated volume, and writes the copy to the disk.

@@ -7,6 +7,7 @@
 mod file;
 mod loop_file;
 mod loop_snapshot;
+pub(super) mod lvm;
 mod tmpfs;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
 use crate::storage::volume::pool::{not_found, what};
+use crate::storage::volume::pool_spec::PoolSpec;
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::lock::FileLock;
@@ -25,6 +27,7 @@ use crate::sys::loopdev::LoopDevice;
 
 pub(crate) use self::file::{publish, unnamed};
 pub(crate) use self::loop_file::LoopFiles;
+use self::lvm::LogicalVolumes;
 pub(crate) use self::tmpfs::Tmpfs;
 
 /// What is in the place of a volume.
@@ -74,6 +77,8 @@ impl Found {
 pub(crate) enum Draft {
     /// The volume's file, complete and on the disk, or its tmpfs, without a name.
     Unnamed(File),
+    /// What the volume will be a copy of.
+    Template(File),
 }
 
 /// What is mounted in the volume's place.
@@ -83,6 +88,8 @@ pub(crate) enum Source {
     Loop(LoopDevice),
     /// A file system that is mounted elsewhere all the time.
     Held(PathBuf),
+    /// The same of one that stays by itself.
+    Device(PathBuf),
 }
 
 impl Source {
@@ -90,7 +97,7 @@ impl Source {
     pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Loop(device) => device.path(),
-            Self::Held(path) => path.clone(),
+            Self::Device(path) | Self::Held(path) => path.clone(),
         }
     }
 
@@ -98,6 +105,7 @@ impl Source {
     pub(crate) fn mount(&self, filesystem: Filesystem, target: &Path, what: &str) -> Result<()> {
         match self {
             Self::Loop(device) => filesystem.mount(&device.path(), target, what),
+            Self::Device(device) => filesystem.mount(device, target, what),
             Self::Held(path) => crate::sys::tmpfs::bind(path, target),
         }
     }
@@ -139,7 +147,7 @@ pub(crate) trait Backend: fmt::Debug {
     fn prepare(&self, spec: &VolumeSpec) -> Result<Draft>;
 
     /// Makes the promise, and of `draft` the volume, whole and durably. False if the name is taken. Needs no lock.
-    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool>;
+    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool>;
 
     /// Makes the volume something that can be mounted; what is left of an earlier call is adopted.
     fn attach(&self, name: &VolumeName) -> Result<Source>;
@@ -195,6 +203,7 @@ pub(crate) fn shrinking(spec: &VolumeSpec, present: u64) -> Error {
 pub(crate) enum Kind {
     LoopFiles(LoopFiles),
     Tmpfs(Tmpfs),
+    Lvm(LogicalVolumes),
 }
 
 impl Kind {
@@ -202,6 +211,16 @@ impl Kind {
         match self {
             Self::LoopFiles(files) => files,
             Self::Tmpfs(tmpfs) => tmpfs,
+            Self::Lvm(volumes) => volumes,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> PoolSpec {
+        let directory = self.directory().path().to_owned();
+        match self {
+            Self::LoopFiles(_) => PoolSpec::LoopFiles { directory },
+            Self::Tmpfs(_) => PoolSpec::Tmpfs { directory },
+            Self::Lvm(volumes) => PoolSpec::Lvm { directory, lvm: volumes.lvm().clone() },
         }
     }
 
@@ -209,6 +228,7 @@ impl Kind {
         match self {
             Self::LoopFiles(files) => &files.directory,
             Self::Tmpfs(tmpfs) => &tmpfs.directory,
+            Self::Lvm(volumes) => &volumes.directory,
         }
     }
 
@@ -216,6 +236,7 @@ impl Kind {
         match self {
             Self::LoopFiles(files) => &mut files.directory,
             Self::Tmpfs(tmpfs) => &mut tmpfs.directory,
+            Self::Lvm(volumes) => &mut volumes.directory,
         }
     }
 }

@@ -167,8 +167,8 @@ impl Backend for Tmpfs {
         tmpfs::unmounted(spec.size_bytes).map(Draft::Unnamed)
     }
 
-    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool> {
-        let Draft::Unnamed(tmpfs) = draft;
+    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool> {
+        let Draft::Unnamed(tmpfs) = draft else { return Ok(false) };
         let (held, record) = (self.path(&spec.name), self.record(&spec.name));
         let _lock = self.directory.lock()?;
         // Of a volume that is there, or being removed, or was lost.
@@ -181,7 +181,7 @@ impl Backend for Tmpfs {
         self.check_room(spec.size_bytes, &promise(spec))?;
         self.remove_half(&spec.name)?;
         make_directory(&held)?;
-        tmpfs::mount(tmpfs, &held)?;
+        tmpfs::mount(&tmpfs, &held)?;
         publish(&record, kernel::boot_id()?.as_bytes())?;
         sync_parent(&record)?;
         debug!(held = %held.display(), "created volume");

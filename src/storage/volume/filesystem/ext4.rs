@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Output;
 
@@ -63,6 +64,11 @@ impl Kind for Ext4 {
         })
     }
 
+    /// Every block in use: inode tables and the journal were left as holes.
+    fn relies_on(&self, template: &File) -> io::Result<Vec<Range<u64>>> {
+        used_blocks(template)
+    }
+
     /// A damaged file system stops instead of getting worse; inode tables are never zeroed in the background: a new
     /// file reads as zeros anyway, and the writes would fill the sparse file.
     fn mount_options(&self) -> &'static [(&'static str, Option<&'static str>)] {
@@ -81,6 +87,41 @@ impl Kind for Ext4 {
     fn mender(&self) -> &'static str {
         "`e2fsck -f`"
     }
+}
+
+/// The blocks that the groups' bitmaps have for used. A group without a bitmap has no more than copies of the superblock
+/// and of the descriptors, which mkfs writes.
+fn used_blocks(file: &File) -> io::Result<Vec<Range<u64>>> {
+    const BLOCK: u64 = 4096;
+    const BLOCK_UNINIT: u16 = 2;
+    let Some(superblock) = read_at::<1024>(file, OFFSET)? else { return Ok(Vec::new()) };
+    let u32_at = |at: usize| u64::from(u32::from_le_bytes(bytes_at(&superblock, at)));
+    let wide = u32_at(0x60) & u64::from(INCOMPAT_64BIT) != 0;
+    let blocks = u32_at(0x04) | if wide { u32_at(0x150) << 32 } else { 0 };
+    let per_group = u32_at(0x20).max(1);
+    let descriptor_bytes = if wide { u64::from(u16::from_le_bytes(bytes_at(&superblock, 0xfe))) } else { 32 };
+    let mut used: Vec<Range<u64>> = Vec::new();
+    for group in 0..blocks.div_ceil(per_group) {
+        let Some(descriptor) = read_at::<64>(file, BLOCK + group * descriptor_bytes)? else { break };
+        if u16::from_le_bytes(bytes_at(&descriptor, 0x12)) & BLOCK_UNINIT != 0 {
+            continue;
+        }
+        let high = if wide { u64::from(u32::from_le_bytes(bytes_at(&descriptor, 0x20))) << 32 } else { 0 };
+        let bitmap = u64::from(u32::from_le_bytes(bytes_at(&descriptor, 0))) | high;
+        let Some(bitmap) = read_at::<4096>(file, bitmap * BLOCK)? else { break };
+        let first = group * per_group;
+        for block in first..blocks.min(first + per_group) {
+            let (byte, bit) = (usize::try_from((block - first) / 8).unwrap_or(0), (block - first) % 8);
+            if bitmap[byte] >> bit & 1 == 0 {
+                continue;
+            }
+            match used.last_mut() {
+                Some(last) if last.end == block * BLOCK => last.end += BLOCK,
+                _ => used.push(block * BLOCK..(block + 1) * BLOCK),
+            }
+        }
+    }
+    Ok(used)
 }
 
 /// ext2 and ext3 are none.

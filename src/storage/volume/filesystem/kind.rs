@@ -1,6 +1,7 @@
 //! What differs between file systems, and running their programs (`man 8 mkfs`).
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
@@ -22,6 +23,12 @@ pub(crate) trait Kind: Sync {
     /// Gives `copy`, of a template, what it must not have in common with other copies. Most mind nothing.
     fn make_unique(&self, _copy: &File, _shown: &Path) -> Result<()> {
         Ok(())
+    }
+
+    /// What of an empty one in `template` must read as it does there, holes too, for a copy on a device that held other
+    /// data: in bytes, whole blocks. What a file system writes before it reads it is left out.
+    fn relies_on(&self, _template: &File) -> std::io::Result<Vec<Range<u64>>> {
+        Ok(Vec::new())
     }
 
     /// How it is mounted: an option's name, and its value if it takes one.

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Result;
@@ -36,6 +37,18 @@ impl Kind for Xfs {
     fn find(&self, file: &File) -> io::Result<Finding> {
         let Some(bytes) = read_at(file, 0)? else { return Ok(Finding::Nothing) };
         Ok(parse(&bytes))
+    }
+
+    /// The log, of which mkfs' zeros were made holes.
+    fn relies_on(&self, template: &File) -> io::Result<Vec<Range<u64>>> {
+        let Some(bytes) = read_at::<4096>(template, 0)? else { return Ok(Vec::new()) };
+        let u32_at = |at: usize| u64::from(u32::from_be_bytes(bytes_at(&bytes, at)));
+        let (block_bytes, log_start) = (u32_at(4), u64::from_be_bytes(bytes_at(&bytes, 48)));
+        // A block's number has its group's in the high bits.
+        let group_bits = u32::from(bytes[124]).min(63);
+        let (group, block) = (log_start >> group_bits, log_start & ((1 << group_bits) - 1));
+        let start = (group * u32_at(84) + block) * block_bytes;
+        Ok(std::iter::once(start..start + u32_at(96) * block_bytes).collect())
     }
 
     fn mount_options(&self) -> &'static [(&'static str, Option<&'static str>)] {
