@@ -14,9 +14,10 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{LxcConfig, Network};
-use crate::lxc::record::{Birth, Record, boot_id};
+use crate::lxc::record::{Birth, Record};
 use crate::lxc::{LxcTarget, lock_file, reason, render};
 use crate::name::{ContainerName, ObjectId};
+use crate::sys::kernel::boot_id;
 use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
 

@@ -7,13 +7,13 @@ use std::process::Command;
 use docklet::host::NetworkSpec;
 use docklet::name::{ImageName, NetworkName, SnapshotName, VolumeName};
 use docklet::paths::Paths;
-use docklet::storage::{Allocation, Filesystem, SnapshotSpec, VolumePool, VolumeSpec};
+use docklet::storage::{Allocation, Filesystem, SnapshotSpec, Volume, VolumePool, VolumeSpec};
 
 use crate::busybox;
 use crate::containers::{Result, with_host};
 
 const SMALL_BYTES: u64 = 64 << 20;
-const LARGE_BYTES: u64 = 256 << 20;
+const LARGE_BYTES: u64 = 512 << 20;
 
 fn network() -> NetworkName {
     "other".parse().expect("a name")
@@ -69,10 +69,21 @@ fn pool() -> docklet::Result<VolumePool> {
     VolumePool::loop_files(Paths::from_env()?.volumes())
 }
 
-pub(crate) fn make_volume() -> Result {
-    let (filesystem, allocation) = (Filesystem::Ext4, Allocation::Sparse);
-    pool()?.ensure(&VolumeSpec { name: volume(), size_bytes: SMALL_BYTES, filesystem, allocation })?;
+fn make(filesystem: Filesystem, size_bytes: u64) -> Result {
+    pool()?.ensure(&VolumeSpec { name: volume(), size_bytes, filesystem, allocation: Allocation::Sparse })?;
     Ok(())
+}
+
+pub(crate) fn make_volume() -> Result {
+    make(Filesystem::Ext4, SMALL_BYTES)
+}
+
+pub(crate) fn make_xfs() -> Result {
+    make(Filesystem::Xfs, 300 << 20)
+}
+
+pub(crate) fn make_btrfs() -> Result {
+    make(Filesystem::Btrfs, 256 << 20)
 }
 
 pub(crate) fn grow() -> Result {
@@ -81,8 +92,71 @@ pub(crate) fn grow() -> Result {
 
 pub(crate) fn remove_volume() -> Result {
     let pool = pool()?;
-    pool.open(&volume())?.unmount()?;
+    match pool.open(&volume()) {
+        Err(docklet::Error::NotFound { .. }) => {}
+        volume => volume?.unmount()?,
+    }
     Ok(pool.remove(&volume())?)
+}
+
+/// "present" if there is a whole one, of whatever size.
+pub(crate) fn made_state() -> Result {
+    let there = match pool()?.open(&volume()) {
+        Err(docklet::Error::NotFound { .. }) => false,
+        volume => {
+            let volume = volume?;
+            check(&volume)?;
+            volume.mount()?;
+            volume.unmount()?;
+            true
+        }
+    };
+    say(there);
+    Ok(())
+}
+
+/// By the file system's own program.
+fn check(volume: &Volume) -> Result {
+    let (program, options) = match volume.spec().filesystem {
+        Filesystem::Xfs => ("xfs_repair", &["-n"][..]),
+        Filesystem::Btrfs => ("btrfs", &["check", "--readonly"][..]),
+        _ => ("e2fsck", &["-f", "-n"][..]),
+    };
+    let checked = Command::new(program).args(options).arg(volume.file()).output()?;
+    if checked.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned().into())
+}
+
+fn memory() -> docklet::Result<VolumePool> {
+    VolumePool::tmpfs(Paths::from_env()?.prefix().join("memory"))
+}
+
+pub(crate) fn make_tmpfs() -> Result {
+    let (filesystem, allocation) = (Filesystem::Tmpfs, Allocation::Sparse);
+    memory()?.ensure(&VolumeSpec { name: volume(), size_bytes: SMALL_BYTES, filesystem, allocation })?;
+    Ok(())
+}
+
+pub(crate) fn remove_tmpfs() -> Result {
+    Ok(memory()?.remove(&volume())?)
+}
+
+pub(crate) fn tidy_tmpfs() -> Result {
+    memory()?.tidy()?.iter().for_each(|line| println!("{line}"));
+    Ok(())
+}
+
+/// "present" if it is there, mounted as it should be.
+pub(crate) fn tmpfs_state() -> Result {
+    let there = !memory()?.list()?.is_empty();
+    if there {
+        let usage = memory()?.open(&volume())?.usage()?;
+        assert_eq!(usage.size_bytes, SMALL_BYTES);
+    }
+    say(there);
+    Ok(())
 }
 
 fn snapshot() -> SnapshotName {
@@ -165,10 +239,7 @@ pub(crate) fn snapshot_state() -> Result {
     }
     held.unmount()?;
     for name in pool.list()? {
-        let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(pool.open(&name)?.file()).output()?;
-        if !checked.status.success() {
-            return Err(String::from_utf8_lossy(&checked.stdout).into_owned().into());
-        }
+        check(&pool.open(&name)?)?;
     }
     if mounted {
         held.mount()?;
@@ -189,14 +260,12 @@ pub(crate) fn remove_volumes() -> Result {
 pub(crate) fn volume_state() -> Result {
     let volume = pool()?.open(&volume())?;
     volume.unmount()?;
-    let checked = Command::new("e2fsck").args(["-f", "-n"]).arg(volume.file()).output()?;
-    if !checked.status.success() {
-        return Err(String::from_utf8_lossy(&checked.stdout).into_owned().into());
-    }
+    check(&volume)?;
     volume.mount()?;
     let usage = volume.usage();
     volume.unmount()?;
-    if usage?.size_bytes < LARGE_BYTES / 10 * 9 {
+    // xfs has its log of 64 MiB beside.
+    if usage?.size_bytes < LARGE_BYTES / 10 * 8 {
         return Err("it has not grown".into());
     }
     say(true);

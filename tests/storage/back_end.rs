@@ -1,5 +1,5 @@
 //! What the suite needs to know of a back end: how a pool of it is made on a disk, and how that is taken down (for
-//! loop files, `man 8 losetup`).
+//! loop files, `man 8 losetup`; for memory, `man 5 tmpfs`).
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +20,20 @@ pub(crate) trait BackEnd {
 
     /// What a snapshot has to be given.
     const RESERVE: Option<u64> = None;
+}
+
+pub(crate) struct Tmpfs(VolumePool);
+
+impl BackEnd for Tmpfs {
+    const ALLOCATION: Allocation = Allocation::Sparse;
+
+    fn on(disk: &Path) -> Self {
+        Self(VolumePool::tmpfs(disk.join("pool")).expect("pool"))
+    }
+
+    fn pool(&self) -> &VolumePool {
+        &self.0
+    }
 }
 
 pub(crate) struct LoopFiles(VolumePool);

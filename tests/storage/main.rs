@@ -16,6 +16,7 @@ mod loop_snapshots;
 mod loop_space;
 mod lvm_group;
 mod lvm_volumes;
+mod memory;
 #[path = "../host/sandbox.rs"]
 #[allow(dead_code, reason = "shared with the host tier")]
 mod sandbox;
@@ -25,7 +26,7 @@ mod templates;
 #[path = "../host/volume.rs"]
 mod volume;
 
-use docklet::storage::Filesystem::{Btrfs, Ext4, Xfs};
+use docklet::storage::Filesystem::{self, Btrfs, Ext4, Xfs};
 
 use crate::back_end::{LoopFiles, LvmLinear, LvmThin};
 
@@ -88,6 +89,7 @@ macro_rules! behaves_on_lvm {
 behaves!(loop_ext4: LoopFiles, Ext4);
 behaves!(loop_xfs: LoopFiles, Xfs);
 behaves!(loop_btrfs: LoopFiles, Btrfs);
+behaves!(tmpfs: crate::back_end::Tmpfs, Filesystem::Tmpfs);
 
 behaves_on_a_device!(loop_ext4_device: LoopFiles, Ext4);
 behaves_on_a_device!(loop_xfs_device: LoopFiles, Xfs);

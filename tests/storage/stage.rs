@@ -55,11 +55,11 @@ impl<B: BackEnd> Stage<B> {
         }
     }
 
-    /// Asserts that the kernel shows no mount and no loop device of the pool.
+    /// Asserts that the kernel shows no volume in its place and no loop device of the pool.
     pub(crate) fn assert_at_rest(&self) {
-        let mounts = kernel::mounts_beneath(&self.sandbox.paths.prefix().join("scratch/disk/pool"));
-        assert_eq!(mounts, Vec::<String>::new());
-        let loops = kernel::loops_beneath(&self.sandbox.paths.prefix().join("scratch/disk/pool"));
+        let pool = self.sandbox.paths.prefix().join("scratch/disk/pool");
+        assert_eq!(kernel::mounts_beneath(&pool.join("mounts")), Vec::<String>::new());
+        let loops = kernel::loops_beneath(&pool);
         assert_eq!(loops, Vec::<String>::new());
     }
 }
@@ -69,6 +69,7 @@ pub(crate) fn small(filesystem: Filesystem) -> u64 {
     match filesystem {
         Filesystem::Ext4 => 32 * MIB,
         Filesystem::Xfs => 300 * MIB,
+        Filesystem::Tmpfs => 32 * MIB,
         _ => 256 * MIB,
     }
 }

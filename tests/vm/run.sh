@@ -17,6 +17,7 @@ recover-v1  recover  v1        180 all
 apparmor-v2 apparmor apparmor  600 all
 storm-v2    storm    v2        300 all
 lvm-v2      lvm      v2        900 all
+storage-v2  storage  v2        900 all
 host-v2     host     v2        900 all
 host-v1     host     v1        900 all
 "

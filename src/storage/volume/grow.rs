@@ -10,7 +10,7 @@ use tracing::{debug, info_span};
 use crate::error::{Error, Result};
 use crate::storage::volume::filesystem::GrowUnmounted;
 use crate::storage::volume::handle::Volume;
-use crate::storage::volume::pool::{not_found, what};
+use crate::storage::volume::pool::what;
 use crate::storage::volume::spec::{VolumeSpec, check_size};
 
 impl Volume {
@@ -33,9 +33,10 @@ impl Volume {
         check_size(self.spec.filesystem, size_bytes)?;
         let wanted = VolumeSpec { size_bytes, ..self.spec.clone() };
         self.backend().check(&wanted)?;
-        let _lock = self.lock()?.ok_or_else(|| not_found(&self.spec.name))?;
+        let _lock = self.lock()?.ok_or_else(|| self.backend().absent(&self.spec.name))?;
         let mounted = self.device_of_mount()?.is_some();
-        let found = self.backend().look(&self.spec.name)?.ok_or_else(|| not_found(&self.spec.name))?;
+        let found =
+            self.backend().look(&self.spec.name)?.ok_or_else(|| self.backend().absent(&self.spec.name))?;
         let unmounted_only = self.spec.filesystem.kind().grows_unmounted_only();
         if let Some(GrowUnmounted { lacking, .. }) = unmounted_only
             && mounted
@@ -67,9 +68,9 @@ impl Volume {
 
     fn grow_unmounted(&self, wanted: &VolumeSpec, by: &GrowUnmounted) -> Result<()> {
         let source = self.backend().attach(&wanted.name)?;
-        (by.check)(&source.device(), &what(&wanted.name))?;
+        (by.check)(&source.path(), &what(&wanted.name))?;
         self.backend().lengthen(wanted)?;
-        let result = (by.grow)(&source.device());
+        let result = (by.grow)(&source.path());
         drop(source);
         self.backend().release(&wanted.name, None)?;
         result

@@ -12,7 +12,7 @@ use crate::storage::volume::backend::Backend;
 use crate::storage::volume::directory::make_directory;
 use crate::storage::volume::filesystem::Superblock;
 use crate::storage::volume::limit::SizeLimit;
-use crate::storage::volume::pool::{VolumePool, not_found, what};
+use crate::storage::volume::pool::{VolumePool, what};
 use crate::storage::volume::spec::{Usage, VolumeSpec};
 use crate::sys::lock::FileLock;
 use crate::sys::mount::{mounted_on, unmount_at};
@@ -56,7 +56,7 @@ impl Volume {
         &self.spec
     }
 
-    /// The file or block device that the volume is.
+    /// The file or block device that the volume is; of a tmpfs, where it is mounted all the time.
     #[must_use]
     pub fn file(&self) -> PathBuf {
         self.backend().path(&self.spec.name)
@@ -65,7 +65,7 @@ impl Volume {
     /// What holds it to its size.
     #[must_use]
     pub fn limit(&self) -> SizeLimit {
-        // All back ends end where their device does.
+        // All end where their device does, or are counted by the kernel itself.
         SizeLimit::Hard(self.spec.size_bytes)
     }
 
@@ -84,7 +84,7 @@ impl Volume {
     pub fn mount(&self) -> Result<MountedVolume> {
         let span = info_span!("mount_volume", volume = %self.spec.name);
         let _entered = span.enter();
-        let _lock = self.lock()?.ok_or_else(|| not_found(&self.spec.name))?;
+        let _lock = self.lock()?.ok_or_else(|| self.backend().absent(&self.spec.name))?;
         self.mount_locked()
     }
 
@@ -102,10 +102,10 @@ impl Volume {
             }
             return Ok(mounted);
         }
-        make_directory(&target)?;
         let source = self.backend().attach(&self.spec.name)?;
+        make_directory(&target)?;
         debug_span!("mount_filesystem")
-            .in_scope(|| self.spec.filesystem.mount(&source.device(), &target, &what(&self.spec.name)))?;
+            .in_scope(|| source.mount(self.spec.filesystem, &target, &what(&self.spec.name)))?;
         // Only now: until it was mounted, this value alone kept the device attached.
         drop(source);
         Ok(mounted)
@@ -157,11 +157,13 @@ impl Volume {
     /// # Errors
     /// [`Error::NotFound`] if the volume was removed; [`Error::Differs`] if its file holds something else now.
     pub fn usage(&self) -> Result<Usage> {
-        let (path, target) = (self.file(), self.mount_point());
-        let found = self.backend().look(&self.spec.name)?.ok_or_else(|| not_found(&self.spec.name))?;
+        let path = self.file();
+        let found =
+            self.backend().look(&self.spec.name)?.ok_or_else(|| self.backend().absent(&self.spec.name))?;
         let allocated_bytes = found.allocated_bytes;
-        if self.device_of_mount()?.is_some() {
-            let space = statvfs(&target).map_err(|e| Error::os("statvfs", target.display(), e))?;
+        let place = self.device_of_mount()?.map(|_| self.mount_point());
+        if let Some(place) = place.or_else(|| self.backend().held(&self.spec.name)) {
+            let space = statvfs(&place).map_err(|e| Error::os("statvfs", place.display(), e))?;
             return Ok(Usage {
                 size_bytes: space.f_blocks.saturating_mul(space.f_frsize),
                 used_bytes: space.f_blocks.saturating_sub(space.f_bfree).saturating_mul(space.f_frsize),

@@ -13,7 +13,7 @@ use tracing::info_span;
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::volume::backend::lvm::{LogicalVolumes, LvmPool};
-use crate::storage::volume::backend::{Backend, Found, Kind, LoopFiles};
+use crate::storage::volume::backend::{Backend, Found, Kind, LoopFiles, Tmpfs};
 use crate::storage::volume::directory::{PoolDirectory, entries, remove_directory};
 use crate::storage::volume::handle::Volume;
 use crate::storage::volume::pool_spec::PoolSpec;
@@ -37,6 +37,20 @@ impl VolumePool {
     /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
     pub fn loop_files(directory: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { kind: Kind::LoopFiles(LoopFiles::ensure(&directory.into())?) })
+    }
+
+    /// The pool in `directory`, whose volumes are in memory: of [`Filesystem::Tmpfs`](crate::storage::Filesystem::Tmpfs)
+    /// only. Makes the directory as [`VolumePool::loop_files`] does.
+    ///
+    /// What the volumes may become is promised against the memory that the host has available, without its swap; the
+    /// kernel takes that memory as it is written, and what programs take afterwards is beyond the pool's control. Volumes
+    /// are there, mounted or not, in the mount namespace in which they were made, until they are removed or the host stops.
+    /// A reboot loses them: [`open`](VolumePool::open) says so, [`ensure`](VolumePool::ensure) makes an empty one again.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
+    pub fn tmpfs(directory: impl Into<PathBuf>) -> Result<Self> {
+        Ok(Self { kind: Kind::Tmpfs(Tmpfs::ensure(&directory.into())?) })
     }
 
     /// The pool in `directory`, whose volumes are logical volumes: thin ones for [`Allocation::Sparse`], linear ones for
@@ -124,9 +138,9 @@ impl VolumePool {
     /// The volume of that name.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Differs`] if what has that name is not a volume; [`Error::Damaged`] if it was one.
+    /// [`Error::NotFound`], also of one in memory that a reboot lost; [`Error::Differs`] if what has that name is not a volume; [`Error::Damaged`] if it was one.
     pub fn open(&self, name: &VolumeName) -> Result<Volume> {
-        let found = self.backend().look(name)?.ok_or_else(|| not_found(name))?;
+        let found = self.backend().look(name)?.ok_or_else(|| self.backend().absent(name))?;
         let filesystem = match (found.odd, found.filesystem) {
             (None, Some(filesystem)) => filesystem,
             (odd, _) => {

@@ -18,6 +18,11 @@ pub enum PoolSpec {
         /// The pool's directory.
         directory: PathBuf,
     },
+    /// As for [`VolumePool::tmpfs`].
+    Tmpfs {
+        /// The pool's directory.
+        directory: PathBuf,
+    },
     /// As for [`VolumePool::lvm`].
     Lvm {
         /// The pool's directory.
@@ -31,10 +36,11 @@ impl PoolSpec {
     /// The pool, with a provision ratio of 1.
     ///
     /// # Errors
-    /// As [`VolumePool::loop_files`] and [`VolumePool::lvm`].
+    /// As [`VolumePool::loop_files`], [`VolumePool::tmpfs`] and [`VolumePool::lvm`].
     pub fn pool(&self) -> Result<VolumePool> {
         match self {
             Self::LoopFiles { directory } => VolumePool::loop_files(directory),
+            Self::Tmpfs { directory } => VolumePool::tmpfs(directory),
             Self::Lvm { directory, lvm } => VolumePool::lvm(directory, lvm),
         }
     }

@@ -89,7 +89,7 @@ pub(crate) fn bad_input_changes_nothing<B: BackEnd>(filesystem: Filesystem) {
     let stage = Stage::<B>::new(filesystem);
     let pool = stage.pool();
     for (size, rule) in
-        [(0, "at least"), (4096, "at least"), (1 << 20, "at least"), ((1 << 30) + 1, "multiple of 4096")]
+        [(0, "at least"), (4096, "at least"), (512 << 10, "at least"), ((1 << 30) + 1, "multiple of 4096")]
     {
         let message = message(pool.ensure(&stage.sized("data", size)));
         assert!(message.starts_with("invalid volume size") && message.contains(rule), "{message}");

@@ -18,7 +18,7 @@ use tracing::{debug, debug_span};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::file::{look, publish, record_allocation, record_growing, unnamed};
-use crate::storage::volume::backend::{Backend, Draft, Found, Source};
+use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
 use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries, remove_directory};
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
@@ -123,8 +123,8 @@ impl LoopFiles {
 }
 
 impl Backend for LoopFiles {
-    fn check(&self, _spec: &VolumeSpec) -> Result<()> {
-        Ok(())
+    fn check(&self, spec: &VolumeSpec) -> Result<()> {
+        spec.filesystem.check_on_device()
     }
 
     fn lock(&self, name: &VolumeName) -> Result<Option<FileLock>> {
@@ -349,10 +349,4 @@ fn absent_is_empty(result: Result<Vec<std::ffi::OsString>>) -> Result<Vec<std::f
 pub(super) fn allocated(file: &File, path: &Path) -> Result<u64> {
     let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
     Ok(metadata.blocks().saturating_mul(512))
-}
-
-/// Volumes never shrink.
-pub(super) fn shrinking(spec: &VolumeSpec, present: u64) -> Error {
-    let rule = format!("volumes never shrink: {} has {present} bytes", what(&spec.name));
-    Error::invalid("volume size", spec.size_bytes.to_string(), rule)
 }

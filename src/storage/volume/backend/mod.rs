@@ -8,15 +8,17 @@ mod file;
 mod loop_file;
 mod loop_snapshot;
 pub(super) mod lvm;
+mod tmpfs;
 
 use std::fmt;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
+use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::pool_spec::PoolSpec;
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
@@ -26,6 +28,7 @@ use crate::sys::loopdev::LoopDevice;
 pub(crate) use self::file::{publish, unnamed};
 pub(crate) use self::loop_file::LoopFiles;
 use self::lvm::LogicalVolumes;
+pub(crate) use self::tmpfs::Tmpfs;
 
 /// What is in the place of a volume.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ impl Found {
 /// What can be done of a volume before it may exist. Dropping it leaves nothing.
 #[derive(Debug)]
 pub(crate) enum Draft {
-    /// The volume's file, complete and on the disk, without a name.
+    /// The volume's file, complete and on the disk, or its tmpfs, without a name.
     Unnamed(File),
     /// What the volume will be a copy of.
     Template(File),
@@ -83,16 +86,27 @@ pub(crate) enum Draft {
 pub(crate) enum Source {
     /// The file system on a block device, which stays as long as this value, and then as long as it is mounted.
     Loop(LoopDevice),
+    /// A file system that is mounted elsewhere all the time.
+    Held(PathBuf),
     /// The same of one that stays by itself.
     Device(PathBuf),
 }
 
 impl Source {
-    /// The block device.
-    pub(crate) fn device(&self) -> PathBuf {
+    /// The block device, or where the file system is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Loop(device) => device.path(),
-            Self::Device(path) => path.clone(),
+            Self::Device(path) | Self::Held(path) => path.clone(),
+        }
+    }
+
+    /// Mounts it on `target`. `what` is named in errors.
+    pub(crate) fn mount(&self, filesystem: Filesystem, target: &Path, what: &str) -> Result<()> {
+        match self {
+            Self::Loop(device) => filesystem.mount(&device.path(), target, what),
+            Self::Device(device) => filesystem.mount(device, target, what),
+            Self::Held(path) => crate::sys::tmpfs::bind(path, target),
         }
     }
 }
@@ -110,6 +124,11 @@ pub(crate) trait Backend: fmt::Debug {
     /// what is left of a volume.
     fn look(&self, name: &VolumeName) -> Result<Option<Found>>;
 
+    /// The [`Error::NotFound`](crate::Error::NotFound) about a volume that is not there, saying why if that is known.
+    fn absent(&self, name: &VolumeName) -> Error {
+        not_found(name)
+    }
+
     /// The names of all volumes, in any order. Needs no lock.
     fn names(&self) -> Result<Vec<VolumeName>>;
 
@@ -118,6 +137,11 @@ pub(crate) trait Backend: fmt::Debug {
 
     /// The same, open for reading: there whether it is mounted or not.
     fn open(&self, name: &VolumeName) -> Result<File>;
+
+    /// Where its file system is mounted even while the volume is not.
+    fn held(&self, _name: &VolumeName) -> Option<PathBuf> {
+        None
+    }
 
     /// The slow part of making a volume. Checks the promise. Needs no lock.
     fn prepare(&self, spec: &VolumeSpec) -> Result<Draft>;
@@ -168,10 +192,17 @@ pub(crate) trait Backend: fmt::Debug {
     fn tidy(&self) -> Result<Vec<String>>;
 }
 
+/// Volumes never shrink.
+pub(crate) fn shrinking(spec: &VolumeSpec, present: u64) -> Error {
+    let rule = format!("volumes never shrink: {} has {present} bytes", what(&spec.name));
+    Error::invalid("volume size", spec.size_bytes.to_string(), rule)
+}
+
 /// The back end of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     LoopFiles(LoopFiles),
+    Tmpfs(Tmpfs),
     Lvm(LogicalVolumes),
 }
 
@@ -179,6 +210,7 @@ impl Kind {
     pub(crate) fn backend(&self) -> &dyn Backend {
         match self {
             Self::LoopFiles(files) => files,
+            Self::Tmpfs(tmpfs) => tmpfs,
             Self::Lvm(volumes) => volumes,
         }
     }
@@ -187,6 +219,7 @@ impl Kind {
         let directory = self.directory().path().to_owned();
         match self {
             Self::LoopFiles(_) => PoolSpec::LoopFiles { directory },
+            Self::Tmpfs(_) => PoolSpec::Tmpfs { directory },
             Self::Lvm(volumes) => PoolSpec::Lvm { directory, lvm: volumes.lvm().clone() },
         }
     }
@@ -194,6 +227,7 @@ impl Kind {
     pub(crate) fn directory(&self) -> &PoolDirectory {
         match self {
             Self::LoopFiles(files) => &files.directory,
+            Self::Tmpfs(tmpfs) => &tmpfs.directory,
             Self::Lvm(volumes) => &volumes.directory,
         }
     }
@@ -201,6 +235,7 @@ impl Kind {
     pub(crate) fn directory_mut(&mut self) -> &mut PoolDirectory {
         match self {
             Self::LoopFiles(files) => &mut files.directory,
+            Self::Tmpfs(tmpfs) => &mut tmpfs.directory,
             Self::Lvm(volumes) => &mut volumes.directory,
         }
     }

@@ -10,6 +10,7 @@ use crate::error::{Chain, Error, Result};
 use crate::storage::volume::filesystem::Kind;
 use crate::storage::volume::filesystem::btrfs::Btrfs;
 use crate::storage::volume::filesystem::ext4::Ext4;
+use crate::storage::volume::filesystem::tmpfs::Tmpfs;
 use crate::storage::volume::filesystem::xfs::Xfs;
 use crate::sys::mount::mount_device;
 
@@ -29,11 +30,16 @@ pub enum Filesystem {
     /// btrfs with its metadata stored twice. At least 256 MiB. Its inodes are made as they are needed. What programs in it
     /// make of subvolumes and snapshots stays within the volume's size.
     Btrfs,
+    /// tmpfs: in memory, and in swap if the host has it, lost with a reboot. In pools of [`VolumePool::tmpfs`] only. At
+    /// least 1 MiB. Its inodes are counted: one for each 16 KiB.
+    ///
+    /// [`VolumePool::tmpfs`]: crate::storage::VolumePool::tmpfs
+    Tmpfs,
 }
 
 impl Filesystem {
-    /// All of them, in the order in which data is asked whether it is one.
-    pub(crate) const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
+    /// Those on a device, in the order in which data is asked whether it is one.
+    pub(crate) const ON_DEVICES: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
 
     /// What it does in its own way.
     pub(crate) fn kind(self) -> &'static dyn Kind {
@@ -41,7 +47,19 @@ impl Filesystem {
             Self::Ext4 => &Ext4,
             Self::Xfs => &Xfs,
             Self::Btrfs => &Btrfs,
+            Self::Tmpfs => &Tmpfs,
         }
+    }
+
+    /// [`Error::Unsupported`] if it needs no device. For back ends that have nothing else.
+    pub(crate) fn check_on_device(self) -> Result<()> {
+        if Self::ON_DEVICES.contains(&self) {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            what: format!("{self} on a disk"),
+            needs: "a pool in memory (`VolumePool::tmpfs`), or another file system".to_owned(),
+        })
     }
 
     /// Mounts block device `device` on `target`, without access times. `what` is named in errors.
@@ -77,6 +95,7 @@ impl fmt::Display for Filesystem {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
+            Self::Tmpfs => "tmpfs",
         })
     }
 }

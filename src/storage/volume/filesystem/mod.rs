@@ -7,6 +7,7 @@ mod choice;
 mod ext4;
 mod kind;
 mod superblock;
+mod tmpfs;
 mod xfs;
 
 pub use self::choice::Filesystem;

@@ -48,7 +48,7 @@ impl Superblock {
             if read > 0 {
                 thread::sleep(Duration::from_millis(1));
             }
-            for filesystem in Filesystem::ALL {
+            for filesystem in Filesystem::ON_DEVICES {
                 match filesystem.kind().find(file).map_err(failed)? {
                     Finding::Whole(superblock) => return superblock.fits(file, path, what).map(Some),
                     Finding::Lost(reason) => lost = lost.or(Some((filesystem, reason))),

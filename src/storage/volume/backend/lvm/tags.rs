@@ -73,7 +73,7 @@ impl Marked {
         Some(Self {
             volume: VolumeName::new(value(VOLUME)?).ok()?,
             snapshot,
-            filesystem: Filesystem::ALL
+            filesystem: Filesystem::ON_DEVICES
                 .into_iter()
                 .find(|kind| value(FILESYSTEM) == Some(&kind.to_string()))?,
             allocation: [Allocation::Sparse, Allocation::Preallocated]

@@ -22,7 +22,7 @@ use super::report::{self, Group, Layout, LogicalVolume};
 use super::tags::{Marked, Phase, logical_name};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::loop_file::shrinking;
+use crate::storage::volume::backend::shrinking;
 use crate::storage::volume::backend::{Backend, Draft, Found, Source};
 use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory};
 use crate::storage::volume::pool::{not_found, what};
@@ -150,6 +150,7 @@ impl LogicalVolumes {
 
 impl Backend for LogicalVolumes {
     fn check(&self, spec: &VolumeSpec) -> Result<()> {
+        spec.filesystem.check_on_device()?;
         if spec.allocation == Allocation::Sparse && self.record.lvm.thin_pool.is_none() {
             return Err(self.no_thin_pool());
         }
