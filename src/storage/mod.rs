@@ -1,6 +1,7 @@
 //! Bytes on disk become a root a container can start from.
 //!
-//! - [`VolumePool`] and [`Volume`]: size-limited writable space, as files with a file system in them.
+//! - [`VolumePool`] and [`Volume`]: size-limited writable space, as files or logical volumes with a file system in them, or in
+//!   memory.
 //! - [`OverlayRoot`]: read-only layers with a volume's space on top of them, or without; for a user namespace, too.
 //! - [`ImageStore`] and [`ImageBuilder`]: the layers.
 //! - [`remove_tree`]: the only recursive removal.
