@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use tracing::info_span;
 
 use super::command;
-use super::group_file::{adopt_or_make_file, attach_file, detach_file, is_making, mark_making, open_file};
+use super::group_file::{
+    adopt_or_make_file, attach_file, detach_file, find_after, is_making, mark_making, open_file,
+};
 use super::record::{backing_files, the_one};
 use super::report::{self, Group, Layout};
 use super::tags::OURS;
@@ -109,10 +111,12 @@ impl VolumeGroup {
         let group = match (the_one(report::groups()?, spec.name.as_str()), &spec.on) {
             (Err(Error::NotFound { .. }), PhysicalSpace::LoopFile { path, size_bytes }) => {
                 let attached = adopt_or_make_file(path, *size_bytes)?;
-                let made = match the_one(report::groups()?, spec.name.as_str()) {
-                    Err(Error::NotFound { .. }) => create(spec),
-                    found => found,
-                };
+                let kept = !is_making(&open_file(path)?);
+                let made =
+                    match find_after(attached && kept, || the_one(report::groups()?, spec.name.as_str())) {
+                        Err(Error::NotFound { .. }) => create(spec),
+                        found => found,
+                    };
                 if made.is_err() && attached {
                     detach_file(path)?;
                 }
@@ -147,8 +151,8 @@ impl VolumeGroup {
     pub fn activate(spec: &VolumeGroupSpec) -> Result<Self> {
         let group = match (the_one(report::groups()?, spec.name.as_str()), &spec.on) {
             (Err(Error::NotFound { .. }), PhysicalSpace::LoopFile { path, .. }) => {
-                attach_file(path)?;
-                the_one(report::groups()?, spec.name.as_str())?
+                let attached = attach_file(path)?;
+                find_after(attached, || the_one(report::groups()?, spec.name.as_str()))?
             }
             (found, _) => found?,
         };

@@ -12,7 +12,10 @@ use crate::error::{Error, Result};
 use crate::storage::volume::backend::file::{publish, unnamed};
 use crate::sys::file::{absent_is_none, sync_parent};
 use crate::sys::loopdev::{self, LoopDevice};
+use crate::sys::wait;
 
+/// How long a disk that was just attached may take to be seen.
+const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a detached device may still be held.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// On a file while its volume group is being made: nothing in it is anybody's yet.
@@ -85,6 +88,16 @@ pub(super) fn attach_file(path: &Path) -> Result<bool> {
         return Ok(false);
     }
     LoopDevice::attach_to_stay(&file, path).map(|_| true)
+}
+
+/// Looks for a group, also a while later if its file was attached just now: LVM may only know of devices that udev knows of.
+pub(super) fn find_after<T>(attached: bool, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = wait::deadline(if attached { APPEAR_TIMEOUT } else { Duration::ZERO });
+    let found = wait::until(deadline, || match look() {
+        Err(Error::NotFound { .. }) => Ok(None),
+        found => found.map(Some),
+    })?;
+    found.map_or_else(look, Ok)
 }
 
 pub(super) fn is_making(file: &File) -> bool {

@@ -18,7 +18,7 @@ use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::Backend;
-use crate::storage::volume::backend::lvm::group_file::attach_file;
+use crate::storage::volume::backend::lvm::group_file::{attach_file, find_after};
 use crate::storage::volume::directory::entries;
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::snapshot::{Origin, Reserve, Snapshot, SnapshotSpec, called};
@@ -272,7 +272,7 @@ impl LogicalVolumes {
                 done.push(format!("attached {}", file.display()));
             }
         }
-        let group = self.group()?;
+        let group = find_after(!done.is_empty(), || self.group())?;
         let asleep = self.marked(&group).filter(|(found, marked)| !found.active && marked.snapshot.is_none());
         let asleep = asleep.count();
         if asleep > 0 {
