@@ -269,3 +269,23 @@ fn parse<R: Record>(path: &Path, text: &str) -> Result<R> {
     debug_assert!(record.format() <= FORMAT);
     Ok(record)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What earlier versions wrote has no pool: the volume is a loop file under the prefix.
+    #[test]
+    fn a_manifest_without_a_pool_is_read_and_written_as_it_was() {
+        let old = r#"{"volume":"0123456789abcdef","cgroup":"docklet/x/y","port":null}"#;
+        let objects: Objects = serde_json::from_str(old).unwrap();
+        assert_eq!(objects.pool, None);
+        assert_eq!(serde_json::to_string(&objects).unwrap(), old);
+        let lvm = r#"{"volume":"0123456789abcdef","pool":{"lvm":{"directory":"/pool","lvm":{"volume_group":"vg0","thin_pool":"thin"}}},"cgroup":"docklet/x/y","port":null}"#;
+        let objects: Objects = serde_json::from_str(lvm).unwrap();
+        assert!(
+            matches!(&objects.pool, Some(PoolSpec::Lvm { lvm, .. }) if lvm.volume_group.as_str() == "vg0")
+        );
+        assert_eq!(serde_json::to_string(&objects).unwrap(), lvm);
+    }
+}

@@ -103,9 +103,10 @@ unsafe fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Re
 
 // The C library's constants for these two have the type `c_int`, which they do not fit.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+pub(super) const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-fn block_all_signals() -> io::Result<libc::sigset_t> {
+/// Blocks them for the calling thread; returns what it had blocked.
+pub(super) fn block_all_signals() -> io::Result<libc::sigset_t> {
     // SAFETY: both sets are plain memory that the calls fill.
     unsafe {
         let mut all: libc::sigset_t = mem::zeroed();
@@ -180,7 +181,7 @@ compile_error!("docklet knows how to make a child on x86-64 and 64-bit ARM only:
 /// # Safety
 /// `args` must give a stack; `entry` must not return.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone3_call(
+pub(super) unsafe fn clone3_call(
     args: &libc::clone_args,
     entry: extern "C" fn(*mut libc::c_void) -> !,
     arg: *mut libc::c_void,
@@ -214,7 +215,7 @@ unsafe fn clone3_call(
 /// # Safety
 /// `args` must give a stack; `entry` must not return.
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone3_call(
+pub(super) unsafe fn clone3_call(
     args: &libc::clone_args,
     entry: extern "C" fn(*mut libc::c_void) -> !,
     arg: *mut libc::c_void,

@@ -3,6 +3,7 @@
 pub(crate) mod block;
 mod clone;
 pub(crate) mod confined;
+pub(crate) mod detached;
 pub(crate) mod fiemap;
 pub(crate) mod file;
 pub(crate) mod freeze;
@@ -20,4 +21,5 @@ pub(crate) mod sparse;
 pub(crate) mod tmpfs;
 pub(crate) mod tool;
 pub(crate) mod tree;
+pub(crate) mod userns;
 pub(crate) mod wait;

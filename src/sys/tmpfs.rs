@@ -23,7 +23,7 @@ pub(crate) fn unmounted(size_bytes: u64) -> Result<File> {
     FsContext::open("tmpfs")
         .and_then(|context| {
             options.iter().try_for_each(|(key, value)| context.text(key, *value))?;
-            context.create(MountAttrFlags::MOUNT_ATTR_NOATIME)
+            context.make(MountAttrFlags::MOUNT_ATTR_NOATIME)
         })
         .map(File::from)
         .map_err(|error| error.about("a tmpfs"))

@@ -16,6 +16,7 @@ mod containers;
 mod leftovers;
 mod matrix;
 mod operations;
+mod overlays;
 mod parts;
 mod process;
 mod ptrace;

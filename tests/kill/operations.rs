@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, parts};
+use crate::{containers, overlays, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -62,6 +62,13 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("recover-volumes", parts::recover_volumes),
     ("snapshot-state", parts::snapshot_state),
     ("remove-volumes", parts::remove_volumes),
+    ("prepare-overlay", overlays::prepare),
+    ("mount-overlay", overlays::mount),
+    ("mount-mapped", overlays::mount_mapped),
+    ("mount-read-only", overlays::mount_read_only),
+    ("unmount-overlay", overlays::unmount),
+    ("remove-overlay", overlays::remove),
+    ("overlay-state", overlays::state),
 ];
 
 /// Runs the program called `name`, once a tracer says so.

@@ -92,6 +92,13 @@ const KEPT: Recovery = Recovery {
     states: &[State::Present],
     remove: "remove-volumes",
 };
+/// A root that is half mounted is whole after the same call.
+const OVERLAY: Recovery = Recovery {
+    recover: "mount-overlay",
+    state: "overlay-state",
+    states: &[State::Present],
+    remove: "remove-overlay",
+};
 
 /// An operation of docklet that runs no program which goes on without it.
 const fn own(
@@ -195,6 +202,15 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
     own("build-image", &["prepare"], &[], IMAGE),
     own("remove-image", &["prepare"], &["build-image"], IMAGE),
+    own("mount-overlay", &["prepare-overlay"], &[], OVERLAY),
+    own("mount-mapped", &["prepare-overlay"], &[], Recovery { recover: "mount-mapped", ..OVERLAY }),
+    own("mount-read-only", &["prepare-overlay"], &[], Recovery { recover: "mount-read-only", ..OVERLAY }),
+    own(
+        "unmount-overlay",
+        &["prepare-overlay"],
+        &["mount-mapped"],
+        Recovery { recover: "remove-overlay", states: &[State::Absent], ..OVERLAY },
+    ),
     own("grow", &["make-volume", "remove-volume"], &["make-volume"], VOLUME),
     growth("grow-xfs", &["make-xfs", "remove-volume"], &["make-xfs"]),
     growth("grow-btrfs", &["make-btrfs", "remove-volume"], &["make-btrfs"]),

@@ -33,7 +33,9 @@ fn loop_snapshots_share_their_blocks() {
         let sandbox = Sandbox::new();
         let disk = sharing_disk(&sandbox, mkfs);
         let pool = VolumePool::loop_files(disk.join("pool")).expect("pool");
-        let mut volume = pool.ensure(&preallocated("data", 256 * MIB)).expect("ensure");
+        let mut volume = pool.ensure(&spec("data", 256 * MIB)).expect("ensure");
+        fs::write(volume.mount().expect("mount").path().join("file"), vec![7; 64 << 20]).expect("write");
+        volume.unmount().expect("unmount");
         let free =
             || rustix::fs::statvfs(&disk).map(|space| space.f_bfree * space.f_frsize).expect("statvfs");
         let before = free();

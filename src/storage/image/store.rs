@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, RenameFlags, flock, renameat_with, syncfs};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
 use rustix::io::Errno;
 use tracing::{debug, info_span};
 
@@ -19,9 +19,9 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::name::ImageName;
 use crate::storage::image::builder::ImageBuilder;
+use crate::storage::overlay::OverlayRoot;
 use crate::storage::overlay::options::overlays;
 use crate::storage::volume::directory::make_directory;
-use crate::sys::confined::ConfinedRoot;
 use crate::sys::file::{absent_is_none, sync_parent};
 use crate::sys::tree::remove_tree;
 
@@ -49,19 +49,8 @@ impl Image {
     /// # Errors
     /// [`Error::Os`] if a layer cannot be read.
     pub fn has_executable(&self, path: &Path) -> Result<bool> {
-        for layer in &self.layers {
-            let root = ConfinedRoot::open(layer)?;
-            let file = match root.open_at(path, OFlags::PATH, Mode::empty(), true) {
-                Ok(file) => file,
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
-                    continue;
-                }
-                Err(e) => return Err(Error::os("openat2", layer.join(path).display(), e)),
-            };
-            let metadata = File::from(file).metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
-            return Ok(metadata.is_file() && metadata.mode() & 0o111 != 0);
-        }
-        Ok(false)
+        let found = OverlayRoot::over(&self.layers).metadata(path)?;
+        Ok(found.is_some_and(|found| found.is_file() && found.mode() & 0o111 != 0))
     }
 }
 

@@ -2,28 +2,24 @@
 //!
 //! A group is created on what is empty, or adopted if it was made here. No data is ever wiped to make room for one.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::info_span;
 
 use super::command;
+use super::group_file::{
+    adopt_or_make_file, attach_file, detach_file, find_after, is_making, mark_making, open_file,
+};
 use super::record::{backing_files, the_one};
 use super::report::{self, Group, Layout};
 use super::tags::OURS;
 use crate::error::{Error, Result};
 use crate::name::{ThinPoolName, VolumeGroupName};
-use crate::storage::volume::backend::file::{publish, unnamed};
-use crate::sys::file::{absent_is_none, remove_file, sync_parent};
+use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::tool;
-
-/// On a file while its volume group is being made: nothing in it is anybody's yet.
-const MAKING_XATTR: &str = "trusted.docklet.making";
 
 /// The extents of a new group: volumes' sizes are multiples of this.
 const EXTENT: &str = "1m";
@@ -115,10 +111,12 @@ impl VolumeGroup {
         let group = match (the_one(report::groups()?, spec.name.as_str()), &spec.on) {
             (Err(Error::NotFound { .. }), PhysicalSpace::LoopFile { path, size_bytes }) => {
                 let attached = adopt_or_make_file(path, *size_bytes)?;
-                let made = match the_one(report::groups()?, spec.name.as_str()) {
-                    Err(Error::NotFound { .. }) => create(spec),
-                    found => found,
-                };
+                let kept = !is_making(&open_file(path)?);
+                let made =
+                    match find_after(attached && kept, || the_one(report::groups()?, spec.name.as_str())) {
+                        Err(Error::NotFound { .. }) => create(spec),
+                        found => found,
+                    };
                 if made.is_err() && attached {
                     detach_file(path)?;
                 }
@@ -153,8 +151,8 @@ impl VolumeGroup {
     pub fn activate(spec: &VolumeGroupSpec) -> Result<Self> {
         let group = match (the_one(report::groups()?, spec.name.as_str()), &spec.on) {
             (Err(Error::NotFound { .. }), PhysicalSpace::LoopFile { path, .. }) => {
-                attach_file(path)?;
-                the_one(report::groups()?, spec.name.as_str())?
+                let attached = attach_file(path)?;
+                find_after(attached, || the_one(report::groups()?, spec.name.as_str()))?
             }
             (found, _) => found?,
         };
@@ -283,8 +281,7 @@ fn create(spec: &VolumeGroupSpec) -> Result<Group> {
         }
         PhysicalSpace::LoopFile { path, .. } => {
             let file = open_file(path)?;
-            let making = fgetxattr(&file, MAKING_XATTR, &mut [0_u8; 1][..]).is_ok();
-            if !making {
+            if !is_making(&file) {
                 let difference =
                     "it is there, and holds no volume group of that name; it is left alone".to_owned();
                 return Err(Error::Differs { what: format!("file `{}`", path.display()), difference });
@@ -352,64 +349,4 @@ fn ensure_thin_pool(spec: &VolumeGroupSpec, group: &Group) -> Result<()> {
         }),
         result => result.map(drop),
     }
-}
-
-/// The file that the group is in, attached: made, with a mark, if it is not there. True if it was not attached.
-fn adopt_or_make_file(path: &Path, size_bytes: u64) -> Result<bool> {
-    if !path.is_absolute() {
-        return Err(Error::invalid("volume group file", path.to_string_lossy(), "must be an absolute path"));
-    }
-    match absent_is_none(fs::symlink_metadata(path)).map_err(|e| Error::os("stat", path.display(), e))? {
-        Some(found) if !found.is_file() || found.len() != size_bytes => {
-            let difference = format!("it is no regular file of {size_bytes} bytes but has {}", found.len());
-            return Err(Error::Differs { what: format!("file `{}`", path.display()), difference });
-        }
-        Some(_) => {}
-        None => {
-            let file = unnamed(path.parent().unwrap_or(Path::new("/")))?;
-            file.set_len(size_bytes).map_err(|e| Error::os("ftruncate", path.display(), e))?;
-            mark_making(&file, true, path)?;
-            file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))?;
-            publish(&file, path)?;
-            sync_parent(path)?;
-        }
-    }
-    attach_file(path)
-}
-
-fn detach_file(path: &Path) -> Result<()> {
-    LoopDevice::find(&open_file(path)?, path)?.map_or(Ok(()), |device| device.detach())
-}
-
-fn mark_making(file: &File, making: bool, path: &Path) -> Result<()> {
-    let result = if making {
-        fsetxattr(file, MAKING_XATTR, b"1", XattrFlags::empty())
-    } else {
-        fremovexattr(file, MAKING_XATTR)
-    };
-    match result {
-        Ok(()) | Err(Errno::NODATA) => Ok(()),
-        Err(Errno::OPNOTSUPP | Errno::PERM) => Err(Error::Unsupported {
-            what: format!("a volume group in `{}`", path.display()),
-            needs: "a file system with extended attributes: ext4, xfs, btrfs".to_owned(),
-        }),
-        Err(error) => Err(Error::os("fsetxattr", path.display(), error)),
-    }
-}
-
-fn open_file(path: &Path) -> Result<File> {
-    let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(path);
-    absent_is_none(opened).map_err(|e| Error::os("open", path.display(), e))?.ok_or_else(|| Error::NotFound {
-        what: format!("file `{}`, which a volume group is in,", path.display()),
-    })
-}
-
-/// Attaches the file of a group if it is not, whatever loop device it was on. Twice would be two disks with one
-/// identity, which LVM refuses. True if it was not.
-pub(super) fn attach_file(path: &Path) -> Result<bool> {
-    let file = open_file(path)?;
-    if LoopDevice::find(&file, path)?.is_some() {
-        return Ok(false);
-    }
-    LoopDevice::attach_to_stay(&file, path).map(|_| true)
 }

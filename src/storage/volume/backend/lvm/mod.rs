@@ -6,6 +6,7 @@
 mod command;
 mod fill;
 mod group;
+mod group_file;
 mod making;
 mod record;
 mod report;

@@ -3,9 +3,11 @@
 //! The device mapper holds a mounted file system still while it takes a snapshot, and lets it go on whoever dies.
 //! Commands: snapshot 4, rollback 5 (thin) or 5 (linear), remove 2, clone 5.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
 
 use super::command;
@@ -16,12 +18,13 @@ use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::Backend;
-use crate::storage::volume::backend::lvm::group::attach_file;
+use crate::storage::volume::backend::lvm::group_file::{attach_file, find_after};
 use crate::storage::volume::directory::entries;
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::snapshot::{Origin, Reserve, Snapshot, SnapshotSpec, called};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::file::{publish, read_if_exists, remove_file, sync_parent};
+use crate::sys::mount::mounted_on;
 use crate::sys::wait;
 
 /// How long a linear volume may take to become what its snapshot is: all that was changed is copied back.
@@ -86,8 +89,20 @@ impl LogicalVolumes {
                 self.check_room(&group, Allocation::Sparse, found.size_bytes, &promised)?;
             }
         }
+        self.settle(name)?;
         self.make_snapshot(&found.name, marked, spec)
             .map_err(|e| self.full_or(e, &group, spec.reserve_bytes.unwrap_or(found.size_bytes), &promised))
+    }
+
+    /// Writes what a mounted volume holds to its device. The device mapper would, except for btrfs, which it does not know to
+    /// be on it.
+    fn settle(&self, name: &VolumeName) -> Result<()> {
+        let target = self.directory.mount_point(name);
+        if mounted_on(&target)?.is_none() {
+            return Ok(());
+        }
+        let inside = File::open(&target).map_err(|e| Error::os("open", target.display(), e))?;
+        syncfs(inside).map_err(|e| Error::os("syncfs", target.display(), e))
     }
 
     fn make_snapshot(&self, origin: &str, marked: Marked, spec: &SnapshotSpec) -> Result<()> {
@@ -215,6 +230,9 @@ impl LogicalVolumes {
             // All of it is read, which takes longer than anybody can be held still for.
             self.check_free(origin.volume)?;
         }
+        if origin.snapshot.is_none() {
+            self.settle(origin.volume)?;
+        }
         let lock = self.acquire(&to.name)?;
         let created = self.create(to, |_, arguments| {
             if linear {
@@ -254,7 +272,7 @@ impl LogicalVolumes {
                 done.push(format!("attached {}", file.display()));
             }
         }
-        let group = self.group()?;
+        let group = find_after(!done.is_empty(), || self.group())?;
         let asleep = self.marked(&group).filter(|(found, marked)| !found.active && marked.snapshot.is_none());
         let asleep = asleep.count();
         if asleep > 0 {
