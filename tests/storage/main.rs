@@ -52,7 +52,7 @@ macro_rules! behaves {
         suite!($name: $back_end, $filesystem,
             life::{
                 lives_and_leaves_nothing, is_one_when_ensured_twice, is_busy_while_it_is_mounted,
-                bad_input_changes_nothing, sixteen_at_once, one_name_for_many_hands
+                holds_the_top_of_an_overlay, bad_input_changes_nothing, sixteen_at_once, one_name_for_many_hands
             },
             differs::{differs_field_by_field},
             space::{ends_where_it_says, ends_with_small_files, usage_is_the_kernels},
