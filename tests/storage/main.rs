@@ -52,12 +52,11 @@ macro_rules! behaves {
         suite!($name: $back_end, $filesystem,
             life::{
                 lives_and_leaves_nothing, is_one_when_ensured_twice, is_busy_while_it_is_mounted,
-                bad_input_changes_nothing, sixteen_at_once, one_name_for_many_hands
+                holds_the_top_of_an_overlay, bad_input_changes_nothing, sixteen_at_once, one_name_for_many_hands
             },
             differs::{differs_field_by_field},
             space::{ends_where_it_says, ends_with_small_files, usage_is_the_kernels},
-            growth::{grows_while_it_is_written_to, grows_at_rest, never_shrinks},
-            snapshots::{keep_what_was}
+            growth::{grows_while_it_is_written_to, grows_at_rest, never_shrinks}
         );
     };
 }
@@ -68,7 +67,8 @@ macro_rules! behaves_on_a_device {
         suite!($name: $back_end, $filesystem,
             space::{promises_end_where_the_disk_does, a_full_disk_is_an_error_inside},
             damage::{a_lost_superblock_is_damage, a_bad_checksum_is_damage, damage_behind_the_superblock_is_told},
-            copies::{two_are_mounted_at_once, new_ones_are_whole}
+            copies::{two_are_mounted_at_once, new_ones_are_whole},
+            snapshots::{keep_what_was}
         );
     };
 }

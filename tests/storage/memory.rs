@@ -3,7 +3,7 @@
 use std::fs;
 
 use docklet::Error;
-use docklet::storage::{Allocation, Filesystem, ProvisionRatio, VolumePool, VolumeSpec};
+use docklet::storage::{Allocation, Filesystem, ProvisionRatio, SnapshotSpec, VolumePool, VolumeSpec};
 
 use crate::kernel;
 use crate::sandbox::Sandbox;
@@ -55,6 +55,18 @@ fn tmpfs_is_in_its_own_pools_only() {
     assert_eq!(memory.list().expect("list"), []);
     assert_eq!(disk.list().expect("list"), []);
     assert_eq!(kernel::mounts_beneath(sandbox.paths.prefix()), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs root: mounts"]
+fn tmpfs_has_no_snapshots() {
+    let sandbox = Sandbox::new();
+    let pool = in_memory(&sandbox);
+    let volume = pool.ensure(&wanted()).expect("ensure");
+    let refused = volume.snapshot(&SnapshotSpec::new("then".parse().expect("name")));
+    assert!(matches!(refused, Err(Error::Unsupported { .. })), "{refused:?}");
+    assert_eq!(volume.snapshots().expect("list"), []);
+    pool.remove(&volume.spec().name).expect("remove");
 }
 
 #[test]

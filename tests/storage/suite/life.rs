@@ -3,7 +3,7 @@
 use std::fs;
 
 use docklet::Error;
-use docklet::storage::{Filesystem, SizeLimit};
+use docklet::storage::{Filesystem, OverlayRoot, SizeLimit};
 
 use crate::back_end::BackEnd;
 use crate::kernel;
@@ -82,6 +82,29 @@ pub(crate) fn is_busy_while_it_is_mounted<B: BackEnd>(filesystem: Filesystem) {
     assert_eq!(kernel::mounts_beneath(space.path()).len(), 1);
     assert_eq!(fs::read_to_string(space.path().join("file")).expect("read"), "kept");
     volume.unmount().expect("unmount");
+    pool.remove(&wanted.name).expect("remove");
+}
+
+/// What a container has of a volume: the space of its root, which the volume cannot be unmounted under.
+pub(crate) fn holds_the_top_of_an_overlay<B: BackEnd>(filesystem: Filesystem) {
+    let stage = Stage::<B>::new(filesystem);
+    let (pool, wanted) = (stage.pool(), stage.small("data"));
+    let (layer, root) = (stage.sandbox.dir("layer"), stage.sandbox.dir("root"));
+    fs::write(layer.join("below"), "below").expect("write");
+    let volume = pool.ensure(&wanted).expect("ensure");
+    for written in [0, 1] {
+        let space = volume.mount().expect("mount");
+        OverlayRoot::over(&[&layer]).on(&space).mount(&root).expect("overlay");
+        assert_eq!(fs::read_to_string(root.join("below")).expect("read"), "below");
+        assert_eq!(names_in(&root).len(), 1 + written);
+        fs::write(root.join("above"), "above").expect("write");
+        let refused = message(volume.unmount());
+        assert!(refused.contains("the overlay root") && refused.contains("is on it"), "{refused}");
+        OverlayRoot::unmount(&root).expect("unmount the overlay");
+        volume.unmount().expect("unmount");
+        stage.assert_at_rest();
+    }
+    assert_eq!(names_in(&layer).len(), 1);
     pool.remove(&wanted.name).expect("remove");
 }
 

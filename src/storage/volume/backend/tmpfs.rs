@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! DIR/held/NAME/          the tmpfs, until it is removed
-//! DIR/records/NAME        says that there is one, and of which boot; made last, removed last
+//! DIR/records/NAME        says that there is one, and of which boot; made last, removed first
 //! ```
 //!
 //! A record without its tmpfs, of this boot or an earlier one, is a volume that was lost; a tmpfs without a record is half
 //! of one, which nobody was told of.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
@@ -17,7 +18,7 @@ use tracing::debug;
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
+use crate::storage::volume::backend::{Backend, Draft, Found, Source, publish, shrinking, unnamed};
 use crate::storage::volume::directory::{
     LOCK_TIMEOUT, PoolDirectory, entries, make_directory, remove_directory,
 };
@@ -26,7 +27,7 @@ use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
-use crate::sys::file::{publish, remove_file, sync_parent};
+use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::lock::FileLock;
 use crate::sys::mount::{mounted_on, unmount_at};
 use crate::sys::{kernel, tmpfs};
@@ -74,6 +75,17 @@ impl Tmpfs {
 
     fn check_room(&self, bytes: u64, what: &str) -> Result<()> {
         self.room()?.check(self.directory.ratio, bytes, what)
+    }
+
+    fn write_record(&self, name: &VolumeName) -> Result<()> {
+        let path = self.record(name);
+        let mut record = unnamed(&self.records())?;
+        record
+            .write_all(kernel::boot_id()?.as_bytes())
+            .and_then(|()| record.sync_all())
+            .map_err(|e| Error::os("write", path.display(), e))?;
+        publish(&record, &path)?;
+        sync_parent(&path)
     }
 
     /// Takes a tmpfs away for which there is no record. The caller holds the pool's lock.
@@ -171,19 +183,18 @@ impl Backend for Tmpfs {
         let Draft::Unnamed(tmpfs) = draft else { return Ok(false) };
         let (held, record) = (self.path(&spec.name), self.record(&spec.name));
         let _lock = self.directory.lock()?;
-        // Of a volume that is there, or being removed, or was lost.
-        if let Some(_lock) = self.lock(&spec.name)? {
+        if record.exists() {
             if mounted_on(&held)?.is_some() {
                 return Ok(false);
             }
+            // Of one that was lost.
             remove_file(&record)?;
         }
         self.check_room(spec.size_bytes, &promise(spec))?;
         self.remove_half(&spec.name)?;
         make_directory(&held)?;
         tmpfs::mount(&tmpfs, &held)?;
-        publish(&record, kernel::boot_id()?.as_bytes())?;
-        sync_parent(&record)?;
+        self.write_record(&spec.name)?;
         debug!(held = %held.display(), "created volume");
         Ok(true)
     }
@@ -216,15 +227,19 @@ impl Backend for Tmpfs {
         Ok(())
     }
 
+    /// The record first: what a crash leaves then is half a volume.
     fn remove(&self, name: &VolumeName) -> Result<()> {
-        let held = self.path(name);
-        if mounted_on(&held)?.is_some() {
-            unmount_at(&held, &what(name))?;
+        let (held, record) = (self.path(name), self.record(name));
+        let _lock = self.directory.lock()?;
+        let mounted = mounted_on(&held)?.is_some();
+        remove_file(&record)?;
+        if mounted && let Err(error) = unmount_at(&held, &what(name)) {
+            self.write_record(name)?;
+            return Err(error);
         }
         remove_directory(&held)?;
-        remove_file(&self.record(name))?;
         debug!(held = %held.display(), "removed volume");
-        sync_parent(&self.record(name))
+        sync_parent(&record)
     }
 
     fn snapshots(&self, _name: &VolumeName) -> Result<Vec<Snapshot>> {

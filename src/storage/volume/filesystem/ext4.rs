@@ -2,11 +2,13 @@
 //!
 //! Copies of one template have the same UUID, which ext4 does not mind; nothing here looks a volume up by it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -14,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::storage::volume::filesystem::kind::{GrowUnmounted, run_mkfs, succeeded};
 use crate::storage::volume::filesystem::superblock::{Finding, bytes_at, read_at};
 use crate::storage::volume::filesystem::{Filesystem, Kind, Superblock};
-use crate::sys::{growfs, tool};
+use crate::sys::{growfs, tool, wait};
 
 const OFFSET: u64 = 1024;
 /// The first of the copies, where there is room for one.
@@ -33,6 +35,9 @@ const OPTIONS: [&str; 11] = ["-q", "-F", "-t", "ext4", "-b", "4096", "-i", "1638
 const EXTENDED: &str = "nodiscard,lazy_journal_init=1,assume_storage_prezeroed=1,packed_meta_blocks=1";
 /// For older ones. Volumes are mounted with `noinit_itable`, so that the kernel does not zero the tables later.
 const EXTENDED_OLD: &str = "nodiscard,lazy_journal_init=1,lazy_itable_init=1,packed_meta_blocks=1";
+
+/// How long another program may be at the device: as long as `resize2fs` takes.
+const UNUSED_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Ext4;
 
@@ -152,6 +157,7 @@ fn parse(bytes: &[u8; 1024]) -> Finding {
 
 /// `resize2fs` insists on it, and an interrupted `resize2fs` needs it.
 fn check(path: &Path, what: &str) -> Result<()> {
+    wait_until_unused(path, what)?;
     let output = run("e2fsck", &["-f", "-p"], path)?;
     match output.status.code() {
         // 1: errors were found and corrected.
@@ -159,6 +165,22 @@ fn check(path: &Path, what: &str) -> Result<()> {
         Some(4) => Err(Filesystem::Ext4.damaged(what, tool::said(&output.stdout))),
         _ => succeeded("e2fsck", &output),
     }
+}
+
+/// A program that a process started which was killed goes on for a moment, and has the device to itself.
+fn wait_until_unused(path: &Path, what: &str) -> Result<()> {
+    let unused = wait::until_true(wait::deadline(UNUSED_TIMEOUT), || {
+        match OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+            Err(error) => Err(Error::os("open", path.display(), error)),
+        }
+    })?;
+    if unused {
+        return Ok(());
+    }
+    let reason = format!("another program has {} to itself", path.display());
+    Err(Error::Busy { what: what.to_owned(), reason })
 }
 
 fn grow_unmounted(path: &Path) -> Result<()> {
