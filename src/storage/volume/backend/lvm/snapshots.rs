@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::command;
 use super::fill;
 use super::report::{Group, Layout, part};
-use super::tags::{Marked, Phase, of_pool};
+use super::tags::{Marked, Phase};
 use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
@@ -273,11 +273,17 @@ impl LogicalVolumes {
             }
         }
         let group = find_after(!done.is_empty(), || self.group())?;
-        let asleep = self.marked(&group).filter(|(found, marked)| !found.active && marked.snapshot.is_none());
-        let asleep = asleep.count();
-        if asleep > 0 {
-            command::run(&["lvchange", "-ay", &of_pool(&self.record.tag)])?;
-            done.push(format!("{asleep} logical volumes of volume group `{}`", group.name));
+        // By their names: the pool's tag would select linear volumes' snapshots, too, which go with their origins.
+        let asleep: Vec<String> = self
+            .marked(&group)
+            .filter(|(found, marked)| !found.active && marked.snapshot.is_none())
+            .map(|(found, _)| self.full(&found.name))
+            .collect();
+        if !asleep.is_empty() {
+            let mut arguments = vec!["lvchange".to_owned(), "-ay".to_owned()];
+            arguments.extend_from_slice(&asleep);
+            command::run(&arguments)?;
+            done.push(format!("{} logical volumes of volume group `{}`", asleep.len(), group.name));
         }
         for entry in entries(&self.directory.path().join("rollback"))? {
             let Some(name) = entry.to_str().and_then(|entry| VolumeName::new(entry).ok()) else { continue };

@@ -98,11 +98,6 @@ impl Marked {
     }
 }
 
-/// The tag that selects everything of a pool.
-pub(super) fn of_pool(pool: &str) -> String {
-    format!("@{POOL}{pool}")
-}
-
 /// What the logical volume is called: nothing that a person chose gets into a kernel's name, and none is too long.
 pub(super) fn logical_name(pool: &str, volume: &VolumeName, snapshot: Option<&SnapshotName>) -> String {
     let text = format!("{pool}/{volume}/{}", snapshot.map_or("", SnapshotName::as_str));

@@ -123,7 +123,8 @@ impl LogicalVolumes {
     pub(super) fn activated(&self, logical: &str) -> Result<PathBuf> {
         let device = self.device(logical);
         if block::number(&device)?.is_none() {
-            command::run(&["lvchange", "-ay", "-K", &self.full(logical)])?;
+            // Yes: a linear volume's snapshot takes its origin along.
+            command::run(&["lvchange", "--yes", "-ay", "-K", &self.full(logical)])?;
         }
         Ok(device)
     }
