@@ -14,6 +14,7 @@ mod launch;
 mod manifest;
 mod networks;
 mod objects;
+mod pools;
 mod recover;
 mod spec;
 mod supervise;

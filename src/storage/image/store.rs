@@ -21,7 +21,7 @@ use crate::name::ImageName;
 use crate::storage::image::builder::ImageBuilder;
 use crate::storage::overlay::OverlayRoot;
 use crate::storage::overlay::options::overlays;
-use crate::storage::volume::pool::make_directory;
+use crate::storage::volume::directory::make_directory;
 use crate::sys::file::{absent_is_none, sync_parent};
 use crate::sys::tree::remove_tree;
 

@@ -7,4 +7,5 @@ mod fixture;
 mod foreign;
 mod hostile;
 mod life;
+mod pools;
 mod recovery;
