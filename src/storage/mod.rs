@@ -3,6 +3,7 @@
 //! - [`VolumePool`] and [`Volume`]: size-limited writable space, as files with a file system in them.
 //! - [`OverlayRoot`]: read-only layers with a volume's space on top of them.
 //! - [`ImageStore`] and [`ImageBuilder`]: the layers.
+//! - [`unpack_layer`] and [`pack_layer`]: between a layer and the archive that images are passed on as.
 //! - [`remove_tree`]: the only recursive removal.
 //!
 //! All of it needs root in the initial user namespace, loop devices, and the kernel's `ext4` and `overlay`.
@@ -12,7 +13,10 @@ mod image;
 mod overlay;
 mod volume;
 
-pub use self::image::{Image, ImageBuilder, ImageStore};
+pub use self::image::{
+    Compression, DeviceNodes, Digest, Image, ImageBuilder, ImageStore, MapOwner, PackOptions, Packed,
+    Progress, UnpackLimits, UnpackOptions, Unpacked, pack_layer, unpack_layer,
+};
 pub use self::overlay::{MountMethod, OverlayLayers, OverlayPlan, OverlayRoot};
 pub use self::volume::{
     Allocation, Filesystem, MountedVolume, PreparedVolume, ProvisionRatio, Usage, Volume, VolumePool,

@@ -14,6 +14,8 @@ mod host;
 mod image;
 mod isolation;
 mod kernel;
+mod layer;
+mod listing;
 mod mount_entry;
 mod nat;
 mod netns;

@@ -1,0 +1,368 @@
+//! A tree that is being unpacked: nothing is followed, and nothing outside is reached (`man 2 openat`).
+//!
+//! Directories are entered one name at a time, from descriptor to descriptor, `O_NOFOLLOW`; a name is never `..`. Nobody
+//! else writes to the tree meanwhile. The directories on the way to the last member are held open, and get their
+//! modification times back when they are left: so no list of them grows with the archive.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
+    fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat,
+    unlinkat, utimensat,
+};
+use rustix::fs::{XattrFlags, fgetxattr, fstatvfs};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::storage::image::layer::member::{Member, refused};
+use crate::sys::tree::remove_tree;
+
+const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// The tree, and where in it the last member went.
+#[derive(Debug)]
+pub(crate) struct FreshTree {
+    path: PathBuf,
+    /// From the root to the directory of the last member.
+    levels: Vec<Level>,
+    /// Directories that no member of their own told about.
+    implied: u64,
+    /// The path and size of the current member, for errors.
+    member: Vec<u8>,
+    member_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Level {
+    name: Vec<u8>,
+    fd: OwnedFd,
+    mtime: Timespec,
+}
+
+impl FreshTree {
+    /// The empty directory `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let fd = rustix::fs::open(path, DIRECTORY, Mode::empty())
+            .map_err(|e| Error::os("open", path.display(), e))?;
+        let found = fstat(&fd).map_err(|e| Error::os("fstat", path.display(), e))?;
+        let root = Level { name: Vec::new(), fd, mtime: mtime(&found) };
+        Ok(Self {
+            path: path.to_owned(),
+            levels: vec![root],
+            implied: 0,
+            member: Vec::new(),
+            member_bytes: 0,
+        })
+    }
+
+    pub(crate) fn implied(&self) -> u64 {
+        self.implied
+    }
+
+    /// Goes to the directory of `member`, which these names lead to. What is missing on the way is made: mode 0755, root's, of 1970.
+    pub(crate) fn enter(&mut self, names: &[&[u8]], member: &Member) -> Result<()> {
+        self.member.clone_from(&member.path);
+        self.member_bytes = member.kind.bytes();
+        let known = self.levels.iter().skip(1).zip(names).take_while(|(level, name)| level.name == **name);
+        let shared = 1 + known.count();
+        while self.levels.len() > shared {
+            self.leave()?;
+        }
+        for name in &names[shared - 1..] {
+            let level = match self.open_directory(name) {
+                Ok(level) => level,
+                Err(Errno::NOENT) => self.imply(name)?,
+                // A device 0:0 stands for a file that is missing.
+                Err(Errno::NOTDIR | Errno::LOOP) if self.is_whiteout(name)? => self.imply(name)?,
+                Err(Errno::LOOP | Errno::NOTDIR) => {
+                    let rule =
+                        format!("leads through {:?}, which is no directory", String::from_utf8_lossy(name));
+                    return Err(self.refused(rule));
+                }
+                Err(error) => return Err(self.failed("openat", error)),
+            };
+            self.levels.push(level);
+        }
+        Ok(())
+    }
+
+    /// Leaves all directories: the tree is complete.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        while self.levels.len() > 1 {
+            self.leave()?;
+        }
+        self.restore_time()
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        self.restore_time()?;
+        self.levels.pop();
+        Ok(())
+    }
+
+    fn restore_time(&self) -> Result<()> {
+        let level = self.level();
+        futimens(&level.fd, &times(level.mtime)).map_err(|e| self.failed("utimensat", e))
+    }
+
+    fn level(&self) -> &Level {
+        // The root's is never left.
+        &self.levels[self.levels.len() - 1]
+    }
+
+    fn at(&self) -> BorrowedFd<'_> {
+        self.level().fd.as_fd()
+    }
+
+    fn open_directory(&self, name: &[u8]) -> rustix::io::Result<Level> {
+        let fd = openat(self.at(), name, DIRECTORY, Mode::empty())?;
+        let found = fstat(&fd)?;
+        Ok(Level { name: name.to_vec(), fd, mtime: mtime(&found) })
+    }
+
+    fn imply(&mut self, name: &[u8]) -> Result<Level> {
+        self.make_directory(name)?;
+        self.implied += 1;
+        let mut level = self.open_directory(name).map_err(|e| self.failed("openat", e))?;
+        // The umask has no say, nor has the clock.
+        fchmod(&level.fd, Mode::from_raw_mode(0o755)).map_err(|e| self.failed("fchmod", e))?;
+        level.mtime = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(level)
+    }
+
+    /// Makes a directory in the current one, in the place of anything else that is there.
+    fn make_directory(&self, name: &[u8]) -> Result<()> {
+        let make = || mkdirat(self.at(), name, Mode::from_raw_mode(0o700));
+        match make() {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(|e| self.failed("mkdir", e)),
+        }
+        let found = self.stat(name)?;
+        if found.is_some_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory) {
+            return Ok(());
+        }
+        let covers = found.is_some_and(|found| is_whiteout(&found));
+        self.remove(name)?;
+        make().map_err(|e| self.failed("mkdir", e))?;
+        if covers {
+            let level = self.open_directory(name).map_err(|e| self.failed("openat", e))?;
+            self.set_opaque(level.fd.as_fd())?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directory `name`, or takes the one that is there, with the member's attributes; and enters it.
+    pub(crate) fn directory(&mut self, name: &[u8], member: &Member) -> Result<()> {
+        self.make_directory(name)?;
+        let mut level = self.open_directory(name).map_err(|e| self.failed("openat", e))?;
+        level.mtime = member.mtime;
+        self.levels.push(level);
+        self.attributes(self.at(), member)
+    }
+
+    /// Gives the root the member's attributes.
+    pub(crate) fn root(&mut self, member: &Member) -> Result<()> {
+        if let Some(root) = self.levels.first_mut() {
+            root.mtime = member.mtime;
+        }
+        self.attributes(self.at(), member)
+    }
+
+    /// Makes an empty file, to be written and given to [`FreshTree::complete`].
+    pub(crate) fn file(&self, name: &[u8]) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.replacing(name, "openat", || openat(self.at(), name, flags, Mode::from_raw_mode(0o600)))
+            .map(File::from)
+    }
+
+    /// Gives a written file its attributes.
+    pub(crate) fn complete(&self, file: &File, member: &Member) -> Result<()> {
+        self.attributes(file.as_fd(), member)?;
+        futimens(file, &times(member.mtime)).map_err(|e| self.failed("utimensat", e))
+    }
+
+    pub(crate) fn symlink(&self, name: &[u8], text: &[u8], member: &Member) -> Result<()> {
+        self.replacing(name, "symlink", || symlinkat(text, self.at(), name))?;
+        self.attributes_by_name(name, member)
+    }
+
+    pub(crate) fn node(
+        &self,
+        name: &[u8],
+        kind: FileType,
+        device: (u32, u32),
+        member: &Member,
+    ) -> Result<()> {
+        let mode = Mode::from_raw_mode(member.mode);
+        let number = makedev(device.0, device.1);
+        self.replacing(name, "mknod", || mknodat(self.at(), name, kind, mode, number))?;
+        rustix::fs::chmodat(self.at(), name, mode, AtFlags::empty()).map_err(|e| self.failed("chmod", e))?;
+        self.attributes_by_name(name, member)
+    }
+
+    /// Another name for the file that `target` leads to from the root.
+    pub(crate) fn hard_link(&self, name: &[u8], target: &[&[u8]]) -> Result<()> {
+        let missing = || self.refused("is a hard link to what the archive does not have before it");
+        let Some((last, directories)) = target.split_last() else { return Err(missing()) };
+        let mut above: Option<OwnedFd> = None;
+        for directory in directories {
+            let from = above.as_ref().map_or(self.levels[0].fd.as_fd(), AsFd::as_fd);
+            above = match openat(from, *directory, DIRECTORY, Mode::empty()) {
+                Ok(fd) => Some(fd),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
+                Err(error) => return Err(self.failed("openat", error)),
+            };
+        }
+        let above = above.as_ref().map_or(self.levels[0].fd.as_fd(), AsFd::as_fd);
+        let found = match statat(above, *last, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if !is_whiteout(&found) => found,
+            Ok(_) | Err(Errno::NOENT) => return Err(missing()),
+            Err(error) => return Err(self.failed("fstatat", error)),
+        };
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            return Err(self.refused("is a hard link to a directory"));
+        }
+        let same = |other: Stat| (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino);
+        if self.stat(name)?.is_some_and(same) {
+            return Ok(());
+        }
+        self.replacing(name, "link", || linkat(above, *last, self.at(), name, AtFlags::empty()))
+    }
+
+    /// Makes `name` missing, whatever lower layers have there. What this layer has there stays.
+    pub(crate) fn whiteout(&self, name: &[u8]) -> Result<()> {
+        match mknodat(self.at(), name, FileType::CharacterDevice, Mode::empty(), 0) {
+            Err(Errno::EXIST) => {}
+            result => return result.map_err(|e| self.failed("mknod", e)),
+        }
+        match self.open_directory(name) {
+            Ok(level) => self.set_opaque(level.fd.as_fd()),
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
+            Err(error) => Err(self.failed("openat", error)),
+        }
+    }
+
+    /// Makes the current directory hide what lower layers have in it.
+    pub(crate) fn opaque(&self) -> Result<()> {
+        if self.levels.len() == 1 {
+            return Err(self.refused("hides all lower layers: leave them out of the image instead"));
+        }
+        self.set_opaque(self.at())
+    }
+
+    fn set_opaque(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        fsetxattr(fd, OPAQUE_XATTR, b"y", XattrFlags::empty()).map_err(|e| self.failed("fsetxattr", e))
+    }
+
+    fn attributes(&self, fd: BorrowedFd<'_>, member: &Member) -> Result<()> {
+        fchown(fd, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))
+            .map_err(|e| self.failed("fchown", e))?;
+        // After the owner: changing that takes set-id bits and capabilities away.
+        fchmod(fd, Mode::from_raw_mode(member.mode)).map_err(|e| self.failed("fchmod", e))?;
+        for (name, value) in &member.xattrs {
+            fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())
+                .map_err(|e| self.failed("fsetxattr", e))?;
+        }
+        Ok(())
+    }
+
+    fn attributes_by_name(&self, name: &[u8], member: &Member) -> Result<()> {
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        chownat(self.at(), name, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)), nofollow)
+            .map_err(|e| self.failed("fchownat", e))?;
+        utimensat(self.at(), name, &times(member.mtime), nofollow).map_err(|e| self.failed("utimensat", e))
+    }
+
+    /// Makes something called `name`; a later member takes the place of an earlier one.
+    fn replacing<T>(
+        &self,
+        name: &[u8],
+        call: &'static str,
+        make: impl Fn() -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.remove(name)?;
+                make()
+            }
+            result => result,
+        }
+        .map_err(|e| self.failed(call, e))
+    }
+
+    fn remove(&self, name: &[u8]) -> Result<()> {
+        match unlinkat(self.at(), name, AtFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(Errno::ISDIR) => {
+                let above = self.levels.iter().skip(1).map(|level| OsStr::from_bytes(&level.name));
+                let path: PathBuf = above.chain([OsStr::from_bytes(name)]).collect();
+                remove_tree(&self.path, &path)
+            }
+            Err(error) => Err(self.failed("unlink", error)),
+        }
+    }
+
+    fn stat(&self, name: &[u8]) -> Result<Option<Stat>> {
+        match statat(self.at(), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.failed("fstatat", error)),
+        }
+    }
+
+    fn is_whiteout(&self, name: &[u8]) -> Result<bool> {
+        Ok(self.stat(name)?.is_some_and(|found| is_whiteout(&found)))
+    }
+
+    fn refused(&self, rule: impl Into<String>) -> Error {
+        refused(&self.member, rule)
+    }
+
+    /// The error of a call for the current member. A full disk is one of its own.
+    pub(crate) fn failed(&self, call: &'static str, error: impl Into<std::io::Error>) -> Error {
+        let error = error.into();
+        let target = self.path.join(String::from_utf8_lossy(&self.member).trim_start_matches('/'));
+        if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
+            let available =
+                fstatvfs(&self.levels[0].fd).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+            return Error::NoSpace {
+                what: format!("`{}`", target.display()),
+                needed_bytes: self.member_bytes,
+                available_bytes: available,
+            };
+        }
+        Error::os(call, target.display(), error)
+    }
+}
+
+/// Whether it is how overlayfs marks a missing file.
+pub(crate) fn is_whiteout(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == 0
+}
+
+/// Whether overlayfs hides what is below the directory `fd`.
+pub(crate) fn is_opaque(fd: impl AsFd) -> rustix::io::Result<bool> {
+    let mut value = [0_u8; 1];
+    match fgetxattr(fd, OPAQUE_XATTR, &mut value[..]) {
+        Ok(length) => Ok(length == 1 && value == *b"y"),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// When it was last changed.
+pub(crate) fn mtime(found: &Stat) -> Timespec {
+    // The kernel's nanoseconds are below a billion.
+    Timespec { tv_sec: found.st_mtime, tv_nsec: i64::try_from(found.st_mtime_nsec).unwrap_or(0) }
+}
+
+fn times(mtime: Timespec) -> Timestamps {
+    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: mtime }
+}
