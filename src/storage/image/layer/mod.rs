@@ -1,6 +1,7 @@
 //! A layer's two forms, a tar archive and a tree for overlayfs, and the ways between them.
 
 mod content;
+mod header;
 mod member;
 mod options;
 mod pack;

@@ -9,6 +9,7 @@ use rustix::fs::Timespec;
 use tar::{GnuExtSparseHeader, Header};
 
 use crate::error::{Error, Result};
+use crate::storage::image::layer::header::{check_sum, number, until_zero};
 use crate::storage::image::layer::member::{ARCHIVE, Content, Kind, Member, damaged, refused};
 use crate::storage::image::layer::options::UnpackLimits;
 use crate::storage::image::layer::pax::{self, Records};
@@ -373,41 +374,4 @@ pub(crate) fn reading(error: io::Error) -> Error {
         },
         _ => Error::os("read", ARCHIVE, error),
     }
-}
-
-fn check_sum(header: &Header) -> Result<()> {
-    let bytes = header.as_bytes();
-    let counted = || bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]).copied();
-    let unsigned: u64 = counted().map(u64::from).sum();
-    // Some old programs summed signed bytes.
-    let signed: i64 = counted().map(|b| i64::from(b.cast_signed())).sum();
-    match number(&header.as_old().cksum) {
-        Some(sum) if sum == unsigned || i64::try_from(sum) == Ok(signed) => Ok(()),
-        _ => Err(damaged("the checksum of a header is wrong, or it is no tar archive")),
-    }
-}
-
-/// A number of a header: octal digits between spaces and zero bytes, or big-endian if the first bit is set.
-fn number(field: &[u8]) -> Option<u64> {
-    if let [first, rest @ ..] = field
-        && first & 0x80 != 0
-    {
-        // 0x80 begins a positive number and 0xff a negative one; bits before the last 64 repeat the sign.
-        let fill = if *first == 0xff { 0xff } else { 0 };
-        let (high, low) = rest.split_at(rest.len().saturating_sub(8));
-        if !matches!(first, 0x80 | 0xff) || high.iter().any(|&b| b != fill) {
-            return None;
-        }
-        let start = if fill == 0 { 0 } else { u64::MAX };
-        return Some(low.iter().fold(start, |n, &b| n << 8 | u64::from(b)));
-    }
-    let text = std::str::from_utf8(until_zero(field)).ok()?.trim_matches(' ');
-    if text.is_empty() {
-        return Some(0);
-    }
-    if text.bytes().all(|b| matches!(b, b'0'..=b'7')) { u64::from_str_radix(text, 8).ok() } else { None }
-}
-
-fn until_zero(field: &[u8]) -> &[u8] {
-    field.split(|&b| b == 0).next().unwrap_or_default()
 }

@@ -24,6 +24,7 @@ use crate::storage::image::layer::xattrs;
 const BUFFER: usize = 256 << 10;
 /// A run of this many zeros, where a multiple of it begins, becomes a hole.
 const HOLE: usize = 64 << 10;
+const HOLE_STEP: i64 = 64 << 10;
 /// The kernel's longest name, and longest text of a link, in bytes.
 const NAME_MAX: usize = 255;
 const PATH_MAX: usize = 4095;
@@ -259,7 +260,7 @@ impl<R: Read> Unpacking<'_, R> {
             left -= most as u64;
             for run in chunk.chunks(HOLE) {
                 let wrote = if run.len() == HOLE && is_zero(run) {
-                    file.seek(SeekFrom::Current(HOLE as i64)).map(drop)
+                    file.seek_relative(HOLE_STEP)
                 } else {
                     file.write_all(run)
                 };

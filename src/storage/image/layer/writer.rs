@@ -9,6 +9,8 @@ use crate::storage::image::layer::member::{Kind, Member};
 use crate::storage::image::layer::pax::{Records, time_text};
 
 const BLOCK: u64 = 512;
+/// Two blocks of zeros.
+const END: [u8; 1024] = [0; 1024];
 /// The largest number with seven octal digits, and with eleven.
 const OCTAL_7: u32 = 0o7_777_777;
 const OCTAL_11: u64 = 0o77_777_777_777;
@@ -56,7 +58,7 @@ impl<W: Write> TarWriter<W> {
     /// Writes the end marker and gives the output back.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         self.pad()?;
-        self.output.write_all(&[0; 2 * BLOCK as usize])?;
+        self.output.write_all(&END)?;
         Ok(self.output)
     }
 
