@@ -91,7 +91,7 @@ impl Host {
             hierarchies,
             nat: Nat::new(format!("docklet-{}", paths.tag()))?,
             netlink: Netlink::connect().await?,
-            images: ImageStore::new(paths.images())?,
+            images: ImageStore::new(paths.images(), paths.layers())?,
             manifests: Records::new(paths.manifests()),
             networks: Records::new(paths.networks()),
             paths,

@@ -23,6 +23,7 @@ mod overlay;
 mod sandbox;
 mod scripted_root;
 mod tree;
+mod tree_listing;
 mod veth;
 mod volume;
 mod volume_races;

@@ -1,16 +1,30 @@
 //! The read-only layers that roots are made over.
 
+mod blobs;
+mod build;
 mod builder;
+mod collect;
 mod compression;
+mod content;
+mod describe;
 mod digest;
+mod documents;
+mod image;
 mod layer;
+mod layers;
+mod staging;
 mod store;
+mod tags;
 
 pub use self::builder::ImageBuilder;
+pub use self::collect::{CollectOptions, Collected, Verified};
 pub use self::compression::Compression;
+pub use self::content::{ImageContent, Layer};
+pub use self::describe::{HistoryEntry, ImageDescription, LayerDescription};
 pub use self::digest::Digest;
+pub use self::image::{Image, ImageOptions};
 pub use self::layer::{
     DeviceNodes, MapOwner, PackOptions, Packed, Progress, UnpackLimits, UnpackOptions, Unpacked, pack_layer,
     unpack_layer,
 };
-pub use self::store::{Image, ImageStore};
+pub use self::store::ImageStore;

@@ -6,5 +6,6 @@ mod damage;
 mod fixture;
 mod foreign;
 mod hostile;
+mod images;
 mod life;
 mod recovery;
