@@ -85,9 +85,11 @@ impl Blobs {
         if found == *digest { Ok(Some(bytes)) } else { Err(altered(digest)) }
     }
 
-    /// Whether the blob is there. It is not read.
+    /// Whether the blob is there, or can be taken back. It is not read.
     pub(crate) fn has(&self, digest: &Digest) -> bool {
-        self.path(digest).is_file()
+        let (whole, condemned) = (self.path(digest), self.condemned().join(digest.hex()));
+        // Looked for again: it may have been taken back in between.
+        whole.is_file() || condemned.is_file() || whole.is_file()
     }
 
     /// Keeps a blob that is there and good, by reading it in full; else writes it from `source`.
@@ -189,12 +191,16 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Takes a condemned blob back. One that was not condemned stays as it is.
+    /// Takes a condemned blob back. One that was not condemned stays as it is, also if it was stored anew meanwhile.
     pub(crate) fn restore(&self, digest: &Digest) -> Result<()> {
         let path = self.condemned().join(digest.hex());
-        absent_is_none(fs::rename(&path, self.path(digest)))
-            .map(drop)
-            .map_err(|e| Error::os("rename", path.display(), e))
+        match absent_is_none(fs::hard_link(&path, self.path(digest))) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::os("link", path.display(), error))
+            }
+            Ok(None) => Ok(()),
+            _ => remove_file(&path),
+        }
     }
 
     /// Removes a condemned blob for good.

@@ -18,6 +18,7 @@ use crate::storage::image::digest::Digest;
 use crate::storage::image::staging::{self, is_older};
 use crate::storage::image::store::ImageStore;
 use crate::storage::overlay::options::overlays;
+use crate::storage::volume::pool::LOCK_TIMEOUT;
 use crate::sys::lock::FileLock;
 
 /// What a collection spares.
@@ -106,7 +107,7 @@ impl ImageStore {
         let _entered = span.enter();
         // Two collections of one host would not harm each other, only do the work twice.
         let path = self.layers.directory().join(".collect.lock");
-        let _lock = FileLock::acquire(&path, Duration::ZERO, "the collection of images' garbage")?;
+        let _lock = FileLock::acquire(&path, LOCK_TIMEOUT, "the collection of images' garbage")?;
         staging::abandon(&self.global, options.abandoned)?;
         let needed = self.needed(used)?;
         for (digest, _, time) in self.blobs.list()? {

@@ -103,7 +103,7 @@ impl Staging {
     }
 
     fn end(self) -> Result<()> {
-        remove_tree(&self.global, Path::new(&self.id)).or_else(absent_base)?;
+        remove_shared(&self.global, &self.id)?;
         remove_tree(&self.local, Path::new(&format!("{NEW}{}", self.id)))
     }
 }
@@ -124,7 +124,7 @@ pub(crate) fn tidy(global: &Path, local: &Path) -> Result<Vec<String>> {
         let path = local.join(&name);
         if let Some(id) = name.strip_prefix(NEW) {
             let Some(lock) = dead(&path)? else { continue };
-            remove_tree(&staging_of(global), Path::new(id)).or_else(absent_base)?;
+            remove_shared(&staging_of(global), id)?;
             remove_tree(local, Path::new(&name))?;
             drop(lock);
             removed.push(format!("unfinished image {}", path.display()));
@@ -196,9 +196,9 @@ fn staging_of(global: &Path) -> PathBuf {
     global.join("staging")
 }
 
-/// A shared directory that is not there has nothing to remove.
-fn absent_base(error: Error) -> Result<()> {
-    if error.errno() == Some(libc::ENOENT) { Ok(()) } else { Err(error) }
+/// Removes an operation's shared directory, if it has one. Where that can only be read there is none.
+fn remove_shared(staging: &Path, id: &str) -> Result<()> {
+    if modified(&staging.join(id)).is_some() { remove_tree(staging, Path::new(id)) } else { Ok(()) }
 }
 
 /// The lock of a directory whose maker is dead; `None` if it lives.
