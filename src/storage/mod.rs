@@ -14,8 +14,9 @@ mod overlay;
 mod volume;
 
 pub use self::image::{
-    Compression, DeviceNodes, Digest, Image, ImageBuilder, ImageStore, MapOwner, PackOptions, Packed,
-    Progress, UnpackLimits, UnpackOptions, Unpacked, pack_layer, unpack_layer,
+    Compression, DeviceNodes, Digest, Image, ImageBuilder, ImageSource, ImageStore, ImageTarget, MapOwner,
+    OpenBlob, PackOptions, Packed, Progress, SourceImage, SourceLayer, UnpackLimits, UnpackOptions, Unpacked,
+    pack_layer, unpack_layer,
 };
 pub use self::overlay::{MountMethod, OverlayLayers, OverlayPlan, OverlayRoot};
 pub use self::volume::{

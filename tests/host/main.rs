@@ -12,6 +12,7 @@ mod container;
 mod exec;
 mod host;
 mod image;
+mod image_formats;
 mod isolation;
 mod kernel;
 mod layer;
