@@ -38,11 +38,9 @@ pub(crate) fn open(files: Arc<Files>, reference: Option<&str>) -> Result<SourceI
 }
 
 fn choose(files: &Files, saved: Vec<Saved>, reference: Option<&str>) -> Result<Saved> {
-    let latest = reference.map(|text| format!("{text}:latest"));
     let tags = |one: &Saved| one.repo_tags.clone().unwrap_or_default();
-    let is_named = |one: &Saved| match (reference, &latest) {
-        (Some(text), Some(latest)) => tags(one).iter().any(|tag| tag == text || tag == latest),
-        _ => true,
+    let is_named = |one: &Saved| {
+        reference.is_none_or(|wanted| tags(one).iter().any(|tag| full_name(tag) == full_name(wanted)))
     };
     let names = saved.iter().flat_map(tags).collect::<Vec<_>>().join(", ");
     let mut candidates: Vec<Saved> = saved.into_iter().filter(is_named).collect();
@@ -56,4 +54,36 @@ fn choose(files: &Files, saved: Vec<Saved>, reference: Option<&str>) -> Result<S
     }
     let rule = format!("holds several images, say which: {names}");
     Err(Error::invalid("Docker archive", files.path().to_string_lossy(), rule))
+}
+
+/// A name as Docker means it: `busybox` is `docker.io/library/busybox:latest`.
+fn full_name(reference: &str) -> String {
+    let first = reference.split('/').next().unwrap_or_default();
+    // A registry's host has a dot or a port, or is this one.
+    let prefix = if !reference.contains('/') {
+        "docker.io/library/"
+    } else if first.contains(['.', ':']) || first == "localhost" {
+        ""
+    } else {
+        "docker.io/"
+    };
+    let last = reference.rsplit('/').next().unwrap_or_default();
+    let suffix = if last.contains([':', '@']) { "" } else { ":latest" };
+    format!("{prefix}{reference}{suffix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_completed() {
+        let check = |short: &str, full: &str| assert_eq!(full_name(short), full);
+        check("busybox", "docker.io/library/busybox:latest");
+        check("busybox:1", "docker.io/library/busybox:1");
+        check("some/name", "docker.io/some/name:latest");
+        check("docker.io/some/name:1.0", "docker.io/some/name:1.0");
+        check("localhost:5000/x", "localhost:5000/x:latest");
+        check("localhost/x", "localhost/x:latest");
+    }
 }
