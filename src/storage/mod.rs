@@ -15,8 +15,9 @@ mod volume;
 
 pub use self::image::{
     CollectOptions, Collected, Compression, DeviceNodes, Digest, HistoryEntry, Image, ImageBuilder,
-    ImageContent, ImageDescription, ImageOptions, ImageStore, Layer, LayerDescription, MapOwner, PackOptions,
-    Packed, Progress, UnpackLimits, UnpackOptions, Unpacked, Verified, pack_layer, unpack_layer,
+    ImageContent, ImageDescription, ImageOptions, ImageSource, ImageStore, ImageTarget, ImportProgress,
+    ImportStep, Layer, LayerDescription, MapOwner, OpenBlob, PackOptions, Packed, Progress, SourceImage,
+    SourceLayer, UnpackLimits, UnpackOptions, Unpacked, Verified, pack_layer, unpack_layer,
 };
 pub use self::overlay::{MountMethod, OverlayLayers, OverlayPlan, OverlayRoot};
 pub use self::volume::{

@@ -15,9 +15,13 @@ use rustix::fs::statvfs;
 
 use crate::error::{Error, Result};
 use crate::storage::image::digest::{Digest, Hashing};
+use crate::storage::image::layer::reader::reading;
 use crate::storage::image::staging::{Staging, entries, modified};
 use crate::storage::volume::pool::make_directory;
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
+
+/// Bytes copied at once.
+const BUFFER: usize = 256 << 10;
 
 /// The blobs of an image store, shared by its hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +77,8 @@ impl Blobs {
         let mut bytes = Vec::new();
         let file = self.open(digest)?;
         file.take(limit_bytes).read_to_end(&mut bytes).map_err(|e| Error::os("read", what(digest), e))?;
-        if Digest::of(&bytes) == *digest { Ok(bytes) } else { Err(altered(digest)) }
+        digest.check(Digest::of(&bytes))?;
+        Ok(bytes)
     }
 
     /// Whether the blob is there and holds what its name says. It is read in full. `None` if it is missing.
@@ -82,7 +87,8 @@ impl Blobs {
         let mut reader = Hashing::new(file);
         io::copy(&mut reader, &mut io::sink()).map_err(|e| Error::os("read", what(digest), e))?;
         let (_, found, bytes) = reader.finish();
-        if found == *digest { Ok(Some(bytes)) } else { Err(altered(digest)) }
+        digest.check(found)?;
+        Ok(Some(bytes))
     }
 
     /// Whether the blob is there, or can be taken back. It is not read.
@@ -92,42 +98,54 @@ impl Blobs {
         whole.is_file() || condemned.is_file() || whole.is_file()
     }
 
-    /// Keeps a blob that is there and good, by reading it in full; else writes it from `source`.
-    /// [`Blobs::sync`] makes it durable that it is there.
-    pub(crate) fn ensure(
+    /// Keeps a blob that is there and good, by reading it in full; else writes it from `source`. Returns its size.
+    pub(crate) fn ensure<R: Read>(
         &self,
         staging: &mut Staging,
         digest: &Digest,
-        source: impl FnOnce() -> Result<Box<dyn Read>>,
+        source: impl FnOnce() -> Result<R>,
     ) -> Result<u64> {
         staging.pin([digest])?;
+        // Altered, it is written anew.
         if let Ok(Some(bytes)) = self.verify(digest) {
             // As if it had been written now, for collections that go by age.
             let touched = File::open(self.path(digest)).and_then(|file| file.set_modified(SystemTime::now()));
             touched.map_err(|e| Error::os("utimensat", what(digest), e))?;
             return Ok(bytes);
         }
-        let written = self.write(staging, |file| {
-            let mut source = Hashing::new(source()?);
-            io::copy(&mut source, file).map_err(|e| self.failed("copy", digest.to_string(), e))?;
-            let (_, found, bytes) = source.finish();
-            if found == *digest {
-                return Ok((found, bytes));
-            }
-            Err(Error::Damaged {
-                what: what(digest),
-                reason: format!("its source holds {found}; get a whole copy of it"),
-            })
+        let (_, bytes) = self.write(staging, |file| {
+            let (found, bytes) = self.pour(source()?, file)?;
+            digest.check(found)?;
+            Ok((found, bytes))
         })?;
-        Ok(written.1)
+        Ok(bytes)
+    }
+
+    /// Stores what `source` holds. Returns its digest and size.
+    pub(crate) fn copy(&self, staging: &mut Staging, source: impl Read) -> Result<(Digest, u64)> {
+        self.write(staging, |file| self.pour(source, file))
     }
 
     /// Stores these bytes.
-    pub(crate) fn add(&self, staging: &mut Staging, content: &[u8]) -> Result<(Digest, u64)> {
-        self.write(staging, |file| {
-            file.write_all(content).map_err(|e| self.failed("write", "an image's document".to_owned(), e))?;
-            Ok((Digest::of(content), content.len() as u64))
-        })
+    pub(crate) fn add(&self, staging: &mut Staging, content: &[u8]) -> Result<Digest> {
+        self.copy(staging, content).map(|(digest, _)| digest)
+    }
+
+    fn pour(&self, source: impl Read, file: &mut File) -> Result<(Digest, u64)> {
+        let mut source = Hashing::new(source);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(reading(error)),
+            };
+            file.write_all(&buffer[..read])
+                .map_err(|e| self.failed("write", "an image's blob".to_owned(), e))?;
+        }
+        let (_, digest, bytes) = source.finish();
+        Ok((digest, bytes))
     }
 
     /// Stores what `fill` writes, of which it says the digest.
@@ -225,9 +243,4 @@ pub(crate) fn no_space(error: Error, what: &str, directory: &Path) -> Error {
 
 fn what(digest: &Digest) -> String {
     format!("blob {digest}")
-}
-
-fn altered(digest: &Digest) -> Error {
-    let reason = "it does not hold what its digest says; import what it belongs to again".to_owned();
-    Error::Damaged { what: what(digest), reason }
 }

@@ -143,16 +143,11 @@ impl ImageStore {
     ) -> Result<ImageContent> {
         documents::add_layer(&mut config, &top.diff_id, step)?;
         layers.push(top);
-        let (config, config_bytes) = self.blobs.add(staging, &documents::bytes(&config)?)?;
-        let compressions = layers.iter().map(|layer| self.compression(layer)).collect::<Result<Vec<_>>>()?;
-        let described: Vec<_> = layers.iter().zip(compressions).collect();
-        let manifest = documents::manifest(&config, config_bytes, &described)?;
-        let (manifest, _) = self.blobs.add(staging, &manifest)?;
-        self.blobs.sync()?;
-        Ok(ImageContent { manifest, config, layers })
+        self.write_documents(staging, &documents::bytes(&config)?, None, layers)
     }
 
-    fn compression(&self, layer: &Layer) -> Result<Compression> {
+    /// How a layer's archive is compressed, by its first bytes.
+    pub(super) fn compression(&self, layer: &Layer) -> Result<Compression> {
         let mut start = Vec::new();
         let file = self.blobs.open(&layer.blob)?;
         file.take(8).read_to_end(&mut start).map_err(|e| Error::os("read", layer.blob, e))?;

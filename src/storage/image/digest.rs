@@ -24,6 +24,15 @@ impl Digest {
         Self(Sha256::digest(content).into())
     }
 
+    /// An error if a blob that should have this digest has `found`.
+    pub(crate) fn check(self, found: Self) -> Result<()> {
+        if self == found {
+            return Ok(());
+        }
+        let reason = format!("it hashes to {found}; get it again");
+        Err(Error::Damaged { what: format!("blob {self}"), reason })
+    }
+
     /// The 64 hexadecimal digits alone: what a blob's file is called.
     #[must_use]
     pub fn hex(&self) -> String {

@@ -11,12 +11,11 @@ use crate::error::{Error, Result};
 use crate::storage::image::compression::Compression;
 use crate::storage::image::content::Layer;
 use crate::storage::image::digest::Digest;
+use crate::storage::image::oci::{LAYER, MANIFEST, Platform};
 
 /// The largest document that is read, in bytes.
 pub(crate) const DOCUMENT_MAX: u64 = 16 << 20;
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// How a layer came about, as the configuration's history tells it.
 pub(crate) struct Step<'a> {
@@ -27,9 +26,10 @@ pub(crate) struct Step<'a> {
 
 /// The configuration of an image without layers, for this host's kind of processor.
 pub(crate) fn empty_config() -> Value {
+    let Platform { architecture, os } = Platform::host();
     json!({
-        "architecture": architecture(),
-        "os": "linux",
+        "architecture": architecture,
+        "os": os,
         "config": {},
         "rootfs": { "type": "layers", "diff_ids": [] },
         "history": [],
@@ -73,7 +73,7 @@ pub(crate) fn manifest(
         .collect();
     bytes(&json!({
         "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
+        "mediaType": MANIFEST,
         "config": { "mediaType": CONFIG_TYPE, "digest": config, "size": config_bytes },
         "layers": layers,
     }))
@@ -96,20 +96,8 @@ fn malformed(reason: &str) -> Error {
 
 fn layer_type(compression: Compression) -> String {
     match compression {
-        Compression::None => LAYER_TYPE.to_owned(),
-        other => format!("{LAYER_TYPE}+{other}"),
-    }
-}
-
-/// This host's kind of processor, in Go's words, which OCI uses.
-fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        "loongarch64" => "loong64",
-        other => other,
+        Compression::None => LAYER.to_owned(),
+        other => format!("{LAYER}+{other}"),
     }
 }
 

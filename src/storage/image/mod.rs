@@ -10,11 +10,16 @@ mod describe;
 mod digest;
 mod documents;
 mod image;
+mod import;
 mod layer;
 mod layers;
+mod oci;
+mod pipe;
+mod source;
 mod staging;
 mod store;
 mod tags;
+mod target;
 
 pub use self::builder::ImageBuilder;
 pub use self::collect::{CollectOptions, Collected, Verified};
@@ -23,8 +28,11 @@ pub use self::content::{ImageContent, Layer};
 pub use self::describe::{HistoryEntry, ImageDescription, LayerDescription};
 pub use self::digest::Digest;
 pub use self::image::{Image, ImageOptions};
+pub use self::import::{ImportProgress, ImportStep};
 pub use self::layer::{
     DeviceNodes, MapOwner, PackOptions, Packed, Progress, UnpackLimits, UnpackOptions, Unpacked, pack_layer,
     unpack_layer,
 };
+pub use self::source::{ImageSource, SourceImage, SourceLayer};
 pub use self::store::ImageStore;
+pub use self::target::{ImageTarget, OpenBlob};

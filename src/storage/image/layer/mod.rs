@@ -1,16 +1,17 @@
 //! A layer's two forms, a tar archive and a tree for overlayfs, and the ways between them.
 
 mod content;
+mod entries;
 mod header;
-mod member;
-mod options;
+pub(crate) mod member;
+pub(crate) mod options;
 mod pack;
 mod pax;
-mod reader;
+pub(crate) mod reader;
 mod sparse;
 mod tree;
 mod unpack;
-mod writer;
+pub(crate) mod writer;
 mod xattrs;
 
 pub use self::options::{DeviceNodes, UnpackLimits, UnpackOptions};

@@ -49,6 +49,11 @@ impl<R: Read> TarReader<R> {
         self.entries
     }
 
+    /// Bytes read so far: where the content of the member begins that was returned last.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
     pub(crate) fn into_inner(self) -> R {
         self.input
     }

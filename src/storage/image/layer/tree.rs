@@ -4,26 +4,27 @@
 //! else writes to the tree meanwhile. The directories on the way to the last member are held open, and get their
 //! modification times back when they are left: so no list of them grows with the archive.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
-    fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat,
-    unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, Stat, Timespec, XattrFlags, fchmod, fgetxattr, fsetxattr, fstat,
+    fstatvfs, futimens, mkdirat, mknodat, openat, statat, unlinkat,
 };
-use rustix::fs::{XattrFlags, fgetxattr, fstatvfs};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::storage::image::layer::entries::times;
 use crate::storage::image::layer::member::{Member, refused};
 use crate::sys::tree::remove_tree;
 
+/// How many directories that only whiteouts told about are remembered.
+const HIDING_MAX: usize = 100_000;
 const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
-const DIRECTORY: OFlags =
+pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// The tree, and where in it the last member went.
@@ -31,19 +32,21 @@ const DIRECTORY: OFlags =
 pub(crate) struct FreshTree {
     path: PathBuf,
     /// From the root to the directory of the last member.
-    levels: Vec<Level>,
+    pub(super) levels: Vec<Level>,
     /// Directories that no member of their own told about.
     implied: u64,
+    /// Those among them that only whiteouts beneath them told about.
+    hiding: BTreeSet<Vec<u8>>,
     /// The path and size of the current member, for errors.
     member: Vec<u8>,
     member_bytes: u64,
 }
 
 #[derive(Debug)]
-struct Level {
+pub(super) struct Level {
     name: Vec<u8>,
-    fd: OwnedFd,
-    mtime: Timespec,
+    pub(super) fd: OwnedFd,
+    pub(super) mtime: Timespec,
 }
 
 impl FreshTree {
@@ -57,6 +60,7 @@ impl FreshTree {
             path: path.to_owned(),
             levels: vec![root],
             implied: 0,
+            hiding: BTreeSet::new(),
             member: Vec::new(),
             member_bytes: 0,
         })
@@ -66,16 +70,11 @@ impl FreshTree {
         self.implied
     }
 
-    /// Goes to the directory of `member`, which these names lead to. What is missing on the way is made: mode 0755, root's, of 1970.
+    /// Goes to the directory of `member`, which these names lead to. What is missing on the way is made: mode 0755,
+    /// root's, of 1970.
     pub(crate) fn enter(&mut self, names: &[&[u8]], member: &Member) -> Result<()> {
-        self.member.clone_from(&member.path);
-        self.member_bytes = member.kind.bytes();
-        let known = self.levels.iter().skip(1).zip(names).take_while(|(level, name)| level.name == **name);
-        let shared = 1 + known.count();
-        while self.levels.len() > shared {
-            self.leave()?;
-        }
-        for name in &names[shared - 1..] {
+        self.start(names, member)?;
+        for name in &names[self.levels.len() - 1..] {
             let level = match self.open_directory(name) {
                 Ok(level) => level,
                 Err(Errno::NOENT) => self.imply(name)?,
@@ -89,6 +88,47 @@ impl FreshTree {
                 Err(error) => return Err(self.failed("openat", error)),
             };
             self.levels.push(level);
+        }
+        if !self.hiding.is_empty() {
+            for length in 1..=names.len() {
+                self.hiding.remove(&names[..length].join(&b'/'));
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`FreshTree::enter`] for a whiteout. False if all that lower layers have there is hidden already: `umoci` writes
+    /// whiteouts beneath what is a file now, and beneath other whiteouts.
+    pub(crate) fn enter_to_hide(&mut self, names: &[&[u8]], member: &Member) -> Result<bool> {
+        self.start(names, member)?;
+        for at in self.levels.len() - 1..names.len() {
+            let level = match self.open_directory(names[at]) {
+                Ok(level) => level,
+                Err(Errno::NOENT) => {
+                    if self.hiding.len() == HIDING_MAX {
+                        return Err(
+                            self.refused("is one of too many whiteouts in directories without a member")
+                        );
+                    }
+                    self.hiding.insert(names[..=at].join(&b'/'));
+                    self.imply(names[at])?
+                }
+                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(false),
+                Err(error) => return Err(self.failed("openat", error)),
+            };
+            self.levels.push(level);
+        }
+        Ok(true)
+    }
+
+    /// Leaves the directories that do not lead to `names`.
+    fn start(&mut self, names: &[&[u8]], member: &Member) -> Result<()> {
+        self.member.clone_from(&member.path);
+        self.member_bytes = member.kind.bytes();
+        let known = self.levels.iter().skip(1).zip(names).take_while(|(level, name)| level.name == **name);
+        let shared = 1 + known.count();
+        while self.levels.len() > shared {
+            self.leave()?;
         }
         Ok(())
     }
@@ -117,11 +157,11 @@ impl FreshTree {
         &self.levels[self.levels.len() - 1]
     }
 
-    fn at(&self) -> BorrowedFd<'_> {
+    pub(super) fn at(&self) -> BorrowedFd<'_> {
         self.level().fd.as_fd()
     }
 
-    fn open_directory(&self, name: &[u8]) -> rustix::io::Result<Level> {
+    pub(super) fn open_directory(&self, name: &[u8]) -> rustix::io::Result<Level> {
         let fd = openat(self.at(), name, DIRECTORY, Mode::empty())?;
         let found = fstat(&fd)?;
         Ok(Level { name: name.to_vec(), fd, mtime: mtime(&found) })
@@ -138,7 +178,7 @@ impl FreshTree {
     }
 
     /// Makes a directory in the current one, in the place of anything else that is there.
-    fn make_directory(&self, name: &[u8]) -> Result<()> {
+    pub(super) fn make_directory(&self, name: &[u8]) -> Result<()> {
         let make = || mkdirat(self.at(), name, Mode::from_raw_mode(0o700));
         match make() {
             Err(Errno::EXIST) => {}
@@ -158,95 +198,33 @@ impl FreshTree {
         Ok(())
     }
 
-    /// Makes the directory `name`, or takes the one that is there, with the member's attributes; and enters it.
-    pub(crate) fn directory(&mut self, name: &[u8], member: &Member) -> Result<()> {
-        self.make_directory(name)?;
-        let mut level = self.open_directory(name).map_err(|e| self.failed("openat", e))?;
-        level.mtime = member.mtime;
-        self.levels.push(level);
-        self.attributes(self.at(), member)
-    }
-
-    /// Gives the root the member's attributes.
-    pub(crate) fn root(&mut self, member: &Member) -> Result<()> {
-        if let Some(root) = self.levels.first_mut() {
-            root.mtime = member.mtime;
-        }
-        self.attributes(self.at(), member)
-    }
-
-    /// Makes an empty file, to be written and given to [`FreshTree::complete`].
-    pub(crate) fn file(&self, name: &[u8]) -> Result<File> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        self.replacing(name, "openat", || openat(self.at(), name, flags, Mode::from_raw_mode(0o600)))
-            .map(File::from)
-    }
-
-    /// Gives a written file its attributes.
-    pub(crate) fn complete(&self, file: &File, member: &Member) -> Result<()> {
-        self.attributes(file.as_fd(), member)?;
-        futimens(file, &times(member.mtime)).map_err(|e| self.failed("utimensat", e))
-    }
-
-    pub(crate) fn symlink(&self, name: &[u8], text: &[u8], member: &Member) -> Result<()> {
-        self.replacing(name, "symlink", || symlinkat(text, self.at(), name))?;
-        self.attributes_by_name(name, member)
-    }
-
-    pub(crate) fn node(
-        &self,
-        name: &[u8],
-        kind: FileType,
-        device: (u32, u32),
-        member: &Member,
-    ) -> Result<()> {
-        let mode = Mode::from_raw_mode(member.mode);
-        let number = makedev(device.0, device.1);
-        self.replacing(name, "mknod", || mknodat(self.at(), name, kind, mode, number))?;
-        rustix::fs::chmodat(self.at(), name, mode, AtFlags::empty()).map_err(|e| self.failed("chmod", e))?;
-        self.attributes_by_name(name, member)
-    }
-
-    /// Another name for the file that `target` leads to from the root.
-    pub(crate) fn hard_link(&self, name: &[u8], target: &[&[u8]]) -> Result<()> {
-        let missing = || self.refused("is a hard link to what the archive does not have before it");
-        let Some((last, directories)) = target.split_last() else { return Err(missing()) };
-        let mut above: Option<OwnedFd> = None;
-        for directory in directories {
-            let from = above.as_ref().map_or(self.levels[0].fd.as_fd(), AsFd::as_fd);
-            above = match openat(from, *directory, DIRECTORY, Mode::empty()) {
-                Ok(fd) => Some(fd),
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
-                Err(error) => return Err(self.failed("openat", error)),
-            };
-        }
-        let above = above.as_ref().map_or(self.levels[0].fd.as_fd(), AsFd::as_fd);
-        let found = match statat(above, *last, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) if !is_whiteout(&found) => found,
-            Ok(_) | Err(Errno::NOENT) => return Err(missing()),
-            Err(error) => return Err(self.failed("fstatat", error)),
-        };
-        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-            return Err(self.refused("is a hard link to a directory"));
-        }
-        let same = |other: Stat| (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino);
-        if self.stat(name)?.is_some_and(same) {
-            return Ok(());
-        }
-        self.replacing(name, "link", || linkat(above, *last, self.at(), name, AtFlags::empty()))
-    }
-
     /// Makes `name` missing, whatever lower layers have there. What this layer has there stays.
-    pub(crate) fn whiteout(&self, name: &[u8]) -> Result<()> {
+    pub(crate) fn whiteout(&mut self, name: &[u8]) -> Result<()> {
         match mknodat(self.at(), name, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => {}
             result => return result.map_err(|e| self.failed("mknod", e)),
         }
-        match self.open_directory(name) {
-            Ok(level) => self.set_opaque(level.fd.as_fd()),
-            Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
-            Err(error) => Err(self.failed("openat", error)),
+        let level = match self.open_directory(name) {
+            Ok(level) => level,
+            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            Err(error) => return Err(self.failed("openat", error)),
+        };
+        if !self.forget_hiding(name) {
+            return self.set_opaque(level.fd.as_fd());
         }
+        // Only whiteouts are in it, which are not needed any more.
+        self.remove(name)?;
+        self.whiteout(name)
+    }
+
+    /// From now on the directory `name` is there for more than whiteouts. False if it was so before.
+    pub(super) fn forget_hiding(&mut self, name: &[u8]) -> bool {
+        if self.hiding.is_empty() {
+            return false;
+        }
+        let above = self.levels.iter().skip(1).map(|level| level.name.as_slice());
+        let path = above.chain([name]).collect::<Vec<_>>().join(&b'/');
+        self.hiding.remove(&path)
     }
 
     /// Makes the current directory hide what lower layers have in it.
@@ -261,27 +239,8 @@ impl FreshTree {
         fsetxattr(fd, OPAQUE_XATTR, b"y", XattrFlags::empty()).map_err(|e| self.failed("fsetxattr", e))
     }
 
-    fn attributes(&self, fd: BorrowedFd<'_>, member: &Member) -> Result<()> {
-        fchown(fd, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))
-            .map_err(|e| self.failed("fchown", e))?;
-        // After the owner: changing that takes set-id bits and capabilities away.
-        fchmod(fd, Mode::from_raw_mode(member.mode)).map_err(|e| self.failed("fchmod", e))?;
-        for (name, value) in &member.xattrs {
-            fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())
-                .map_err(|e| self.failed("fsetxattr", e))?;
-        }
-        Ok(())
-    }
-
-    fn attributes_by_name(&self, name: &[u8], member: &Member) -> Result<()> {
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        chownat(self.at(), name, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)), nofollow)
-            .map_err(|e| self.failed("fchownat", e))?;
-        utimensat(self.at(), name, &times(member.mtime), nofollow).map_err(|e| self.failed("utimensat", e))
-    }
-
     /// Makes something called `name`; a later member takes the place of an earlier one.
-    fn replacing<T>(
+    pub(super) fn replacing<T>(
         &self,
         name: &[u8],
         call: &'static str,
@@ -309,7 +268,7 @@ impl FreshTree {
         }
     }
 
-    fn stat(&self, name: &[u8]) -> Result<Option<Stat>> {
+    pub(super) fn stat(&self, name: &[u8]) -> Result<Option<Stat>> {
         match statat(self.at(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => Ok(Some(found)),
             Err(Errno::NOENT) => Ok(None),
@@ -321,7 +280,7 @@ impl FreshTree {
         Ok(self.stat(name)?.is_some_and(|found| is_whiteout(&found)))
     }
 
-    fn refused(&self, rule: impl Into<String>) -> Error {
+    pub(super) fn refused(&self, rule: impl Into<String>) -> Error {
         refused(&self.member, rule)
     }
 
@@ -361,8 +320,4 @@ pub(crate) fn is_opaque(fd: impl AsFd) -> rustix::io::Result<bool> {
 pub(crate) fn mtime(found: &Stat) -> Timespec {
     // The kernel's nanoseconds are below a billion.
     Timespec { tv_sec: found.st_mtime, tv_nsec: i64::try_from(found.st_mtime_nsec).unwrap_or(0) }
-}
-
-fn times(mtime: Timespec) -> Timestamps {
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: mtime }
 }

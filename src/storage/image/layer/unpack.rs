@@ -158,17 +158,14 @@ impl<R: Read> Unpacking<'_, R> {
             self.skipped_devices += 1;
             return Ok(());
         }
+        if *name != OPAQUE
+            && let Some(hidden) = name.strip_prefix(WHITEOUT)
+        {
+            return self.hide(hidden, directories, member);
+        }
         self.tree.enter(directories, member)?;
         if *name == OPAQUE {
             return self.tree.opaque();
-        }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            return match hidden {
-                b"" | b"." | b".." => Err(member.refused("is a whiteout of nothing")),
-                // Notes of the file system that layers once were on.
-                _ if hidden.starts_with(WHITEOUT) => Ok(()),
-                _ => self.tree.whiteout(hidden),
-            };
         }
         match &member.kind {
             Kind::Directory => self.tree.directory(name, member),
@@ -193,6 +190,17 @@ impl<R: Read> Unpacking<'_, R> {
                 self.tree.node(name, FileType::BlockDevice, (major, minor), member)
             }
         }
+    }
+
+    fn hide(&mut self, hidden: &[u8], directories: &[&[u8]], member: &Member) -> Result<()> {
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(member.refused("is a whiteout of nothing"));
+        }
+        // Those that begin with it again are notes of the file system that layers once were on.
+        if !hidden.starts_with(WHITEOUT) && self.tree.enter_to_hide(directories, member)? {
+            self.tree.whiteout(hidden)?;
+        }
+        Ok(())
     }
 
     /// The names in `path`, from the root.
