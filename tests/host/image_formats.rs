@@ -87,12 +87,13 @@ fn by_umoci(sandbox: &Sandbox, layout: &Path, tag: &str) -> Vec<String> {
 fn by_overlay(sandbox: &Sandbox, name: &str, source: &ImageSource) -> Result<Vec<String>> {
     let image = source.open()?;
     let base = sandbox.dir(name);
-    let mut layers = Vec::new();
+    let mut layers: Vec<String> = Vec::new();
     for (number, layer) in image.layers.iter().enumerate() {
         let into = base.join(number.to_string());
         fs::create_dir(&into).expect("mkdir");
         let (diff_id, device_nodes) = (layer.diff_id, DeviceNodes::Make);
-        let options = UnpackOptions { diff_id, device_nodes, ..UnpackOptions::default() };
+        let lower = layers.iter().map(PathBuf::from).collect();
+        let options = UnpackOptions { diff_id, device_nodes, lower, ..UnpackOptions::default() };
         unpack_layer(layer.open()?, &into, &options, &mut |_| {})?;
         layers.insert(0, text(&into).to_owned());
     }

@@ -93,7 +93,7 @@ impl FreshTree {
         self.replacing(name, "link", || linkat(above, *last, self.at(), name, AtFlags::empty()))
     }
 
-    fn attributes(&self, fd: BorrowedFd<'_>, member: &Member) -> Result<()> {
+    pub(super) fn attributes(&self, fd: BorrowedFd<'_>, member: &Member) -> Result<()> {
         fchown(fd, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))
             .map_err(|e| self.failed("fchown", e))?;
         // After the owner: changing that takes set-id bits and capabilities away.

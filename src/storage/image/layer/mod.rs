@@ -3,6 +3,7 @@
 mod content;
 mod entries;
 mod header;
+mod lower;
 pub(crate) mod member;
 pub(crate) mod options;
 mod pack;

@@ -1,5 +1,7 @@
 //! How a layer archive is unpacked, and how much of it.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::storage::image::digest::Digest;
@@ -10,6 +12,11 @@ use crate::storage::image::digest::Digest;
 pub struct UnpackOptions {
     /// What the uncompressed archive must hash to. Default: anything.
     pub diff_id: Option<Digest>,
+    /// The trees of the layers below, the uppermost first. Directories that the archive names only in the paths of others
+    /// look as they do there: the archive means them to stay as they are, and an overlay shows only the upper one. What
+    /// such an archive is unpacked to fits these layers and no others: see
+    /// [`Unpacked::implied_directories`](crate::storage::Unpacked::implied_directories). Default: none.
+    pub lower: Vec<PathBuf>,
     /// What becomes of device nodes.
     pub device_nodes: DeviceNodes,
     /// How much is taken before the archive is refused.

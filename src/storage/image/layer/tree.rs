@@ -11,13 +11,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Timespec, XattrFlags, fchmod, fgetxattr, fsetxattr, fstat,
-    fstatvfs, futimens, mkdirat, mknodat, openat, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, Stat, Timespec, XattrFlags, fgetxattr, fsetxattr, fstat, fstatvfs,
+    futimens, mkdirat, mknodat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::storage::image::layer::entries::times;
+use crate::storage::image::layer::lower;
 use crate::storage::image::layer::member::{Member, refused};
 use crate::sys::tree::remove_tree;
 
@@ -31,6 +32,7 @@ pub(super) const DIRECTORY: OFlags =
 #[derive(Debug)]
 pub(crate) struct FreshTree {
     path: PathBuf,
+    lower: Vec<OwnedFd>,
     /// From the root to the directory of the last member.
     pub(super) levels: Vec<Level>,
     /// Directories that no member of their own told about.
@@ -50,14 +52,20 @@ pub(super) struct Level {
 }
 
 impl FreshTree {
-    /// The empty directory `path`.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// The empty directory `path`, to be unpacked over these layers, the uppermost first.
+    pub(crate) fn open(path: &Path, lower: &[PathBuf]) -> Result<Self> {
+        let open = |layer: &PathBuf| {
+            rustix::fs::open(layer, DIRECTORY, Mode::empty())
+                .map_err(|e| Error::os("open", layer.display(), e))
+        };
+        let lower = lower.iter().map(open).collect::<Result<Vec<_>>>()?;
         let fd = rustix::fs::open(path, DIRECTORY, Mode::empty())
             .map_err(|e| Error::os("open", path.display(), e))?;
         let found = fstat(&fd).map_err(|e| Error::os("fstat", path.display(), e))?;
         let root = Level { name: Vec::new(), fd, mtime: mtime(&found) };
         Ok(Self {
             path: path.to_owned(),
+            lower,
             levels: vec![root],
             implied: 0,
             hiding: BTreeSet::new(),
@@ -77,9 +85,9 @@ impl FreshTree {
         for name in &names[self.levels.len() - 1..] {
             let level = match self.open_directory(name) {
                 Ok(level) => level,
-                Err(Errno::NOENT) => self.imply(name)?,
+                Err(Errno::NOENT) => self.imply(name, true)?,
                 // A device 0:0 stands for a file that is missing.
-                Err(Errno::NOTDIR | Errno::LOOP) if self.is_whiteout(name)? => self.imply(name)?,
+                Err(Errno::NOTDIR | Errno::LOOP) if self.is_whiteout(name)? => self.imply(name, false)?,
                 Err(Errno::LOOP | Errno::NOTDIR) => {
                     let rule =
                         format!("leads through {:?}, which is no directory", String::from_utf8_lossy(name));
@@ -111,7 +119,7 @@ impl FreshTree {
                         );
                     }
                     self.hiding.insert(names[..=at].join(&b'/'));
-                    self.imply(names[at])?
+                    self.imply(names[at], true)?
                 }
                 Err(Errno::NOTDIR | Errno::LOOP) => return Ok(false),
                 Err(error) => return Err(self.failed("openat", error)),
@@ -167,13 +175,17 @@ impl FreshTree {
         Ok(Level { name: name.to_vec(), fd, mtime: mtime(&found) })
     }
 
-    fn imply(&mut self, name: &[u8]) -> Result<Level> {
+    /// Makes the directory `name`, which no member told about; as it is in the layers below, unless they are hidden there.
+    fn imply(&mut self, name: &[u8], shows_lower: bool) -> Result<Level> {
         self.make_directory(name)?;
         self.implied += 1;
         let mut level = self.open_directory(name).map_err(|e| self.failed("openat", e))?;
-        // The umask has no say, nor has the clock.
-        fchmod(&level.fd, Mode::from_raw_mode(0o755)).map_err(|e| self.failed("fchmod", e))?;
-        level.mtime = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let above = self.levels.iter().skip(1).map(|level| level.name.as_slice());
+        let path: Vec<&[u8]> = above.chain([name]).collect();
+        let lower = if shows_lower { self.lower.as_slice() } else { &[] };
+        let like = lower::directory(lower, &path).map_err(|e| self.failed("openat", e))?;
+        self.attributes(level.fd.as_fd(), &like)?;
+        level.mtime = like.mtime;
         Ok(level)
     }
 

@@ -51,8 +51,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// What the archive was compressed with.
     pub compression: Compression,
-    /// Directories that the archive names only in the paths of others. Each was made with mode 0755, root's, of 1970;
-    /// over another layer it hides that layer's owner and mode.
+    /// Directories that the archive names only in the paths of others. They look as in the layers below, or have mode 0755
+    /// and are root's, of 1970. If there are none, the tree is the same whatever is below it.
     pub implied_directories: u64,
     /// Device nodes that were left out.
     pub skipped_devices: u64,
@@ -91,7 +91,7 @@ pub fn unpack_layer(
     let compression = decoder.compression();
     let mut unpacking = Unpacking {
         reader: TarReader::new(Hashing::new(decoder), options.limits),
-        tree: FreshTree::open(into)?,
+        tree: FreshTree::open(into, &options.lower)?,
         options,
         buffer: vec![0; BUFFER],
         skipped_devices: 0,

@@ -8,6 +8,9 @@ use rustix::io::Errno;
 
 use crate::storage::image::layer::pack::MapOwner;
 
+/// The longest list of names, and the longest value, in bytes (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+pub(crate) const MAX: usize = 64 << 10;
+
 /// Attributes that mean the same on any host, and none that would make overlayfs read other directories.
 pub(crate) fn is_kept(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name == b"security.capability" || is_acl(name)
@@ -22,7 +25,7 @@ pub(crate) fn refers_below(name: &[u8]) -> bool {
     matches!(name, b"trusted.overlay.redirect" | b"trusted.overlay.metacopy")
 }
 
-/// The names of all attributes, sorted. `buffer` holds 64 KiB, the kernel's limit.
+/// The names of all attributes, sorted. `buffer` holds [`MAX`] bytes.
 pub(crate) fn names(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<Vec<Vec<u8>>> {
     let length = match flistxattr(fd, &mut *buffer) {
         Err(Errno::OPNOTSUPP) => 0,
@@ -34,7 +37,7 @@ pub(crate) fn names(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<Vec<
     Ok(names)
 }
 
-/// The value of one. `buffer` holds 64 KiB, the kernel's limit.
+/// The value of one. `buffer` holds [`MAX`] bytes.
 pub(crate) fn value(fd: impl AsFd, name: &[u8], buffer: &mut [u8]) -> rustix::io::Result<Vec<u8>> {
     let length = fgetxattr(fd, name, &mut *buffer)?;
     Ok(buffer[..length].to_vec())
