@@ -3,6 +3,7 @@
 mod blobs;
 mod build;
 mod builder;
+mod chain;
 mod collect;
 mod compression;
 mod content;
