@@ -17,6 +17,7 @@ mod images;
 mod leftovers;
 mod matrix;
 mod operations;
+mod overlays;
 mod parts;
 mod process;
 mod ptrace;
