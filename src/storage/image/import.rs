@@ -13,7 +13,7 @@ use crate::storage::image::chain::Chain;
 use crate::storage::image::content::{ImageContent, Layer};
 use crate::storage::image::digest::Digest;
 use crate::storage::image::documents::{self, Step};
-use crate::storage::image::image::{Image, ImageOptions};
+use crate::storage::image::opened::{Image, ImageOptions};
 use crate::storage::image::source::{ImageSource, SourceLayer};
 use crate::storage::image::staging::Staging;
 use crate::storage::image::store::ImageStore;

@@ -10,11 +10,11 @@ mod content;
 mod describe;
 mod digest;
 mod documents;
-mod image;
 mod import;
 mod layer;
 mod layers;
 mod oci;
+mod opened;
 mod pipe;
 mod source;
 mod staging;
@@ -28,12 +28,12 @@ pub use self::compression::Compression;
 pub use self::content::{ImageContent, Layer};
 pub use self::describe::{HistoryEntry, ImageDescription, LayerDescription};
 pub use self::digest::Digest;
-pub use self::image::{Image, ImageOptions};
 pub use self::import::{ImportProgress, ImportStep};
 pub use self::layer::{
     DeviceNodes, MapOwner, PackOptions, Packed, Progress, UnpackLimits, UnpackOptions, Unpacked, pack_layer,
     unpack_layer,
 };
+pub use self::opened::{Image, ImageOptions};
 pub use self::source::{ImageSource, SourceImage, SourceLayer};
 pub use self::store::ImageStore;
 pub use self::target::{ImageTarget, OpenBlob};
