@@ -42,7 +42,7 @@ impl Image {
     /// they will be in the container, so none leads out of the image.
     ///
     /// # Errors
-    /// [`Error::Os`] if a layer cannot be read.
+    /// [`Error::Os`](crate::Error::Os) if a layer cannot be read.
     pub fn has_executable(&self, path: &Path) -> Result<bool> {
         let found = OverlayRoot::over(&self.layers).metadata(path)?;
         Ok(found.is_some_and(|found| found.is_file() && found.mode() & 0o111 != 0))
