@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, parts};
+use crate::{containers, exports, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -41,6 +41,9 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("build-image", parts::build_image),
     ("remove-image", parts::remove_image),
     ("image-state", parts::image_state),
+    ("export-image", exports::export),
+    ("export-state", exports::state),
+    ("remove-export", exports::remove),
     ("make-volume", parts::make_volume),
     ("grow", parts::grow),
     ("remove-volume", parts::remove_volume),

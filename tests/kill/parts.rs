@@ -17,7 +17,7 @@ fn network() -> NetworkName {
     "other".parse().expect("a name")
 }
 
-fn image() -> ImageName {
+pub(crate) fn image() -> ImageName {
     "other".parse().expect("a name")
 }
 
@@ -101,6 +101,6 @@ pub(crate) fn volume_state() -> Result {
     Ok(())
 }
 
-fn say(present: bool) {
+pub(crate) fn say(present: bool) {
     println!("{}", if present { "present" } else { "absent" });
 }

@@ -77,6 +77,14 @@ const IMAGE: Recovery = Recovery { state: "image-state", remove: "remove-image",
 const VOLUME: Recovery =
     Recovery { recover: "grow", state: "volume-state", states: &[State::Present], remove: "remove-volume" };
 
+/// The same export again.
+const EXPORT: Recovery = Recovery {
+    recover: "export-image",
+    state: "export-state",
+    states: &[State::Present],
+    remove: "remove-export",
+};
+
 /// An operation of docklet that runs no program which goes on without it.
 const fn own(
     name: &'static str,
@@ -170,6 +178,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
     own("build-image", &["prepare"], &[], IMAGE),
     own("remove-image", &["prepare"], &["build-image"], IMAGE),
+    own("export-image", &["prepare", "build-image"], &[], EXPORT),
     own("grow", &["make-volume", "remove-volume"], &["make-volume"], VOLUME),
 ];
 
