@@ -8,7 +8,8 @@ use docklet::paths::Paths;
 use docklet::storage::{ImageSource, ImageTarget, remove_tree};
 
 use crate::containers::{Result, with_host};
-use crate::parts::{image, say};
+use crate::images::image;
+use crate::parts::say;
 
 const LAYOUT: &str = "exported";
 const ARCHIVE: &str = "exported.tar";

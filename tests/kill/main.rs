@@ -14,6 +14,7 @@
 mod busybox;
 mod containers;
 mod exports;
+mod images;
 mod leftovers;
 mod matrix;
 mod operations;

@@ -1,23 +1,18 @@
-//! What a host has besides containers, as programs to be killed: a network, an image, a volume.
+//! What a host has besides containers and images, as programs to be killed: a network, a volume.
 
 use std::process::Command;
 
 use docklet::host::NetworkSpec;
-use docklet::name::{ImageName, NetworkName, VolumeName};
+use docklet::name::{NetworkName, VolumeName};
 use docklet::paths::Paths;
 use docklet::storage::{Allocation, Filesystem, VolumePool, VolumeSpec};
 
-use crate::busybox;
 use crate::containers::{Result, with_host};
 
 const SMALL_BYTES: u64 = 64 << 20;
 const LARGE_BYTES: u64 = 256 << 20;
 
 fn network() -> NetworkName {
-    "other".parse().expect("a name")
-}
-
-pub(crate) fn image() -> ImageName {
     "other".parse().expect("a name")
 }
 
@@ -40,25 +35,6 @@ pub(crate) fn remove_network() -> Result {
 pub(crate) fn network_state() -> Result {
     with_host(async |host| {
         say(host.networks()?.iter().any(|spec| spec.name == network()));
-        Ok(())
-    })
-}
-
-pub(crate) fn build_image() -> Result {
-    with_host(async |host| Ok(busybox::ensure(host.images(), &image()).map(drop)?))
-}
-
-pub(crate) fn remove_image() -> Result {
-    with_host(async |host| Ok(host.images().remove(&image())?))
-}
-
-pub(crate) fn image_state() -> Result {
-    with_host(async |host| {
-        let there = host.images().list()?.contains(&image());
-        if there {
-            assert!(host.images().open(&image())?.has_executable("/sbin/init".as_ref())?, "half an image");
-        }
-        say(there);
         Ok(())
     })
 }

@@ -72,7 +72,9 @@ const NETWORK: Recovery = Recovery {
     states: &[State::Absent, State::Present],
     remove: "remove-network",
 };
-const IMAGE: Recovery = Recovery { state: "image-state", remove: "remove-image", ..NETWORK };
+/// What an image that was never finished stored is garbage, which is collected.
+const IMAGE: Recovery =
+    Recovery { recover: "recover-images", state: "image-state", remove: "remove-image", ..NETWORK };
 /// A volume that is half grown is whole after the same call.
 const VOLUME: Recovery =
     Recovery { recover: "grow", state: "volume-state", states: &[State::Present], remove: "remove-volume" };
@@ -176,8 +178,22 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     own("ensure-network", &["prepare"], &[], NETWORK),
     own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
-    own("build-image", &["prepare"], &[], IMAGE),
-    own("remove-image", &["prepare"], &["build-image"], IMAGE),
+    own("build-image", &["prepare", "recover-images"], &[], IMAGE),
+    own("import-image", &["prepare", "recover-images"], &[], IMAGE),
+    own("commit", &["prepare", "launch", "stop", "recover-images"], &[], IMAGE),
+    own(
+        "tag",
+        &["prepare", "recover-images"],
+        &["build-image"],
+        Recovery { states: &[State::Present], ..IMAGE },
+    ),
+    own("remove-image", &["prepare", "recover-images"], &["build-image"], IMAGE),
+    own(
+        "collect-garbage",
+        &["prepare", "recover-images"],
+        &["build-image", "forget-image"],
+        Recovery { states: &[State::Absent], ..IMAGE },
+    ),
     own("export-image", &["prepare", "build-image"], &[], EXPORT),
     own("grow", &["make-volume", "remove-volume"], &["make-volume"], VOLUME),
 ];
