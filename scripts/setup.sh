@@ -1,7 +1,6 @@
 #!/bin/sh
-# Installs from Debian's packages what is missing for `make demo`, `make test` or `make test-vm`. Asks nothing, removes
-# nothing.
-# Usage: setup.sh demo|test|vm
+# Installs from Debian's packages what is missing for `make demo` or `make test`. Asks nothing, removes nothing.
+# Usage: setup.sh demo|test
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,12 +11,10 @@ fail() {
 
 demo="busybox-static ca-certificates e2fsprogs gcc iproute2 libc6-dev lxc make mount nftables util-linux"
 test="btrfs-progs findutils mmdebstrap procps skopeo umoci xfsprogs xz-utils zstd"
-vm="debootstrap"
 case "${1:-}" in
     demo) wanted=$demo ;;
     test) wanted="$demo $test" ;;
-    vm) wanted="$demo $test $vm" ;;
-    *) fail "usage: scripts/setup.sh demo|test|vm" ;;
+    *) fail "usage: scripts/setup.sh demo|test" ;;
 esac
 # Only a kernel with loadable modules has something for modprobe to load.
 [ ! -e /proc/modules ] || wanted="$wanted kmod"

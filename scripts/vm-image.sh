@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds the guest of the VM tier in target/vm/image: Debian's cloud kernel, a small initramfs and a root as squashfs.
 # QEMU and what packs images go to target/vm/image/tools and not into this system: nothing to conflict with.
-# Does nothing, and prints nothing, if an image made by this very script is there. Takes a minute and 1 GiB.
+# Does nothing, and prints nothing, if an image made by this very script is there. Takes a minute and 1 GiB. A newer
+# kernel at Debian's is no reason to build: `image/about` says which one this is, and from when.
 # Usage: vm-image.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,18 +13,25 @@ fail() {
 }
 
 suite=bookworm
-guest_packages="btrfs-progs,busybox-static,e2fsprogs,findutils,iproute2,iputils-ping,kmod,lvm2,lxc,mount,nftables,procps,quota,strace,thin-provisioning-tools,udev,util-linux,xfsprogs"
+guest_packages="apparmor,btrfs-progs,busybox-static,e2fsprogs,findutils,iproute2,iputils-ping,kmod,lvm2,lxc,mmdebstrap,mount,nftables,procps,quota,skopeo,strace,thin-provisioning-tools,udev,umoci,util-linux,xfsprogs,xz-utils,zstd"
 tool_packages="cpio,kmod,qemu-system-x86,squashfs-tools"
 # What finds the root and speaks to the runner. All else is loaded by the guest, as on any machine.
 early_modules="virtio_pci virtio_blk virtio_console squashfs"
 
 image=$PWD/target/vm/image
 stamp=$(sha256sum scripts/vm-image.sh scripts/vm-tool.sh tests/vm/initramfs.sh)
-[ ! -f "$image/stamp" ] || [ "$stamp" != "$(cat "$image/stamp")" ] || exit 0
+is_current() { [ -f "$image/stamp" ] && [ "$stamp" = "$(cat "$image/stamp")" ]; }
+is_current && exit
 
-[ "$(id -u)" = 0 ] || fail "needs root: debootstrap belongs to it"
-scripts/setup.sh vm
-echo "vm-image: building the guest, which takes a minute or two"
+[ "$(id -u)" = 0 ] || fail "needs root: mmdebstrap makes device files"
+[ "$(uname -m)" = x86_64 ] || fail "only x86_64 guests are known here"
+mkdir -p target/vm
+# One builder at a time, and none while guests run from the image: a runner holds this lock, too, shared.
+exec 8>target/vm/image.lock
+flock --exclusive --nonblock 8 || { echo "vm-image: waiting for those who use the image"; flock --exclusive 8; }
+is_current && exit
+scripts/setup.sh test
+echo "vm-image: building the guest, which takes a minute"
 
 work=$image.new
 # Never across a file system: nothing of the host is mounted here, but a mistake would be.
@@ -42,17 +50,16 @@ PROXY=
 eval "$(apt-config shell PROXY Acquire::http::Proxy)"
 [ -z "$PROXY" ] || export http_proxy="$PROXY"
 
-apt-get update -q >"$log" 2>&1 || fail "apt-get update failed"
+apt-get update -q >"$log" 2>&1 || fail "apt-get update failed: the guest is built from Debian's packages"
 kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p' | head -n 1)
 [ -n "$kernel" ] || fail "apt knows no linux-image-cloud-amd64"
 # Signed or not does not matter here; the unsigned one is unpacked without what installing a kernel brings.
 (cd "$work" && apt-get download -q "$kernel-unsigned" >>"$log" 2>&1) || fail "cannot download $kernel-unsigned"
 
-debootstrap --variant=minbase --include="$tool_packages" "$suite" "$work/tools" "$mirror" >>"$log" 2>&1 &
-tools_pid=$!
-debootstrap --variant=minbase --include="$guest_packages" "$suite" "$work/root" "$mirror" >"$work/log.root" 2>&1 ||
-    { cat "$work/log.root" >>"$log"; wait; fail "debootstrap of the guest failed"; }
-wait "$tools_pid" || fail "debootstrap of the tools failed"
+# The tools are only unpacked: nothing of theirs runs in a root of its own.
+bootstrap() { mmdebstrap --quiet --mode=root --variant="$1" --include="$2" "$suite" "$3" "$mirror" >"$log.$1" 2>&1; }
+bootstrap extract "$tool_packages" "$work/tools" || { cat "$log.extract" >>"$log"; fail "cannot unpack the tools"; }
+bootstrap minbase "$guest_packages" "$work/root" || { cat "$log.minbase" >>"$log"; fail "cannot make the guest"; }
 tool() { VM_TOOLS=$work/tools scripts/vm-tool.sh "$@"; }
 
 root=$work/root
@@ -88,5 +95,6 @@ done <"$work/modules" >"$early/modules/order"
 tool /usr/bin/mksquashfs "$root" "$work/root.squashfs" -noI -noD -noF -noX -noappend -quiet -no-progress >>"$log" 2>&1
 
 rm -r --one-file-system "$root" "$early" "$work/kernel" "$work"/*.deb
+echo "Linux $version, packages of $(date -u +%F)" >"$work/about"
 printf '%s\n' "$stamp" >"$work/stamp"
 mv "$work" "$image"

@@ -67,6 +67,7 @@
 //! |---|---|---|
 //! | [`error`] | the one [`Error`]; [`error::Chain`] prints it with its causes | – |
 //! | [`name`] | names and ids that are valid by construction | – |
+//! | [`idmap`] | which ids of the host a container's ids are | – |
 //! | [`paths`] | where files live under `FS_PREFIX` | a directory that can be written |
 //! | [`storage`] | images, volumes and overlays: bytes on disk become a root | root; Linux 5.9, `loop`, `ext4`, `overlay`; `mkfs.ext4` |
 //! | [`net`] | bridges, veth pairs, addresses, NAT, namespaces | `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`; Linux 4.20, `bridge`, `veth`; `nft` for NAT; tokio |
@@ -110,6 +111,7 @@
 pub mod cgroup;
 pub mod error;
 pub mod host;
+pub mod idmap;
 pub mod lxc;
 pub mod name;
 pub mod net;

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("name", &["error"]),
+    ("idmap", &["error"]),
     ("paths", &["error"]),
     ("sys", &["error"]),
-    ("storage", &["sys", "name", "error"]),
+    ("storage", &["sys", "name", "idmap", "error"]),
     ("net", &["sys", "name", "error"]),
     ("cgroup", &["sys", "error"]),
-    ("lxc", &["cgroup", "sys", "name", "error"]),
-    ("host", &["storage", "net", "cgroup", "lxc", "sys", "paths", "name", "error"]),
+    ("lxc", &["cgroup", "sys", "name", "idmap", "error"]),
+    ("host", &["storage", "net", "cgroup", "lxc", "sys", "paths", "name", "idmap", "error"]),
 ];
 
 /// Text that may not occur: where, what, and what to do about it. Split so that this file does not hold it.

@@ -24,7 +24,8 @@ impl Cgroup {
     ///
     /// # Errors
     /// As [`settings`], before anything is written; [`Error::NotFound`] if the group does not exist;
-    /// [`Error::Busy`] if its processes use more memory than the new limit and it cannot be reclaimed;
+    /// [`Error::Busy`] if its processes use more memory than the new limit and it cannot be reclaimed (with v2 before
+    /// Linux 5.19 the kernel kills processes until it fits);
     /// [`Error::Differs`] if a file does not hold what was written; [`Error::Os`] naming the interface file otherwise.
     /// Limits written before the failure stay.
     pub fn apply(&self, limits: &CgroupLimits) -> Result<()> {
@@ -32,6 +33,7 @@ impl Cgroup {
         let mut table = settings(limits, self.hierarchies())?;
         self.order(&mut table)?;
         for setting in &table {
+            self.reclaim_for(setting)?;
             self.write(setting)?;
             tracing::debug!(file = setting.file, value = %setting.value, "set limit");
         }
@@ -143,6 +145,40 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Where v1 refuses a limit below what is in use, v2 kills until it fits. So there it is reclaimed beforehand.
+    fn reclaim_for(&self, setting: &Setting) -> Result<()> {
+        let ("memory.max", Some(Limit::At(most))) = (setting.file, parse_limit(&setting.value)) else {
+            return Ok(());
+        };
+        let above_it = || -> Result<u64> {
+            let used = self.read(Controller::Memory, "memory.current")?;
+            Ok(used.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0).saturating_sub(most))
+        };
+        let Some(reclaim) = self.file(Controller::Memory, "memory.reclaim").filter(|path| path.exists())
+        else {
+            return Ok(());
+        };
+        // It is charged in batches that are not in use yet: a second try finds less.
+        for _ in 0..3 {
+            let excess = above_it()?;
+            if excess == 0 {
+                return Ok(());
+            }
+            match file::write_interface(&reclaim, &excess.to_string()) {
+                Err(error) if error.errno() != Some(libc::EAGAIN) => return Err(error),
+                _ => {}
+            }
+        }
+        if above_it()? == 0 { Ok(()) } else { Err(self.in_use(setting)) }
+    }
+
+    fn in_use(&self, setting: &Setting) -> Error {
+        Error::Busy {
+            what: format!("cgroup `{}`", self.path()),
+            reason: format!("its processes use more than {} bytes ({})", setting.value, setting.file),
+        }
+    }
+
     fn write(&self, setting: &Setting) -> Result<()> {
         let Some(path) = self.file(setting.controller, setting.file) else { return Err(self.not_found()) };
         let Err(error) = file::write_interface(&path, &setting.value) else { return Ok(()) };
@@ -158,10 +194,7 @@ impl Cgroup {
                 Err(self.missing_file(setting, remedy::no_swap_accounting(self.hierarchies())))
             }
             (Some(libc::EBUSY), "memory.limit_in_bytes" | "memory.memsw.limit_in_bytes") => {
-                Err(Error::Busy {
-                    what: format!("cgroup `{}`", self.path()),
-                    reason: format!("its processes use more than {} bytes ({})", setting.value, setting.file),
-                })
+                Err(self.in_use(setting))
             }
             (Some(libc::EINVAL), "memory.limit_in_bytes") => Err(Error::invalid(
                 "memory limit",

@@ -1,7 +1,7 @@
 //! Bytes on disk become a root a container can start from.
 //!
 //! - [`VolumePool`] and [`Volume`]: size-limited writable space, as files with a file system in them.
-//! - [`OverlayRoot`]: read-only layers with a volume's space on top of them.
+//! - [`OverlayRoot`]: read-only layers with a volume's space on top of them, or without; for a user namespace, too.
 //! - [`ImageStore`] and [`ImageBuilder`]: the layers.
 //! - [`unpack_layer`] and [`pack_layer`]: between a layer and the archive that images are passed on as.
 //! - [`remove_tree`]: the only recursive removal.
@@ -19,7 +19,9 @@ pub use self::image::{
     ImportStep, Layer, LayerDescription, MapOwner, OpenBlob, PackOptions, Packed, Progress, SourceImage,
     SourceLayer, UnpackLimits, UnpackOptions, Unpacked, Verified, pack_layer, unpack_layer,
 };
-pub use self::overlay::{MountMethod, OverlayLayers, OverlayPlan, OverlayRoot};
+pub use self::overlay::{
+    Change, Changed, Changes, Difference, MountMethod, OverlayLayers, OverlayPlan, OverlayRoot,
+};
 pub use self::volume::{
     Allocation, Filesystem, MountedVolume, PreparedVolume, ProvisionRatio, Usage, Volume, VolumePool,
     VolumeSpec,

@@ -103,9 +103,10 @@ unsafe fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Re
 
 // The C library's constants for these two have the type `c_int`, which they do not fit.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+pub(super) const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-fn block_all_signals() -> io::Result<libc::sigset_t> {
+/// Blocks them for the calling thread; returns what it had blocked.
+pub(super) fn block_all_signals() -> io::Result<libc::sigset_t> {
     // SAFETY: both sets are plain memory that the calls fill.
     unsafe {
         let mut all: libc::sigset_t = mem::zeroed();
@@ -155,6 +156,11 @@ unsafe fn prepare(plan: &Plan) -> bool {
         if libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) != 0 {
             libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32);
         }
+        // Nor is its directory: `lxc-attach` would change to the one of that name inside, and a directory in use cannot
+        // be unmounted.
+        if libc::chdir(c"/".as_ptr()) != 0 {
+            return false;
+        }
         // A terminal's Ctrl-C is meant for the program that embeds us.
         libc::setsid();
         // Handlers are gone already (CLEAR_SIGHAND), ignored signals are not: Rust programs ignore SIGPIPE.
@@ -175,7 +181,7 @@ compile_error!("docklet knows how to make a child on x86-64 and 64-bit ARM only:
 /// # Safety
 /// `args` must give a stack; `entry` must not return.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone3_call(
+pub(super) unsafe fn clone3_call(
     args: &libc::clone_args,
     entry: extern "C" fn(*mut libc::c_void) -> !,
     arg: *mut libc::c_void,
@@ -209,7 +215,7 @@ unsafe fn clone3_call(
 /// # Safety
 /// `args` must give a stack; `entry` must not return.
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone3_call(
+pub(super) unsafe fn clone3_call(
     args: &libc::clone_args,
     entry: extern "C" fn(*mut libc::c_void) -> !,
     arg: *mut libc::c_void,

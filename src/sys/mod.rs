@@ -2,6 +2,7 @@
 
 mod clone;
 pub(crate) mod confined;
+pub(crate) mod detached;
 pub(crate) mod ext4;
 pub(crate) mod file;
 mod ioctl;
@@ -16,4 +17,5 @@ pub(crate) mod process;
 pub(crate) mod sparse;
 pub(crate) mod tool;
 pub(crate) mod tree;
+pub(crate) mod userns;
 pub(crate) mod wait;

@@ -74,11 +74,15 @@ impl FsContext {
         fsconfig_set_flag(&self.0, key).map_err(|e| self.error("fsconfig", e))
     }
 
+    /// Makes the file system, and a mount of it that is nowhere yet.
+    pub(crate) fn make(&self, attributes: MountAttrFlags) -> Result<OwnedFd, FsError> {
+        fsconfig_create(&self.0).map_err(|e| self.error("fsconfig", e))?;
+        fsmount(&self.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(|e| self.error("fsmount", e))
+    }
+
     /// Makes the file system and mounts it on `target`, which must be a directory and no link.
     pub(crate) fn mount(&self, attributes: MountAttrFlags, target: &Path) -> Result<(), FsError> {
-        fsconfig_create(&self.0).map_err(|e| self.error("fsconfig", e))?;
-        let mounted = fsmount(&self.0, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-            .map_err(|e| self.error("fsmount", e))?;
+        let mounted = self.make(attributes)?;
         move_mount(mounted, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(|e| self.error("move_mount", e))?;
         Ok(())

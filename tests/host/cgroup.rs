@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use docklet::Error;
 use docklet::cgroup::{
-    Cgroup, CgroupLimits, Controller, CpuQuota, Hierarchies, HierarchyProbe, Layout, Limit, Version,
+    Cgroup, CgroupLimits, Controller, CpuQuota, Hierarchies, HierarchyProbe, Limit, Version,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -56,19 +57,17 @@ impl Drop for Groups {
     }
 }
 
-/// A host without v2, as far as the library can see.
+/// A host without v2, as far as the library can see. Where there is nothing but v2, that is a host without any.
 fn without_unified(_: Hierarchies) -> Hierarchies {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
-    let hierarchies = Hierarchies::from_probe(HierarchyProbe {
+    Hierarchies::from_probe(HierarchyProbe {
         mountinfo: mounts.lines().filter(|line| !line.contains(" - cgroup2 ")).collect::<Vec<_>>().join("\n"),
         controllers: fs::read_to_string("/proc/cgroups").expect("/proc/cgroups"),
         can_swap: true,
         swap_file: Some(true),
         quota_file: Some(true),
         ..HierarchyProbe::default()
-    });
-    assert_eq!(hierarchies.layout(), Layout::V1, "these tests are for a host with v1 hierarchies");
-    hierarchies
+    })
 }
 
 fn max(value: u64) -> Option<Limit> {
@@ -83,18 +82,47 @@ fn memory(memory_bytes: u64, swap_bytes: u64) -> CgroupLimits {
     }
 }
 
-/// The group's directory in the hierarchy of `controller`, by the test's own reckoning.
+fn v1_root(controller: &str) -> PathBuf {
+    Path::new("/sys/fs/cgroup").join(controller)
+}
+
+/// Whether this host has `controller` in v1, by the test's own reckoning.
+fn is_v1(controller: &str) -> bool {
+    v1_root(controller).is_dir()
+}
+
+/// The group's directory in the hierarchy of `controller`.
 fn dir(group: &Cgroup, controller: &str) -> PathBuf {
-    let root = PathBuf::from("/sys/fs/cgroup");
-    let v1 = root.join(controller);
-    let unified = root.join("unified");
-    let root = match (controller, v1.is_dir(), unified.is_dir()) {
-        (name, true, _) if name != "unified" => v1,
-        (_, _, true) => unified,
-        // v2 alone.
-        _ => root,
-    };
+    let root = if is_v1(controller) { v1_root(controller) } else { kernel::unified().expect("v2") };
     root.join(group.path())
+}
+
+/// The kernel's two files for memory: in v1 the second one is for memory and swap together.
+fn memory_files(group: &Cgroup) -> [String; 2] {
+    let v1 = ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+    let names = if is_v1("memory") { v1 } else { ["memory.max", "memory.swap.max"] };
+    names.map(|name| content(group, "memory", name))
+}
+
+/// What [`memory_files`] must be.
+fn memory_wanted(memory: u64, swap: u64) -> [String; 2] {
+    [memory, if is_v1("memory") { memory + swap } else { swap }].map(|bytes| bytes.to_string())
+}
+
+/// Quota and period as v2 prints them, in microseconds.
+fn cpu_files(group: &Cgroup) -> String {
+    if is_v1("cpu") {
+        let [quota, period] =
+            ["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(|name| content(group, "cpu", name));
+        format!("{} {period}", if quota == "-1" { "max" } else { &quota })
+    } else {
+        content(group, "cpu", "cpu.max")
+    }
+}
+
+fn oom_kills(group: &Cgroup) -> u64 {
+    let file = if is_v1("memory") { "memory.oom_control" } else { "memory.events" };
+    number(group, "memory", file, "oom_kill ")
 }
 
 fn content(group: &Cgroup, controller: &str, name: &str) -> String {
@@ -196,17 +224,19 @@ fn cgroup_ensure_and_remove_are_repeatable() {
     assert_eq!(group.processes().unwrap(), Vec::<u32>::new());
     assert!(!group.is_populated().unwrap() && !group.is_frozen().unwrap());
     group.kill(PATIENCE).unwrap();
-    let expected = format!("cgroup `{}` does not exist", group.path());
-    for error in [
+    let mut errors = vec![
         group.apply(&memory(8 * MIB, 0)).unwrap_err(),
         group.verify(&memory(8 * MIB, 0)).unwrap_err(),
         group.limits().unwrap_err(),
         group.usage().unwrap_err(),
         group.freeze(PATIENCE).unwrap_err(),
         group.thaw(PATIENCE).unwrap_err(),
-        group.dir_for_clone().unwrap_err(),
-        group.events().unwrap_err(),
-    ] {
+    ];
+    if kernel::unified().is_some() {
+        errors.extend([group.dir_for_clone().unwrap_err(), group.events().unwrap_err()]);
+    }
+    let expected = format!("cgroup `{}` does not exist", group.path());
+    for error in errors {
         assert_eq!(error.to_string(), expected);
     }
 }
@@ -218,7 +248,9 @@ fn cgroup_tracking_is_one_directory() {
     let group = groups.top.child("id/start").unwrap();
     group.ensure_tracking().unwrap();
     assert_eq!(present(&group).iter().filter(|there| **there).count(), 1);
-    assert!(group.exists() && group.dir_for_clone().unwrap().is_some());
+    assert!(group.exists());
+    // Without v2 the kernel cannot make a process inside a group.
+    assert_eq!(group.dir_for_clone().unwrap().is_some(), kernel::unified().is_some());
     let mut child = run_in_files([group.procs_file().unwrap()].into_iter(), &["sleep", "100"]);
     wait_until("entering", || group.processes().unwrap() == [child.id()]);
     assert_eq!(groups.top.processes().unwrap(), [child.id()], "found from above, too");
@@ -237,8 +269,9 @@ fn cgroup_remove_reaches_beyond_the_longest_path() {
     let groups = Groups::new();
     let group = groups.group("deep");
     let name = "x".repeat(200);
-    for hierarchy in ["unified", "memory"] {
-        let mut here = openat(CWD, dir(&group, hierarchy), OFlags::RDONLY, Mode::empty()).unwrap();
+    for hierarchy in group.hierarchies().mounts() {
+        let mut here =
+            openat(CWD, hierarchy.mount.join(group.path()), OFlags::RDONLY, Mode::empty()).unwrap();
         for _ in 0..30 {
             mkdirat(&here, &name, Mode::from_raw_mode(0o755)).unwrap();
             here = openat(&here, &name, OFlags::RDONLY, Mode::empty()).unwrap();
@@ -261,9 +294,7 @@ fn cgroup_limits_are_applied_in_any_direction() {
     {
         let limits = memory(memory_mib * MIB, swap_mib * MIB);
         group.apply(&limits).unwrap();
-        assert_eq!(content(&group, "memory", "memory.limit_in_bytes"), (memory_mib * MIB).to_string());
-        let sum = (memory_mib + swap_mib) * MIB;
-        assert_eq!(content(&group, "memory", "memory.memsw.limit_in_bytes"), sum.to_string());
+        assert_eq!(memory_files(&group), memory_wanted(memory_mib * MIB, swap_mib * MIB));
         group.verify(&limits).unwrap();
         let found = group.limits().unwrap();
         assert_eq!(
@@ -271,20 +302,24 @@ fn cgroup_limits_are_applied_in_any_direction() {
             (max(memory_mib * MIB), max(swap_mib * MIB))
         );
     }
-    // Memory alone cannot be raised above the sum: the error says what to do.
+    // In v1 memory alone cannot be raised above the sum: the error says what to do.
     let alone = CgroupLimits { memory_max_bytes: max(80 * MIB), ..CgroupLimits::default() };
-    let message = group.apply(&alone).unwrap_err().to_string();
-    assert!(message.contains("state memory_swap_max_bytes, too"), "{message}");
+    if is_v1("memory") {
+        let message = group.apply(&alone).unwrap_err().to_string();
+        assert!(message.contains("state memory_swap_max_bytes, too"), "{message}");
+    } else {
+        group.apply(&alone).unwrap();
+        assert_eq!(memory_files(&group), memory_wanted(80 * MIB, 0));
+    }
     // Less than a page more is the same.
     group.apply(&memory(40 * MIB + 100, 0)).unwrap();
-    assert_eq!(content(&group, "memory", "memory.limit_in_bytes"), (40 * MIB).to_string());
+    assert_eq!(memory_files(&group), memory_wanted(40 * MIB, 0));
 
     let ms = Duration::from_millis;
     for (quota, period) in [(50, 100), (10, 20), (500, 1000), (50, 1000), (1, 5), (200, 100)] {
         let quota_of = CpuQuota::new(ms(quota), ms(period)).unwrap();
         group.apply(&CgroupLimits { cpu: Some(quota_of), ..CgroupLimits::default() }).unwrap();
-        assert_eq!(content(&group, "cpu", "cpu.cfs_quota_us"), (quota * 1000).to_string());
-        assert_eq!(content(&group, "cpu", "cpu.cfs_period_us"), (period * 1000).to_string());
+        assert_eq!(cpu_files(&group), format!("{} {}", quota * 1000, period * 1000));
         assert_eq!(group.limits().unwrap().cpu, Some(quota_of));
     }
     group.apply(&CgroupLimits { pids_max: max(7), ..CgroupLimits::default() }).unwrap();
@@ -298,9 +333,9 @@ fn cgroup_limits_are_applied_in_any_direction() {
         pids_max: Some(Limit::Max),
     };
     group.apply(&free).unwrap();
-    assert_eq!(content(&group, "memory", "memory.limit_in_bytes"), "9223372036854771712");
-    assert_eq!(content(&group, "memory", "memory.memsw.limit_in_bytes"), "9223372036854771712");
-    assert_eq!(content(&group, "cpu", "cpu.cfs_quota_us"), "-1");
+    let endless = if is_v1("memory") { "9223372036854771712" } else { "max" };
+    assert_eq!(memory_files(&group), [endless, endless]);
+    assert!(cpu_files(&group).starts_with("max "), "{}", cpu_files(&group));
     assert_eq!(content(&group, "pids", "pids.max"), "max");
     assert_eq!(group.limits().unwrap(), free);
 }
@@ -314,13 +349,15 @@ fn cgroup_verify_names_each_file_that_differs() {
         CgroupLimits { pids_max: max(5), cpu: Some(CpuQuota::cores(0.5).unwrap()), ..memory(16 * MIB, 0) };
     group.apply(&limits).unwrap();
     fs::write(dir(&group, "pids").join("pids.max"), "6").unwrap();
-    fs::write(dir(&group, "cpu").join("cpu.cfs_quota_us"), "-1").unwrap();
+    let (file, value, cpu) = if is_v1("cpu") {
+        ("cpu.cfs_quota_us", "-1", "cpu.cfs_quota_us is -1, asked 50000")
+    } else {
+        ("cpu.max", "max", "cpu.max is max 100000, asked 50000 100000")
+    };
+    fs::write(dir(&group, "cpu").join(file), value).unwrap();
     assert_eq!(
         group.verify(&limits).unwrap_err().to_string(),
-        format!(
-            "cgroup `{}` exists but differs: cpu.cfs_quota_us is -1, asked 50000, pids.max is 6, asked 5",
-            group.path()
-        )
+        format!("cgroup `{}` exists but differs: {cpu}, pids.max is 6, asked 5", group.path())
     );
     let invalid = CgroupLimits { pids_max: max(0), ..limits };
     assert!(group.apply(&invalid).unwrap_err().to_string().contains("must be 1 to 4194304"));
@@ -339,7 +376,7 @@ fn cgroup_memory_limit_kills_what_exceeds_it() {
     assert_eq!(group.usage().unwrap().oom_kills, Some(0));
     let status = hog(100);
     assert!(!status.success(), "{status}");
-    assert!(number(&group, "memory", "memory.oom_control", "oom_kill ") >= 1);
+    assert!(oom_kills(&group) >= 1);
     let usage = group.usage().unwrap();
     assert!(usage.oom_kills >= Some(1), "{usage:?}");
     let peak = usage.memory_peak_bytes.unwrap();
@@ -361,6 +398,7 @@ fn cgroup_memory_in_use_cannot_be_taken_away() {
     let message = group.apply(&memory(8 * MIB, 0)).unwrap_err().to_string();
     assert!(message.contains("is busy: its processes use more than 8388608 bytes"), "{message}");
     assert!(child.try_wait().unwrap().is_none(), "it lives on");
+    assert_eq!(memory_files(&group), memory_wanted(100 * MIB, 0));
     group.kill(PATIENCE).unwrap();
     child.wait().unwrap();
     group.apply(&memory(8 * MIB, 0)).unwrap();
@@ -430,11 +468,12 @@ fn freeze_and_thaw(groups: &Groups) {
 fn cgroup_freeze_and_thaw() {
     let groups = Groups::new();
     freeze_and_thaw(&groups);
-    // What another program froze by the v1 freezer is seen, and killed.
-    let group = groups.group("v1");
+    // What another program froze, in v1 by the freezer there, is seen, and killed.
+    let group = groups.group("others");
     let mut child = run_in(&group, &["sleep", "1000"]);
     wait_until("running", || group.is_populated().unwrap());
-    fs::write(dir(&group, "freezer").join("freezer.state"), "FROZEN").unwrap();
+    let (file, value) = if is_v1("freezer") { ("freezer.state", "FROZEN") } else { ("cgroup.freeze", "1") };
+    fs::write(dir(&group, "freezer").join(file), value).unwrap();
     wait_until("freezing", || group.is_frozen().unwrap());
     group.kill(PATIENCE).unwrap();
     assert!(!child.wait().unwrap().success());
@@ -444,9 +483,16 @@ fn cgroup_freeze_and_thaw() {
 #[ignore = "needs root: cgroups"]
 fn cgroup_freeze_and_thaw_by_v1() {
     let groups = Groups::on(without_unified);
-    freeze_and_thaw(&groups);
     let group = groups.group("none");
-    assert!(group.dir_for_clone().unwrap().is_none());
+    if is_v1("freezer") {
+        freeze_and_thaw(&groups);
+        assert!(group.dir_for_clone().unwrap().is_none());
+    } else {
+        let error = group.freeze(PATIENCE).unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        let error = group.ensure_tracking().unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    }
     let message = group.events().unwrap_err().to_string();
     assert!(message.contains("mount -t cgroup2"), "{message}");
 }
@@ -474,7 +520,14 @@ fn cgroup_kill_wins_against_a_fork_bomb() {
 #[test]
 #[ignore = "needs root: cgroups"]
 fn cgroup_kill_wins_against_a_fork_bomb_in_v1() {
-    fork_bomb(&Groups::on(without_unified));
+    let groups = Groups::on(without_unified);
+    if is_v1("pids") {
+        fork_bomb(&groups);
+    } else {
+        let limits = CgroupLimits { pids_max: max(150), ..CgroupLimits::default() };
+        let error = groups.group("bomb").apply(&limits).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    }
 }
 
 /// What is in one v1 hierarchy only, where no freezer and no `cgroup.kill` reaches it, is killed as well.
@@ -518,6 +571,15 @@ fn cgroup_kill_leaves_others_alone() {
 fn cgroup_events_wake_who_waits() {
     let groups = Groups::new();
     let group = groups.group("events");
+    if kernel::unified().is_some() {
+        events_wake_who_waits(&group);
+    } else {
+        let error = group.events().unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    }
+}
+
+fn events_wake_who_waits(group: &Cgroup) {
     let events = group.events().unwrap();
     assert!(!events.read().unwrap().populated);
     let wait = |what: &str| {
@@ -526,7 +588,7 @@ fn cgroup_events_wake_who_waits() {
         assert_eq!(poll(&mut polled, Some(&timeout)).unwrap(), 1, "{what}");
         events.read().unwrap()
     };
-    let mut child = run_in(&group, &["sleep", "1000"]);
+    let mut child = run_in(group, &["sleep", "1000"]);
     assert!(wait("populated").populated);
     group.freeze(PATIENCE).unwrap();
     assert!(wait("frozen").frozen);

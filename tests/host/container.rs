@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -102,8 +103,12 @@ fn container_is_waited_for() {
     let init = container.start(&scripted_root::config(&root)).unwrap().init_pid;
     assert!(!container.wait(Some(Duration::from_millis(50))).unwrap());
     let waiting = container.clone();
-    let waiter = thread::spawn(move || waiting.wait(Some(Duration::from_secs(20))).unwrap());
-    kernel::run("kill", ["-USR1", &init.to_string()]);
+    let waiter = thread::spawn(move || waiting.wait(Some(Duration::from_secs(60))).unwrap());
+    // Until it has its handler the kernel keeps signals from an init.
+    while !waiter.is_finished() {
+        Command::new("kill").args(["-USR1", &init.to_string()]).stderr(Stdio::null()).status().unwrap();
+        thread::sleep(Duration::from_millis(10));
+    }
     assert!(waiter.join().unwrap());
     assert_eq!(container.state().unwrap(), State::Stopped);
     assert!(processes_in(&container).is_empty());
@@ -322,9 +327,8 @@ fn container_half_started_is_cleaned() {
     let config = scripted_root::config(&root);
     let start = config.clone();
     let starter = thread::spawn(move || starting.start(&start).unwrap_err().to_string());
-    let unified = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
-    let unified = unified.into_iter().find(|dir| dir.is_dir()).unwrap();
-    let group = unified.join(container.payload().unwrap().path());
+    let tracking = kernel::unified().unwrap_or_else(|| "/sys/fs/cgroup/freezer".into());
+    let group = tracking.join(container.payload().unwrap().path());
     let procs = group.with_file_name("start").join("cgroup.procs");
     while fs::read_to_string(&procs).unwrap_or_default().is_empty() {
         thread::sleep(Duration::from_millis(1));

@@ -90,3 +90,26 @@ fn container_cannot_reach_host_devices_or_network() {
     kernel::run("umount", [&pinned]);
     scripted_root::end(&sandbox);
 }
+
+/// Where AppArmor is on, LXC's profile holds init and every command: what it mounts is refused. Elsewhere nothing does.
+#[test]
+#[ignore = "needs root: containers"]
+fn container_is_confined_where_apparmor_is_on() {
+    let sandbox = Sandbox::new();
+    let root = scripted_root::root(&sandbox, "a");
+    let container = scripted_root::container(&sandbox);
+    container.start(&scripted_root::config(&root)).unwrap();
+    let mount = exec(&container, &["mount", "-t", "tmpfs", "none", "/tmp"]);
+    if Path::new("/sys/kernel/security/apparmor/profiles").exists() {
+        for process in ["1", "self"] {
+            let profile = sh(&container, &format!("cat /proc/{process}/attr/current"));
+            assert_eq!(profile, "lxc-container-default-cgns (enforce)\n");
+        }
+        let said = String::from_utf8_lossy(&mount.stderr).into_owned();
+        assert!(!mount.status.success() && said.contains("ermission denied"), "{mount:?}");
+    } else {
+        assert!(mount.status.success(), "{mount:?}");
+    }
+    container.kill().unwrap();
+    scripted_root::end(&sandbox);
+}

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Runs a program and returns what it printed.
@@ -17,13 +17,22 @@ pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item =
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8(output.stdout).expect("UTF-8")
+    // What another test calls its files may be no text.
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// As [`run`], parsed as JSON; nothing printed is `null`.
 pub(crate) fn json<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> serde_json::Value {
     let text = run(program, args);
     if text.trim().is_empty() { serde_json::Value::Null } else { serde_json::from_str(&text).expect("JSON") }
+}
+
+/// Whether this kernel is of that version or newer.
+pub(crate) fn is_at_least(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().expect("number"));
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// The lines of this thread's mountinfo whose target is `prefix` or beneath it.
@@ -48,6 +57,12 @@ pub(crate) fn loops_beneath(prefix: &Path) -> Vec<String> {
         .filter(|device| device["back-file"].as_str().is_some_and(|file| Path::new(file).starts_with(prefix)))
         .map(|device| format!("{} {}", device["name"], device["back-file"]))
         .collect()
+}
+
+/// The root of the unified hierarchy, on any layout that has one.
+pub(crate) fn unified() -> Option<PathBuf> {
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    roots.into_iter().find(|root| root.join("cgroup.procs").exists())
 }
 
 /// Control groups that are called `name`, in every hierarchy. (Not by `find`: it fails when another test's groups

@@ -18,6 +18,7 @@ mod images;
 mod leftovers;
 mod matrix;
 mod operations;
+mod overlays;
 mod parts;
 mod process;
 mod ptrace;

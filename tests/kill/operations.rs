@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, parts};
+use crate::{containers, exports, images, overlays, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -54,6 +54,13 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("grow", parts::grow),
     ("remove-volume", parts::remove_volume),
     ("volume-state", parts::volume_state),
+    ("prepare-overlay", overlays::prepare),
+    ("mount-overlay", overlays::mount),
+    ("mount-mapped", overlays::mount_mapped),
+    ("mount-read-only", overlays::mount_read_only),
+    ("unmount-overlay", overlays::unmount),
+    ("remove-overlay", overlays::remove),
+    ("overlay-state", overlays::state),
 ];
 
 /// Runs the program called `name`, once a tracer says so.

@@ -78,6 +78,13 @@ const IMAGE: Recovery =
 /// A volume that is half grown is whole after the same call.
 const VOLUME: Recovery =
     Recovery { recover: "grow", state: "volume-state", states: &[State::Present], remove: "remove-volume" };
+/// A root that is half mounted is whole after the same call.
+const OVERLAY: Recovery = Recovery {
+    recover: "mount-overlay",
+    state: "overlay-state",
+    states: &[State::Present],
+    remove: "remove-overlay",
+};
 
 /// The same export again.
 const EXPORT: Recovery = Recovery {
@@ -195,6 +202,15 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         Recovery { states: &[State::Absent], ..IMAGE },
     ),
     own("export-image", &["prepare", "build-image"], &[], EXPORT),
+    own("mount-overlay", &["prepare-overlay"], &[], OVERLAY),
+    own("mount-mapped", &["prepare-overlay"], &[], Recovery { recover: "mount-mapped", ..OVERLAY }),
+    own("mount-read-only", &["prepare-overlay"], &[], Recovery { recover: "mount-read-only", ..OVERLAY }),
+    own(
+        "unmount-overlay",
+        &["prepare-overlay"],
+        &["mount-mapped"],
+        Recovery { recover: "remove-overlay", states: &[State::Absent], ..OVERLAY },
+    ),
     own("grow", &["make-volume", "remove-volume"], &["make-volume"], VOLUME),
 ];
 

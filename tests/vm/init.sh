@@ -34,17 +34,25 @@ ln -s /proc/self/fd /dev/fd
 for link in stdin:0 stdout:1 stderr:2; do ln -s "/proc/self/fd/${link#*:}" "/dev/${link%:*}"; done
 # Without it liblxc takes AppArmor for half there, and starts nothing.
 mount -t securityfs securityfs /sys/kernel/security
+# What Debian's apparmor.service does.
+if grep -q Y /sys/module/apparmor/parameters/enabled; then
+    apparmor_parser --replace --skip-cache /etc/apparmor.d || leave exit 92
+fi
 hostname vm
 ip link set lo up
 
+# v1 as systemd lays it out, with two controllers in one hierarchy, but without a unified one beside them.
 if [ "$(word cgroups)" = v1 ]; then
     mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
-    awk '!/^#/ && $4 == 1 { print $1 }' /proc/cgroups | while read -r controller; do
+    controllers=$(awk '!/^#/ && $4 == 1 && $1 !~ /^cpu(acct)?$/ { print $1 }' /proc/cgroups)
+    for controller in $controllers cpu,cpuacct; do
         mkdir "/sys/fs/cgroup/$controller"
         mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
     done
-    mkdir /sys/fs/cgroup/unified
-    mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+    ln -s cpu,cpuacct /sys/fs/cgroup/cpu
+    ln -s cpu,cpuacct /sys/fs/cgroup/cpuacct
+    mkdir /sys/fs/cgroup/systemd
+    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 else
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi

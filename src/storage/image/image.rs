@@ -1,17 +1,15 @@
 //! An image as it is opened, and how one is to be called.
 
-use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::name::{ImageName, UserName};
 use crate::storage::image::compression::Compression;
 use crate::storage::image::content::ImageContent;
-use crate::sys::confined::ConfinedRoot;
+use crate::storage::overlay::OverlayRoot;
 
 /// An image whose layers are on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,20 +42,9 @@ impl Image {
     /// they will be in the container, so none leads out of the image.
     ///
     /// # Errors
-    /// [`Error::Os`] if a layer cannot be read.
+    /// [`Error::Os`](crate::Error::Os) if a layer cannot be read.
     pub fn has_executable(&self, path: &Path) -> Result<bool> {
-        for layer in &self.layers {
-            let root = ConfinedRoot::open(layer)?;
-            let file = match root.open_at(path, OFlags::PATH, Mode::empty(), true) {
-                Ok(file) => file,
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) => {
-                    continue;
-                }
-                Err(e) => return Err(Error::os("openat2", layer.join(path).display(), e)),
-            };
-            let metadata = File::from(file).metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
-            return Ok(metadata.is_file() && metadata.mode() & 0o111 != 0);
-        }
-        Ok(false)
+        let found = OverlayRoot::over(&self.layers).metadata(path)?;
+        Ok(found.is_some_and(|found| found.is_file() && found.mode() & 0o111 != 0))
     }
 }

@@ -1,8 +1,17 @@
 //! Layers shown as one root directory.
 
+mod assembly;
+mod attributes;
+mod changes;
+mod directory;
+mod lookup;
 pub(super) mod options;
+mod plan;
 mod root;
 mod support;
+mod top;
 
+pub use self::changes::{Change, Changed, Changes, Difference};
 pub use self::options::MountMethod;
-pub use self::root::{OverlayLayers, OverlayPlan, OverlayRoot};
+pub use self::plan::{OverlayLayers, OverlayPlan};
+pub use self::root::OverlayRoot;

@@ -28,41 +28,44 @@ pub enum MountMethod {
     Classic,
 }
 
-/// The directories of an overlay: absolute, and spelled without links.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Directories {
-    /// Uppermost first.
-    pub(crate) layers: Vec<PathBuf>,
-    pub(crate) upper: PathBuf,
-    pub(crate) work: PathBuf,
-}
+/// What every overlay is mounted with, so that its upper directory alone says what has changed, and no layer says where
+/// others are looked for. Known to every kernel since 4.19, with any of the calls.
+///
+/// Given up is what these would allow: renaming a directory that a layer has is `EXDEV` (as between file systems, so
+/// programs copy it instead), a change of a file's owner or mode copies its content too, and the names of a hard-linked
+/// file of a layer part when one of them is written to.
+pub(crate) const OPTIONS: [(&str, &str); 3] =
+    [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
 
-impl Directories {
-    /// The text of options for `mount(2)`.
-    pub(crate) fn classic(&self) -> Result<OsString> {
-        let mut text = b"lowerdir=".to_vec();
-        for (index, layer) in self.layers.iter().enumerate() {
-            if index > 0 {
-                text.push(b':');
-            }
-            escape(layer, b":,\\", &mut text);
+/// The text of options for `mount(2)`. The uppermost of `layers` first.
+pub(crate) fn classic(layers: &[&Path], top: Option<(&Path, &Path)>) -> Result<OsString> {
+    let mut text = b"lowerdir=".to_vec();
+    for (index, layer) in layers.iter().enumerate() {
+        if index > 0 {
+            text.push(b':');
         }
-        text.extend_from_slice(b",upperdir=");
-        escape(&self.upper, b",\\", &mut text);
-        text.extend_from_slice(b",workdir=");
-        escape(&self.work, b",\\", &mut text);
-        if text.len() > OPTIONS_MAX {
-            return Err(Error::Unsupported {
-                what: format!("an overlay of {} layers", self.layers.len()),
-                needs: format!(
-                    "kernel 6.5, or fewer layers with shorter paths: their names take {} bytes, and mount(2) takes \
-                     {OPTIONS_MAX}",
-                    text.len()
-                ),
-            });
-        }
-        Ok(OsString::from_vec(text))
+        escape(layer, b":,\\", &mut text);
     }
+    if let Some((upper, work)) = top {
+        text.extend_from_slice(b",upperdir=");
+        escape(upper, b",\\", &mut text);
+        text.extend_from_slice(b",workdir=");
+        escape(work, b",\\", &mut text);
+    }
+    for (key, value) in OPTIONS {
+        text.extend_from_slice(format!(",{key}={value}").as_bytes());
+    }
+    if text.len() > OPTIONS_MAX {
+        return Err(Error::Unsupported {
+            what: format!("an overlay of {} layers", layers.len()),
+            needs: format!(
+                "kernel 6.5, or fewer layers with shorter paths: their names take {} bytes, and mount(2) takes \
+                 {OPTIONS_MAX}",
+                text.len()
+            ),
+        });
+    }
+    Ok(OsString::from_vec(text))
 }
 
 /// `path` as `fsconfig` takes it for `upperdir` and `workdir`. (`lowerdir+` is taken as it is.)
@@ -85,12 +88,14 @@ fn escape(path: &Path, special: &[u8], into: &mut Vec<u8>) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ShownOverlay {
     pub(crate) target: PathBuf,
+    /// What its maker called it.
+    pub(crate) source: OsString,
+    pub(crate) read_only: bool,
     /// As each was given, escapes included.
-    layers: Vec<Vec<u8>>,
+    pub(crate) layers: Vec<Vec<u8>>,
     upper: Option<Vec<u8>>,
-    work: Option<Vec<u8>>,
-    /// Its file system id is made from a number that is stored on the upper directory. Kernel 6.6.
-    pub(crate) has_uuid: bool,
+    /// Those of its other options that differ from [`OPTIONS`]; they change what is written.
+    pub(crate) foreign_options: Vec<String>,
 }
 
 /// The overlays of this thread's mount namespace, in the kernel's order.
@@ -102,39 +107,33 @@ impl ShownOverlay {
     pub(crate) fn parse(mount: &Mount) -> Self {
         let mut shown = Self {
             target: mount.target.clone(),
+            source: mount.source.clone().into_os_string(),
+            read_only: mount.mount_options.split(',').any(|option| option == "ro"),
             layers: Vec::new(),
             upper: None,
-            work: None,
-            has_uuid: false,
+            foreign_options: Vec::new(),
         };
         // A comma in a path is shown as \054, so these commas separate options.
         for option in mount.options.split(',') {
-            let Some((key, value)) = option.split_once('=') else { continue };
-            let value = unescape_octal(value.as_bytes());
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            let path = unescape_octal(value.as_bytes());
             match key {
-                "lowerdir" => shown.layers.extend(split_layers(&value)),
-                "lowerdir+" => shown.layers.push(value),
-                "upperdir" => shown.upper = Some(value),
-                "workdir" => shown.work = Some(value),
-                "uuid" => shown.has_uuid = value == b"on",
+                "lowerdir" => shown.layers.extend(split_layers(&path)),
+                "lowerdir+" => shown.layers.push(path),
+                "upperdir" => shown.upper = Some(path),
+                "redirect_dir" | "metacopy" | "index" if OPTIONS.contains(&(key, value)) => {}
+                "redirect_dir" | "metacopy" | "index" | "volatile" | "userxattr" => {
+                    shown.foreign_options.push(option.to_owned());
+                }
                 _ => {}
             }
         }
         shown
     }
 
-    /// Whether it was mounted from these directories.
-    pub(crate) fn shows(&self, directories: &Directories) -> bool {
-        let same = |shown: &Option<Vec<u8>>, path: &Path| shown.as_ref().is_some_and(|s| names(s, path));
-        self.layers.len() == directories.layers.len()
-            && self.layers.iter().zip(&directories.layers).all(|(shown, path)| names(shown, path))
-            && same(&self.upper, &directories.upper)
-            && same(&self.work, &directories.work)
-    }
-
-    /// Whether its upper directory is `directory`, or lies in it.
+    /// Whether its upper directory is `directory`, or lies in it; or one of its layers, as a read-only overlay has it.
     pub(crate) fn is_on(&self, directory: &Path) -> bool {
-        self.upper.as_ref().is_some_and(|upper| lies_in(upper, directory))
+        self.upper.as_ref().is_some_and(|upper| lies_in(upper, directory)) || self.reads(directory)
     }
 
     /// Whether one of its layers is `directory`, or lies in it.
@@ -144,11 +143,6 @@ impl ShownOverlay {
 }
 
 /// A path is shown as it was given, and how that was is not shown: plain, or with backslashes as escapes.
-fn names(shown: &[u8], path: &Path) -> bool {
-    let path = path.as_os_str().as_bytes();
-    shown == path || unescape_backslashes(shown) == path
-}
-
 fn lies_in(shown: &[u8], directory: &Path) -> bool {
     let inside = |bytes: &[u8]| Path::new(OsStr::from_bytes(bytes)).starts_with(directory);
     inside(shown) || inside(&unescape_backslashes(shown))
@@ -192,12 +186,8 @@ mod tests {
 
     const ODD: &str = "/a b,c:d\\e\nf";
 
-    fn directories(layers: &[&str]) -> Directories {
-        Directories {
-            layers: layers.iter().map(PathBuf::from).collect(),
-            upper: PathBuf::from(format!("{ODD}/upper")),
-            work: "/v/work".into(),
-        }
+    fn paths<'a>(layers: &'a [&'a str]) -> Vec<&'a Path> {
+        layers.iter().map(Path::new).collect()
     }
 
     fn shown(options: &str) -> ShownOverlay {
@@ -214,10 +204,12 @@ mod tests {
 
     #[test]
     fn each_way_in_has_its_own_escapes() {
-        let classic = directories(&["/l1", ODD]).classic().unwrap();
+        let upper = PathBuf::from(format!("{ODD}/upper"));
+        let text = classic(&paths(&["/l1", ODD]), Some((&upper, Path::new("/v/work")))).unwrap();
         assert_eq!(
-            classic.to_str().unwrap(),
-            "lowerdir=/l1:/a b\\,c\\:d\\\\e\nf,upperdir=/a b\\,c:d\\\\e\nf/upper,workdir=/v/work"
+            text.to_str().unwrap(),
+            "lowerdir=/l1:/a b\\,c\\:d\\\\e\nf,upperdir=/a b\\,c:d\\\\e\nf/upper,workdir=/v/work,\
+             redirect_dir=nofollow,metacopy=off,index=off"
         );
         assert_eq!(upper_text(Path::new(ODD)).to_str().unwrap(), "/a b\\,c\\:d\\\\e\nf");
     }
@@ -226,56 +218,43 @@ mod tests {
     fn a_text_that_would_be_cut_is_refused() {
         let layers: Vec<String> = (0..40).map(|i| format!("/{i:0>100}")).collect();
         let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
-        let message = directories(&layers).classic().unwrap_err().to_string();
+        let message = classic(&paths(&layers), None).unwrap_err().to_string();
         assert!(message.contains("overlay of 40 layers") && message.contains("4095"), "{message}");
-        assert!(directories(&layers[..30]).classic().unwrap().len() <= OPTIONS_MAX);
+        assert!(classic(&paths(&layers[..30]), None).unwrap().len() <= OPTIONS_MAX);
     }
 
     #[test]
     fn what_the_kernel_shows_is_recognized() {
-        let wanted = directories(&["/l1", ODD]);
-        let upper = "upperdir=/a\\040b\\054c:d\\134e\\012f/upper,workdir=/v/work";
-        for same in [
-            format!("rw,lowerdir+=/l1,lowerdir+=/a\\040b\\054c:d\\134e\\012f,{upper},uuid=on"),
-            format!("rw,lowerdir=/l1:/a\\040b\\134\\054c\\134:d\\134\\134e\\012f,{upper}"),
+        let ours = "upperdir=/a\\040b\\054c:d\\134e\\012f/upper,workdir=/v/work,redirect_dir=nofollow";
+        for text in [
+            format!("rw,lowerdir+=/l1,lowerdir+=/a\\040b\\054c:d\\134e\\012f,{ours},uuid=on"),
+            format!("rw,lowerdir=/l1:/a\\040b\\134\\054c\\134:d\\134\\134e\\012f,{ours}"),
         ] {
-            assert!(shown(&same).shows(&wanted), "{same}");
-            assert_eq!(shown(&same).has_uuid, same.ends_with("uuid=on"));
+            let overlay = shown(&text);
+            assert_eq!(overlay.foreign_options, Vec::<String>::new());
+            assert_eq!(overlay.layers.len(), 2, "{text}");
+            assert!(overlay.is_on(Path::new(ODD)), "{text}");
+            assert!(!overlay.is_on(Path::new("/a")) && overlay.is_on(Path::new("/l1")));
+            assert!(overlay.reads(Path::new("/l1")) && overlay.reads(Path::new("/")));
+            assert!(overlay.reads(Path::new(ODD)) && !overlay.reads(Path::new("/l")));
         }
-        for other in [
-            format!("rw,lowerdir+=/l1,{upper}"),
-            format!("rw,lowerdir+=/a\\040b\\054c:d\\134e\\012f,lowerdir+=/l1,{upper}"),
-            format!("rw,lowerdir=/l1:/a\\040b\\054c:d\\134e\\012f,{upper}"),
-            "rw,lowerdir+=/l1,lowerdir+=/a\\040b\\054c:d\\134e\\012f".to_owned(),
-            "rw,lowerdir+=/l1,lowerdir+=/a\\040b\\054c:d\\134e\\012f,upperdir=/x,workdir=/v/work".to_owned(),
-        ] {
-            assert!(!shown(&other).shows(&wanted), "{other}");
-        }
-        let overlay = shown(&format!("rw,lowerdir+=/l1,{upper}"));
-        assert!(
-            overlay.is_on(Path::new(ODD))
-                && !overlay.is_on(Path::new("/a"))
-                && !overlay.is_on(Path::new("/l1"))
-        );
-        assert!(
-            overlay.reads(Path::new("/l1"))
-                && overlay.reads(Path::new("/"))
-                && !overlay.reads(Path::new("/l"))
-        );
+        let foreign = shown("rw,lowerdir=/l,redirect_dir=on,metacopy=on,index=on,volatile").foreign_options;
+        assert_eq!(foreign, ["redirect_dir=on", "metacopy=on", "index=on", "volatile"]);
     }
 
     proptest::proptest! {
         #[test]
         fn layers_survive_the_way_through_mount_options(names in proptest::collection::vec("[a,:\\\\ ]{1,8}", 1..5)) {
-            let paths: Vec<PathBuf> = names.iter().map(|name| Path::new("/x").join(name)).collect();
-            let text = Directories { layers: paths.clone(), upper: "/u".into(), work: "/w".into() }.classic().unwrap();
-            let text = text.into_vec();
-            let layers = text.strip_prefix(b"lowerdir=").unwrap().strip_suffix(b",upperdir=/u,workdir=/w").unwrap();
+            let expected: Vec<PathBuf> = names.iter().map(|name| Path::new("/x").join(name)).collect();
+            let layers: Vec<&Path> = expected.iter().map(PathBuf::as_path).collect();
+            let text = classic(&layers, Some((Path::new("/u"), Path::new("/w")))).unwrap().into_vec();
+            let end = b",upperdir=/u,workdir=/w,redirect_dir=nofollow,metacopy=off,index=off";
+            let layers = text.strip_prefix(b"lowerdir=").unwrap().strip_suffix(end).unwrap();
             let back: Vec<PathBuf> = split_layers(layers)
                 .iter()
                 .map(|layer| PathBuf::from(OsString::from_vec(unescape_backslashes(layer))))
                 .collect();
-            proptest::prop_assert_eq!(back, paths);
+            proptest::prop_assert_eq!(back, expected);
         }
     }
 }

@@ -44,6 +44,10 @@ async fn foreign_loop_devices_are_left_alone() {
         assert!(matches!(error, Error::Busy { .. }), "{error}");
         assert!(error.to_string().contains("losetup -d"), "{error}");
         kernel::run("losetup", ["-d", device.trim()]);
+        // It goes with its last user, and udev may be looking at it.
+        while kernel::run("losetup", ["-j", file.to_str().unwrap()]).contains(device.trim()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         fixture.host.remove(&spec.name).await.unwrap();
     }
     fixture.end().await;

@@ -110,15 +110,14 @@ async fn orphans_go_and_strangers_stay() {
     let mark = format!("docklet:{tag}:container:0123456789abcdef");
     kernel::run("ip", ["link", "set", "dkorphan", "alias", &mark]);
     kernel::run("ip", ["link", "add", "stranger", "type", "bridge"]);
-    let group = format!("/sys/fs/cgroup/unified/docklet/{tag}/0123456789abcdef");
-    let group =
-        if Path::new("/sys/fs/cgroup/unified").exists() { group } else { group.replace("/unified", "") };
+    let root = kernel::unified().unwrap_or_else(|| "/sys/fs/cgroup/pids".into());
+    let group = root.join(format!("docklet/{tag}/0123456789abcdef"));
     fs::create_dir_all(&group).unwrap();
 
     let report = fixture.host.recover().await.unwrap();
     assert_eq!(report.orphans, ["link dkorphan", "container 0123456789abcdef"]);
     assert!(kernel::links().contains(&"stranger".to_owned()));
-    assert!(!Path::new(&group).exists());
+    assert!(!group.exists());
     assert!(!fixture.host.recover().await.unwrap().changed());
     kernel::run("ip", ["link", "delete", "stranger"]);
     fixture.end().await;

@@ -1,3 +1,3 @@
 #!/bin/sh
 # The host tier, as it is.
-exec /docklet/bin/host --include-ignored
+exec /docklet/tests/host --include-ignored

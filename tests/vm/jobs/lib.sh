@@ -3,7 +3,8 @@
 # shellcheck disable=SC2034
 CLEAN=64 CUT=65
 FS_PREFIX=/var/lib/docklet
-PATH=/docklet/bin:$PATH
+# Last: one of the tests is called `kill`.
+PATH=$PATH:/docklet/tests:/docklet/examples
 export FS_PREFIX PATH
 
 # tell NAME COMMAND ...: a failed one ends the job.
@@ -17,4 +18,15 @@ tell() {
         echo "test $name ... FAILED"
         exit 1
     fi
+}
+
+# The world beyond the host, which only knows the host: what answers there came through NAT.
+outside() {
+    ip netns add outside
+    ip link add wan type veth peer name eth0 netns outside
+    ip address add 192.0.2.1/24 dev wan
+    ip link set wan up
+    ip -n outside address add 192.0.2.2/24 dev eth0
+    ip -n outside link set eth0 up
+    ip -n outside link set lo up
 }

@@ -3,17 +3,6 @@
 # shellcheck source=tests/vm/jobs/lib.sh
 . /docklet/vm/jobs/lib.sh
 
-# The world beyond the host, which only knows the host: what answers there came through NAT.
-outside() {
-    ip netns add outside
-    ip link add wan type veth peer name eth0 netns outside
-    ip address add 192.0.2.1/24 dev wan
-    ip link set wan up
-    ip -n outside address add 192.0.2.2/24 dev eth0
-    ip -n outside link set eth0 up
-    ip -n outside link set lo up
-}
-
 back() {
     outside
     # Somebody else's, where the first container's volume was.

@@ -1,0 +1,136 @@
+//! User namespaces (`man 7 user_namespaces`): making one for its map of ids, and working with another id.
+//!
+//! A process of several threads cannot make one for itself. So a child does, which shares the caller's memory (nothing
+//! is copied), waits, and is killed as soon as there is a descriptor of its namespace. It dies with its maker.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::ptr;
+
+use rustix::process::Gid;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid};
+
+use crate::error::{Error, Result};
+use crate::sys::clone::{CLONE_CLEAR_SIGHAND, block_all_signals, clone3_call};
+
+/// Bytes of stack for the child: it makes three system calls.
+const STACK: usize = 16 * 1024;
+
+/// A child that does nothing, in a user namespace of its own. Dropping it ends it.
+struct Sleeper {
+    pid: u32,
+    pidfd: OwnedFd,
+    /// The child runs on it, so it is freed after the child.
+    _stack: Vec<u128>,
+}
+
+/// A new user namespace whose `uid_map` and `gid_map` are `map`. It exists as long as its descriptor does.
+pub(crate) fn with_map(map: &str) -> Result<OwnedFd> {
+    let failed = |e: io::Error| match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EPERM | libc::ENOSYS | libc::EINVAL) => Error::Unsupported {
+            what: "a map of ids".to_owned(),
+            needs: format!(
+                "user namespaces (CONFIG_USER_NS, sysctl user.max_user_namespaces above the number in use), and root \
+                 in the initial one: {e}"
+            ),
+        },
+        _ => Error::os("clone3", "a user namespace", e),
+    };
+    let sleeper = Sleeper::start().map_err(failed)?;
+    let proc = PathBuf::from(format!("/proc/{}", sleeper.pid));
+    for name in ["uid_map", "gid_map"] {
+        write_map(&proc.join(name), map)?;
+    }
+    let path = proc.join("ns/user");
+    File::open(&path).map(OwnedFd::from).map_err(|e| Error::os("open", path.display(), e))
+}
+
+fn write_map(path: &Path, map: &str) -> Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(map.as_bytes()))
+        .map_err(|e| Error::os("write", format_args!("{} ({map:?})", path.display()), e))
+}
+
+impl Sleeper {
+    fn start() -> io::Result<Self> {
+        let mut stack: Vec<u128> = vec![0; STACK / mem::size_of::<u128>()];
+        let mut pidfd: RawFd = -1;
+        // SAFETY: all zero is a valid clone_args.
+        let mut args: libc::clone_args = unsafe { mem::zeroed() };
+        let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_NEWUSER;
+        args.flags = u64::from(flags.unsigned_abs()) | CLONE_CLEAR_SIGHAND;
+        args.pidfd = ptr::from_mut(&mut pidfd) as u64;
+        // No signal when it ends, and no `wait` of the embedding program sees it.
+        args.exit_signal = 0;
+        args.stack = stack.as_mut_ptr() as u64;
+        args.stack_size = STACK as u64;
+        // The child inherits this: nothing but SIGKILL reaches it.
+        let before = block_all_signals()?;
+        // SAFETY: the stack is ours, a `u128` is 16-byte aligned and so is its end, and it is freed only after the child
+        // has ended (`Drop`). The child runs `sleep`, which never returns, and shares this thread's thread-local
+        // storage, of which it touches nothing.
+        let result = unsafe { clone3_call(&args, sleep, ptr::without_provenance_mut(own_pid())) };
+        // SAFETY: `before` is the whole set that `block_all_signals` was given.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
+        if result < 0 {
+            return Err(io::Error::from_raw_os_error(i32::try_from(-result).unwrap_or(libc::EIO)));
+        }
+        // SAFETY: the kernel has just made this descriptor for us.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        let pid = u32::try_from(result).map_err(io::Error::other)?;
+        Ok(Self { pid, pidfd, _stack: stack })
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let pidfd = self.pidfd.as_raw_fd();
+        // SAFETY: no memory of ours is reached by the first call; the second fills one `siginfo_t`.
+        unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, ptr::null::<u8>(), 0);
+            let mut info: libc::siginfo_t = mem::zeroed();
+            let id = pidfd.unsigned_abs();
+            while libc::waitid(libc::P_PIDFD, id, &mut info, libc::WEXITED | libc::__WALL) != 0
+                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+            {}
+        }
+    }
+}
+
+fn own_pid() -> usize {
+    usize::try_from(std::process::id()).unwrap_or_default()
+}
+
+/// The child's whole life. It shares the memory of a thread that goes on: system calls that cannot fail, so that not even
+/// `errno` is written.
+extern "C" fn sleep(parent: *mut libc::c_void) -> ! {
+    // SAFETY: plain system calls; `_exit` ends this process only.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // The maker may have died before that.
+        if usize::try_from(libc::getppid()).unwrap_or_default() != parent.addr() {
+            libc::_exit(0);
+        }
+        loop {
+            libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
+        }
+    }
+}
+
+/// Gives the calling thread the ids that root of a map has outside, for files that it makes. It keeps the right to write
+/// where such a root may. There is no way back: for a thread that ends soon.
+pub(crate) fn become_root_of_map(id: u32) -> Result<()> {
+    let failed = |call: &'static str| move |e: rustix::io::Errno| Error::os(call, format!("id {id}"), e);
+    let (root, user) = (rustix::process::Uid::ROOT, rustix::process::Uid::from_raw(id));
+    set_thread_res_gid(Gid::ROOT, Gid::from_raw(id), Gid::ROOT).map_err(failed("setresgid"))?;
+    set_thread_res_uid(root, user, root).map_err(failed("setresuid"))?;
+    let mut sets = capabilities(None).map_err(failed("capget"))?;
+    sets.effective = CapabilitySet::DAC_OVERRIDE;
+    set_capabilities(None, sets).map_err(failed("capset"))
+}
