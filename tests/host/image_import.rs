@@ -1,7 +1,7 @@
 //! Images that come from elsewhere into the store, and go out of it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use docklet::Error;
@@ -178,6 +178,53 @@ fn image_digests_survive_the_way_out_and_in() {
         ],
     );
     assert_eq!(other.verify().expect("verify").damaged, Vec::<String>::new());
+}
+
+/// An archive that names a file and not the directories above it leaves those as they are below, under each image alike.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_layers_leave_directories_as_they_are_below() {
+    let sandbox = Sandbox::new();
+    let (first, second) = (store(&sandbox), sandbox.dir("second"));
+    let second = ImageStore::new(sandbox.paths.images(), second).expect("store");
+    let top = sandbox.dir("top");
+    fs::create_dir_all(top.join("tmp")).expect("mkdir");
+    fs::write(top.join("tmp/file"), "x").expect("write");
+    let archives = sandbox.dir("archives");
+    let [top, file] = [&top, &archives.join("top.tar")].map(|path| path.to_str().expect("UTF-8").to_owned());
+    kernel::run("tar", ["-C", &top, "-cf", &file, "tmp/file"]);
+    let modes = [("open", 0o1777), ("closed", 0o700)];
+    for (text, mode) in modes {
+        let lower = sandbox.dir(text);
+        fs::create_dir(lower.join("tmp")).expect("mkdir");
+        fs::set_permissions(lower.join("tmp"), fs::Permissions::from_mode(mode)).expect("chmod");
+        let archive = archives.join(text);
+        tar(&lower, &archive, "-cf");
+        let layout = sandbox.dir("layouts").join(text);
+        let image = format!("{}:test", layout.display());
+        kernel::run("umoci", ["init", "--layout", layout.to_str().expect("UTF-8")]);
+        kernel::run("umoci", ["new", "--image", &image]);
+        for layer in [archive.to_str().expect("UTF-8"), &file] {
+            kernel::run("umoci", ["raw", "add-layer", "--image", &image, layer]);
+        }
+        import(&first, &ImageSource::OciLayout { path: layout, reference: None }, &name(text))
+            .expect("import");
+    }
+    for host in [&first, &second] {
+        let images = modes.map(|(text, _)| host.open(&name(text)).expect("open"));
+        assert_eq!(images[0].content.layers[1].diff_id, images[1].content.layers[1].diff_id);
+        for (image, (text, mode)) in images.iter().zip(modes) {
+            let found = fs::metadata(image.layers[0].join("tmp")).expect("stat").permissions().mode();
+            assert_eq!(found & 0o7777, mode, "{text}");
+        }
+        host.collect_garbage(&[], &AT_ONCE).expect("collect");
+        assert_eq!(modes.map(|(text, _)| host.open(&name(text)).expect("open")), images);
+        assert!(host.describe(&name("open")).expect("describe").layers[1].entries.is_some());
+    }
+    assert_eq!(contents(&sandbox).1, 4);
+    first.remove(&name("closed")).expect("remove");
+    first.collect_garbage(&[], &AT_ONCE).expect("collect");
+    assert_eq!(contents(&sandbox).1, 2);
 }
 
 /// What is not what its digest says gets no name, on whatever side; importing again mends what was altered here.

@@ -12,12 +12,13 @@ use tracing::{debug, info_span};
 use crate::error::{Error, Result};
 use crate::name::ImageName;
 use crate::storage::image::builder::ImageBuilder;
+use crate::storage::image::chain::Chain;
 use crate::storage::image::compression::Compression;
 use crate::storage::image::content::{ImageContent, Layer};
 use crate::storage::image::documents::{self, Step};
-use crate::storage::image::image::{Image, ImageOptions};
 use crate::storage::image::layer::{MapOwner, PackOptions, Packed, pack_layer};
 use crate::storage::image::layers::{NewLayer, Size};
+use crate::storage::image::named::{Image, ImageOptions};
 use crate::storage::image::staging::Staging;
 use crate::storage::image::store::ImageStore;
 use crate::storage::image::tags::exists;
@@ -51,7 +52,8 @@ impl ImageStore {
             let plain = PackOptions { compression: Compression::None, map_owner: None };
             let (layer, packed) = self.pack(staging, &tree, &plain)?;
             let size = Size { bytes: packed.uncompressed_bytes, entries: packed.entries };
-            self.layers.add(&NewLayer { directory, diff_id: layer.diff_id, size })?;
+            let diff_id = layer.diff_id;
+            self.layers.add(&mut Chain::default(), &NewLayer { directory, diff_id, id: diff_id, size })?;
             let step = Step { by: "docklet build", comment: "" };
             let content =
                 self.describe_layers(staging, documents::empty_config(), Vec::new(), layer, &step)?;
@@ -103,13 +105,15 @@ impl ImageStore {
         if !options.replace && self.tags.get(name)?.is_some() {
             return Err(exists(name));
         }
+        base.check(1)?;
         self.staged(|staging| {
             self.pin(staging, base)?;
             let config = self.config(base)?;
             let packing = PackOptions { compression: options.compression, map_owner };
             let (layer, _) = self.pack(staging, upper, &packing)?;
             // What cannot be unpacked again is never named.
-            self.layers.ensure(&self.global, &layer.diff_id, || self.blobs.open(&layer.blob))?;
+            let mut chain = self.chain(base)?;
+            self.layers.ensure(&self.global, &mut chain, &layer.diff_id, || self.blobs.open(&layer.blob))?;
             let step = Step { by: "docklet commit", comment: &options.description };
             let content = self.describe_layers(staging, config, base.layers.clone(), layer, &step)?;
             self.give(staging, name, &content, options)

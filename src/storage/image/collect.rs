@@ -85,16 +85,14 @@ impl ImageStore {
         let _lock = self.lock_names()?;
         let tags = self.tags.all()?;
         let contents = tags.iter().map(|(_, tag)| &tag.content).chain(used);
-        let needed: BTreeSet<&Digest> =
-            contents.flat_map(|content| &content.layers).map(|layer| &layer.diff_id).collect();
+        let needed: BTreeSet<Digest> = contents.flat_map(ImageContent::layer_ids).collect();
         let overlays = overlays()?;
         let mut retired = 0;
-        for (diff_id, time) in self.layers.list()? {
-            let tree = self.layers.tree(&diff_id);
+        for (id, tree, time) in self.layers.list()? {
             let mounted = overlays.iter().any(|overlay| overlay.reads(&tree));
-            if !needed.contains(&diff_id) && !mounted && is_older(time, options.grace) {
-                self.layers.remove(&diff_id)?;
-                debug!(layer = %diff_id, "retired layer");
+            if !needed.contains(&id) && !mounted && is_older(time, options.grace) {
+                self.layers.remove(&id)?;
+                debug!(layer = %id, "retired layer");
                 retired += 1;
             }
         }

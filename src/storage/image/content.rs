@@ -2,9 +2,12 @@
 //!
 //! The words are those of the OCI image specification (`config.md`, `manifest.md`).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::storage::image::chain::chain_id;
 use crate::storage::image::digest::Digest;
 
 /// The most layers that a kernel puts into one overlay (`OVL_MAX_STACK`).
@@ -40,51 +43,25 @@ impl ImageContent {
         [&self.manifest, &self.config].into_iter().chain(self.layers.iter().map(|layer| &layer.blob))
     }
 
-    /// Its layers as an overlay takes them: the uppermost first, each once. Of a layer that occurs twice the upper one
-    /// alone shows: it covers every entry of the lower one with the same.
-    pub(crate) fn stack(&self) -> Vec<&Layer> {
-        let mut stack: Vec<&Layer> = Vec::with_capacity(self.layers.len());
-        let mut seen = std::collections::BTreeSet::new();
-        stack.extend(self.layers.iter().rev().filter(|layer| seen.insert(&layer.diff_id)));
-        stack
+    /// What each of its layers may be called in a host's cache.
+    pub(crate) fn layer_ids(&self) -> BTreeSet<Digest> {
+        let mut ids = BTreeSet::new();
+        let mut below = None;
+        for Layer { diff_id, .. } in &self.layers {
+            let chain = chain_id(below.as_ref(), diff_id);
+            ids.extend([*diff_id, chain]);
+            below = Some(chain);
+        }
+        ids
     }
 
-    /// Checks that an overlay can be made of it.
-    pub(crate) fn check(&self) -> Result<()> {
-        let count = self.stack().len();
+    /// Checks that an overlay can be made of it and of so many layers more.
+    pub(crate) fn check(&self, more: usize) -> Result<()> {
+        let count = self.layers.iter().map(|layer| layer.diff_id).collect::<BTreeSet<_>>().len() + more;
         if count > LAYERS_MAX {
             let rule = format!("must be {LAYERS_MAX} at most: the kernel puts no more into one overlay");
             return Err(Error::invalid("number of image layers", count.to_string(), rule));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn layer(digit: char) -> Layer {
-        let digest: Digest = format!("sha256:{}", digit.to_string().repeat(64)).parse().unwrap();
-        Layer { diff_id: digest.clone(), blob: digest, size_bytes: 1 }
-    }
-
-    fn content(layers: &str) -> ImageContent {
-        let digest = layer('f').blob;
-        ImageContent { manifest: digest.clone(), config: digest, layers: layers.chars().map(layer).collect() }
-    }
-
-    #[test]
-    fn a_stack_has_each_layer_once_and_the_uppermost_first() {
-        let check = |layers: &str, expected: &str| {
-            let content = content(layers);
-            let expected: Vec<Layer> = expected.chars().map(layer).collect();
-            assert_eq!(content.stack(), expected.iter().collect::<Vec<_>>(), "{layers}");
-        };
-        check("", "");
-        check("123", "321");
-        check("121", "12");
-        check("1122", "21");
-        assert_eq!(content("12").blobs().count(), 4);
     }
 }

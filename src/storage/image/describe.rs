@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::name::{ImageName, UserName};
+use crate::storage::image::chain::Chain;
 use crate::storage::image::content::{ImageContent, Layer};
 use crate::storage::image::documents;
+use crate::storage::image::layers::LayerCache;
 use crate::storage::image::store::ImageStore;
 
 /// What is known of an image.
@@ -79,14 +81,18 @@ impl ImageStore {
                 reason: format!("its history: {e}"),
             })?
             .flatten();
+        let mut chain = Chain::default();
         let layers = tag.content.layers.iter().map(|layer| {
-            let size = self.layers.size(&layer.diff_id)?;
+            let tree = self.layers.find(&chain, &layer.diff_id);
+            let size = tree.as_deref().and_then(LayerCache::size);
+            chain.push(layer.diff_id, tree.unwrap_or_default());
             let (unpacked_bytes, entries) = (size.map(|size| size.bytes), size.map(|size| size.entries));
-            Ok(LayerDescription { layer: layer.clone(), unpacked_bytes, entries })
+            LayerDescription { layer: layer.clone(), unpacked_bytes, entries }
         });
+        let layers = layers.collect();
         Ok(ImageDescription {
             name: name.clone(),
-            layers: layers.collect::<Result<_>>()?,
+            layers,
             content: tag.content,
             owner: tag.owner,
             shared_with: tag.shared_with,

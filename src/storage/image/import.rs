@@ -9,10 +9,11 @@ use tracing::{debug, info_span};
 
 use crate::error::Result;
 use crate::name::ImageName;
+use crate::storage::image::chain::Chain;
 use crate::storage::image::content::{ImageContent, Layer};
 use crate::storage::image::digest::Digest;
 use crate::storage::image::documents::{self, Step};
-use crate::storage::image::image::{Image, ImageOptions};
+use crate::storage::image::named::{Image, ImageOptions};
 use crate::storage::image::source::{ImageSource, SourceLayer};
 use crate::storage::image::staging::Staging;
 use crate::storage::image::store::ImageStore;
@@ -70,13 +71,13 @@ impl ImageStore {
         }
         let source = source.open()?;
         self.staged(|staging| {
-            let mut layers = Vec::new();
+            let (mut chain, mut layers) = (Chain::default(), Vec::new());
             for (index, layer) in source.layers.iter().enumerate() {
                 let mut tell = |step, bytes| {
                     let (layers, total_bytes) = (source.layers.len(), layer.bytes);
                     progress(ImportProgress { layer: index + 1, layers, step, bytes, total_bytes });
                 };
-                layers.push(self.take_layer(staging, layer, &mut tell)?);
+                layers.push(self.take_layer(staging, &mut chain, layer, &mut tell)?);
             }
             let config = match source.config {
                 Some(bytes) => bytes,
@@ -96,10 +97,11 @@ impl ImageStore {
         self.open(name)
     }
 
-    /// Stores a layer and unpacks it, as far as that is not done yet.
+    /// Stores a layer and unpacks it on top of `chain`, as far as that is not done yet.
     fn take_layer(
         &self,
         staging: &mut Staging,
+        chain: &mut Chain,
         source: &SourceLayer,
         tell: &mut dyn FnMut(ImportStep, u64),
     ) -> Result<Layer> {
@@ -112,13 +114,16 @@ impl ImageStore {
             }
             None => self.blobs.copy(staging, Counting::new(source.open()?, store))?,
         };
-        if let Some(diff_id) = source.diff_id.filter(|diff_id| self.layers.has(diff_id)) {
+        if let Some(diff_id) = source.diff_id
+            && let Some(tree) = self.layers.find(chain, &diff_id)
+        {
+            chain.push(diff_id, tree);
             return Ok(Layer { diff_id, blob, size_bytes });
         }
         let archive = self.blobs.open(&blob)?;
         let mut unpacking = |progress: super::Progress| tell(ImportStep::Unpack, progress.bytes);
-        let new = self.layers.unpack(staging, archive, source.diff_id, &mut unpacking)?;
-        self.layers.add(&new)?;
+        let new = self.layers.unpack(staging, chain, archive, source.diff_id, &mut unpacking)?;
+        self.layers.add(chain, &new)?;
         Ok(Layer { diff_id: new.diff_id, blob, size_bytes })
     }
 

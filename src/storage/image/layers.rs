@@ -1,11 +1,14 @@
 //! This host's cache of unpacked layers, which overlays are made over.
 //!
 //! ```text
-//! DIR/sha256-HEX/fs       the layer with this DiffID, whole and on the disk; never changed
+//! DIR/sha256-HEX/fs       the layer with this id, whole and on the disk; never changed
 //! DIR/sha256-HEX/size     how many bytes and entries it has
 //! DIR/.lock-HEX           held by who makes it
 //! DIR/.names.lock         held while names are given, or garbage is looked for
 //! ```
+//!
+//! A layer's id is its DiffID. But where its archive does not say what all of its directories look like, they look as in
+//! the layers below, and the tree fits those alone: then its id is its ChainID.
 
 use std::fs::{self, DirBuilder};
 use std::io::Read;
@@ -19,6 +22,7 @@ use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
 use crate::storage::image::blobs::no_space;
+use crate::storage::image::chain::Chain;
 use crate::storage::image::digest::Digest;
 use crate::storage::image::layer::{DeviceNodes, Progress, UnpackOptions, unpack_layer};
 use crate::storage::image::staging::{self, Staging, entries, modified};
@@ -54,59 +58,68 @@ impl LayerCache {
         &self.directory
     }
 
-    /// Where the layer is, once it is there.
-    pub(crate) fn tree(&self, diff_id: &Digest) -> PathBuf {
-        self.directory.join(entry(diff_id)).join(TREE)
+    fn tree(&self, id: &Digest) -> PathBuf {
+        self.directory.join(entry(id)).join(TREE)
     }
 
-    pub(crate) fn has(&self, diff_id: &Digest) -> bool {
-        self.tree(diff_id).is_dir()
+    /// Where the layer is that `chain` would get on top; `None` if it is not there.
+    pub(crate) fn find(&self, chain: &Chain, diff_id: &Digest) -> Option<PathBuf> {
+        let trees = [*diff_id, chain.id_with(diff_id)].map(|id| self.tree(&id));
+        trees.into_iter().find(|tree| tree.is_dir())
     }
 
-    /// How much the layer is; `None` if it is not there.
-    pub(crate) fn size(&self, diff_id: &Digest) -> Result<Option<Size>> {
-        let path = self.directory.join(entry(diff_id)).join(SIZE);
+    /// How much the layer in `tree` is; `None` if that is not known.
+    pub(crate) fn size(tree: &Path) -> Option<Size> {
         // It is told to people only: one that cannot be read is not told.
-        Ok(read_if_exists(&path)?.and_then(|text| serde_json::from_str(&text).ok()))
+        let text = read_if_exists(&tree.with_file_name(SIZE)).ok().flatten()?;
+        serde_json::from_str(&text).ok()
     }
 
-    /// Unpacks the layer from `archive`, if it is not there. Of many that ask at once one does it.
+    /// Puts a layer on top of `chain`. It is unpacked from `archive`, if it is not there. Of many that ask at once one does
+    /// it.
     pub(crate) fn ensure<R: Read>(
         &self,
         global: &Path,
+        chain: &mut Chain,
         diff_id: &Digest,
         archive: impl FnOnce() -> Result<R>,
     ) -> Result<()> {
-        if self.has(diff_id) {
+        if let Some(tree) = self.find(chain, diff_id) {
+            chain.push(*diff_id, tree);
             return Ok(());
         }
         let lock = self.lock(diff_id)?;
-        let made = if self.has(diff_id) {
-            Ok(())
-        } else {
-            Staging::with(global, &self.directory, |staging| {
-                let made = self.unpack(staging, archive()?, Some(*diff_id), &mut |_| {})?;
-                self.publish(&made)
-            })
+        let made = match self.find(chain, diff_id) {
+            Some(tree) => Ok(tree),
+            None => Staging::with(global, &self.directory, |staging| {
+                let new = self.unpack(staging, chain, archive()?, Some(*diff_id), &mut |_| {})?;
+                self.publish(&new)
+            }),
         };
         lock.remove()?;
-        made
+        chain.push(*diff_id, made?);
+        Ok(())
     }
 
-    /// Unpacks an archive, which must hold `diff_id` if that is known. [`LayerCache::add`] puts it in its place.
+    /// Unpacks an archive to go on top of `chain`; it must hold `diff_id` if that is known. [`LayerCache::add`] puts it in
+    /// its place.
     pub(crate) fn unpack(
         &self,
         staging: &mut Staging,
+        chain: &Chain,
         archive: impl Read,
         diff_id: Option<Digest>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<NewLayer> {
         let directory = self.make(staging)?;
         // The same on every host, whatever was asked for where the layer was made.
-        let options = UnpackOptions { diff_id, device_nodes: DeviceNodes::Make, ..UnpackOptions::default() };
+        let (lower, device_nodes) = (chain.stack(), DeviceNodes::Make);
+        let options = UnpackOptions { diff_id, lower, device_nodes, ..UnpackOptions::default() };
         let unpacked = unpack_layer(archive, &NewLayer::tree(&directory), &options, progress)?;
         let size = Size { bytes: unpacked.bytes, entries: unpacked.entries };
-        Ok(NewLayer { directory, diff_id: unpacked.diff_id, size })
+        let diff_id = unpacked.diff_id;
+        let id = if unpacked.implied_directories == 0 { diff_id } else { chain.id_with(&diff_id) };
+        Ok(NewLayer { directory, diff_id, id, size })
     }
 
     /// A directory for a layer that somebody else fills; its tree is there, and empty.
@@ -118,16 +131,20 @@ impl LayerCache {
         Ok(directory)
     }
 
-    /// Puts a layer in its place, unless there is one already.
-    pub(crate) fn add(&self, layer: &NewLayer) -> Result<()> {
+    /// Puts a layer in its place, unless there is one already, and on top of `chain`.
+    pub(crate) fn add(&self, chain: &mut Chain, layer: &NewLayer) -> Result<()> {
         let lock = self.lock(&layer.diff_id)?;
-        let added = if self.has(&layer.diff_id) { Ok(()) } else { self.publish(layer) };
+        let added = match self.find(chain, &layer.diff_id) {
+            Some(tree) => Ok(tree),
+            None => self.publish(layer),
+        };
         lock.remove()?;
-        added
+        chain.push(layer.diff_id, added?);
+        Ok(())
     }
 
-    /// The caller holds the layer's lock, and there is no such layer.
-    fn publish(&self, layer: &NewLayer) -> Result<()> {
+    /// The caller holds the layer's lock, and there is no such layer. Returns where it is then.
+    fn publish(&self, layer: &NewLayer) -> Result<PathBuf> {
         let failed = |call: &'static str, path: &Path, e: std::io::Error| {
             no_space(Error::os(call, path.display(), e), "a layer", &self.directory)
         };
@@ -139,15 +156,16 @@ impl LayerCache {
         debug_span!("flush")
             .in_scope(|| syncfs(&flushed))
             .map_err(|e| failed("syncfs", &layer.directory, e.into()))?;
-        let path = self.directory.join(entry(&layer.diff_id));
+        let path = self.directory.join(entry(&layer.id));
         if path.exists() {
             // Somebody deleted a part of it.
-            self.remove(&layer.diff_id)?;
+            self.remove(&layer.id)?;
         }
         renameat_with(CWD, &layer.directory, CWD, &path, RenameFlags::NOREPLACE)
             .map_err(|e| failed("renameat2", &path, e.into()))?;
         debug!(layer = %layer.diff_id, "unpacked layer");
-        sync_parent(&path)
+        sync_parent(&path)?;
+        Ok(NewLayer::tree(&path))
     }
 
     fn lock(&self, diff_id: &Digest) -> Result<FileLock> {
@@ -167,23 +185,23 @@ impl LayerCache {
         Ok(())
     }
 
-    /// Every layer, with when it was unpacked.
-    pub(crate) fn list(&self) -> Result<Vec<(Digest, SystemTime)>> {
+    /// Every layer by its id, with where it is and when it was unpacked.
+    pub(crate) fn list(&self) -> Result<Vec<(Digest, PathBuf, SystemTime)>> {
         let mut layers = Vec::new();
         for name in entries(&self.directory)? {
-            if let Some(diff_id) =
-                name.strip_prefix(PREFIX).and_then(|hex| format!("sha256:{hex}").parse().ok())
+            if let Some(id) = name.strip_prefix(PREFIX).and_then(|hex| format!("sha256:{hex}").parse().ok())
                 && let Some(time) = modified(&self.directory.join(&name))
             {
-                layers.push((diff_id, time));
+                layers.push((id, self.tree(&id), time));
             }
         }
         Ok(layers)
     }
 
-    /// Takes a layer out of use in one step; [`staging::tidy`] deletes it. The caller knows that nobody uses it.
-    pub(crate) fn remove(&self, diff_id: &Digest) -> Result<()> {
-        staging::hide(&self.directory, &entry(diff_id))
+    /// Takes the layer with this id out of use in one step; [`staging::tidy`] deletes it. The caller knows that nobody uses
+    /// it.
+    pub(crate) fn remove(&self, id: &Digest) -> Result<()> {
+        staging::hide(&self.directory, &entry(id))
     }
 }
 
@@ -192,6 +210,8 @@ impl LayerCache {
 pub(crate) struct NewLayer {
     pub(crate) directory: PathBuf,
     pub(crate) diff_id: Digest,
+    /// What it is called in the cache.
+    pub(crate) id: Digest,
     pub(crate) size: Size,
 }
 
@@ -202,6 +222,6 @@ impl NewLayer {
     }
 }
 
-fn entry(diff_id: &Digest) -> String {
-    format!("{PREFIX}{}", diff_id.hex())
+fn entry(id: &Digest) -> String {
+    format!("{PREFIX}{}", id.hex())
 }

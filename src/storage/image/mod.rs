@@ -3,16 +3,17 @@
 mod blobs;
 mod build;
 mod builder;
+mod chain;
 mod collect;
 mod compression;
 mod content;
 mod describe;
 mod digest;
 mod documents;
-mod image;
 mod import;
 mod layer;
 mod layers;
+mod named;
 mod oci;
 mod pipe;
 mod source;
@@ -27,12 +28,12 @@ pub use self::compression::Compression;
 pub use self::content::{ImageContent, Layer};
 pub use self::describe::{HistoryEntry, ImageDescription, LayerDescription};
 pub use self::digest::Digest;
-pub use self::image::{Image, ImageOptions};
 pub use self::import::{ImportProgress, ImportStep};
 pub use self::layer::{
     DeviceNodes, MapOwner, PackOptions, Packed, Progress, UnpackLimits, UnpackOptions, Unpacked, pack_layer,
     unpack_layer,
 };
+pub use self::named::{Image, ImageOptions};
 pub use self::source::{ImageSource, SourceImage, SourceLayer};
 pub use self::store::ImageStore;
 pub use self::target::{ImageTarget, OpenBlob};

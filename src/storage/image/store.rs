@@ -17,10 +17,11 @@ use tracing::{debug, info_span};
 use crate::error::{Error, Result};
 use crate::name::{ImageName, UserName};
 use crate::storage::image::blobs::Blobs;
-use crate::storage::image::content::{ImageContent, Layer};
+use crate::storage::image::chain::Chain;
+use crate::storage::image::content::ImageContent;
 use crate::storage::image::digest::Digest;
-use crate::storage::image::image::{Image, ImageOptions};
 use crate::storage::image::layers::LayerCache;
+use crate::storage::image::named::{Image, ImageOptions};
 use crate::storage::image::staging::{self, Staging};
 use crate::storage::image::tags::{Tag, Tags};
 use crate::storage::volume::pool::{LOCK_TIMEOUT, make_directory};
@@ -80,19 +81,22 @@ impl ImageStore {
     /// # Errors
     /// As [`ImageStore::open`], but for the name.
     pub fn layers_of(&self, content: &ImageContent) -> Result<Vec<PathBuf>> {
-        let stack = content.stack();
-        if stack.is_empty() {
+        let mut chain = self.chain(content)?;
+        if content.layers.is_empty() {
             // An overlay wants one at least.
             let empty = Digest::of(&EMPTY_ARCHIVE);
-            self.layers.ensure(&self.global, &empty, || Ok(&EMPTY_ARCHIVE[..]))?;
-            return Ok(vec![self.layers.tree(&empty)]);
+            self.layers.ensure(&self.global, &mut chain, &empty, || Ok(&EMPTY_ARCHIVE[..]))?;
         }
-        stack.into_iter().map(|layer| self.layer(layer)).collect()
+        Ok(chain.stack())
     }
 
-    fn layer(&self, layer: &Layer) -> Result<PathBuf> {
-        self.layers.ensure(&self.global, &layer.diff_id, || self.blobs.open(&layer.blob))?;
-        Ok(self.layers.tree(&layer.diff_id))
+    /// An image's layers on this host. Those that are missing are unpacked.
+    pub(super) fn chain(&self, content: &ImageContent) -> Result<Chain> {
+        let mut chain = Chain::default();
+        for layer in &content.layers {
+            self.layers.ensure(&self.global, &mut chain, &layer.diff_id, || self.blobs.open(&layer.blob))?;
+        }
+        Ok(chain)
     }
 
     /// What the image of that name is made of. Nothing is unpacked for it.
@@ -218,7 +222,7 @@ impl ImageStore {
         content: &ImageContent,
         options: &ImageOptions,
     ) -> Result<()> {
-        content.check()?;
+        content.check(0)?;
         let tag = Tag::new(content.clone(), options.owner.clone(), options.description.clone());
         self.tags.publish(staging, name, &tag, options.replace)
     }
