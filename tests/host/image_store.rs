@@ -1,10 +1,11 @@
 //! The store around images: names, owners, hosts that share it, garbage, damage, and full disks.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use docklet::idmap::{IdMap, IdRange};
 use docklet::name::UserName;
 use docklet::storage::{Digest, Image, ImageContent, ImageOptions, ImageStore, OverlayRoot, remove_tree};
 use docklet::{Error, Result};
@@ -203,6 +204,33 @@ fn image_garbage_is_only_what_nobody_needs() {
     maker.collect_garbage(&[], &AT_ONCE).expect("collect");
     assert_eq!(contents(&sandbox), (3, 1, vec![]));
     assert_eq!(maker.verify().expect("verify").damaged, Vec::<String>::new());
+}
+
+/// What a container with ids of its own wrote is its root's in the image; an owner that is none of its ids is refused.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_owners_are_mapped_back() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let base = tiny(&store, "base", "1").content;
+    let map = IdMap::new([IdRange { inside: 0, outside: 200_000, length: 1000 }]).expect("map");
+    let upper = sandbox.dir("upper");
+    fs::write(upper.join("mine"), "x").expect("write");
+    for (path, owner) in [(upper.clone(), [200_000, 200_000]), (upper.join("mine"), [200_007, 200_008])] {
+        chown(path, Some(owner[0]), Some(owner[1])).expect("chown");
+    }
+    let options = ImageOptions::default();
+    let image = store.commit(&base, &upper, &name("mapped"), &options, Some(&map)).expect("commit");
+    let owner = |path: &str| {
+        let found = fs::metadata(image.layers[0].join(path)).expect("stat");
+        (found.uid(), found.gid())
+    };
+    assert_eq!((owner(""), owner("mine")), ((0, 0), (7, 8)));
+    fs::write(upper.join("foreign"), "x").expect("write");
+    let error = store.commit(&base, &upper, &name("foreign"), &options, Some(&map)).expect_err("refused");
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    assert_eq!(store.list().expect("list"), [name("base"), name("mapped")]);
+    assert_eq!(contents(&sandbox).2, Vec::<String>::new());
 }
 
 /// A collection that was cut off half-way loses nothing.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tracing::{debug, info_span};
 
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
 use crate::name::ImageName;
 use crate::storage::image::builder::ImageBuilder;
 use crate::storage::image::chain::Chain;
@@ -18,7 +19,7 @@ use crate::storage::image::content::{ImageContent, Layer};
 use crate::storage::image::documents::{self, Step};
 use crate::storage::image::layer::{MapOwner, PackOptions, Packed, pack_layer};
 use crate::storage::image::layers::{NewLayer, Size};
-use crate::storage::image::named::{Image, ImageOptions};
+use crate::storage::image::opened::{Image, ImageOptions};
 use crate::storage::image::staging::Staging;
 use crate::storage::image::store::ImageStore;
 use crate::storage::image::tags::exists;
@@ -84,13 +85,13 @@ impl ImageStore {
     }
 
     /// Makes an image of `base` and what was written over it: `upper` is the upper directory of an overlay over its layers,
-    /// to which nobody writes meanwhile. `map_owner` maps the ids of its files to those in the image; without it they stay.
+    /// to which nobody writes meanwhile. With `ids` its owners are mapped back to what the container saw; without, they stay.
     ///
     /// Of a container: [`Host::commit`](crate::host::Host::commit).
     ///
     /// # Errors
     /// [`Error::Differs`] if the name is taken, and not to be replaced; [`Error::Invalid`] if `upper` has something that no
-    /// layer can describe, or `base` has as many layers as there can be; [`Error::Damaged`] if a blob of `base` is missing;
+    /// layer can describe, or an owner that `ids` does not map, or `base` has as many layers as there can be; [`Error::Damaged`] if a blob of `base` is missing;
     /// [`Error::NoSpace`]. There is no image then, or the one that was there.
     pub fn commit(
         &self,
@@ -98,7 +99,7 @@ impl ImageStore {
         upper: &Path,
         name: &ImageName,
         options: &ImageOptions,
-        map_owner: Option<MapOwner<'_>>,
+        ids: Option<&IdMap>,
     ) -> Result<Image> {
         let span = info_span!("commit_image", image = %name);
         let _entered = span.enter();
@@ -109,6 +110,8 @@ impl ImageStore {
         self.staged(|staging| {
             self.pin(staging, base)?;
             let config = self.config(base)?;
+            let inside = |user, group| Some((ids?.inside(user)?, ids?.inside(group)?));
+            let map_owner: Option<MapOwner<'_>> = if ids.is_some() { Some(&inside) } else { None };
             let packing = PackOptions { compression: options.compression, map_owner };
             let (layer, _) = self.pack(staging, upper, &packing)?;
             // What cannot be unpacked again is never named.

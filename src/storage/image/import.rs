@@ -13,7 +13,7 @@ use crate::storage::image::chain::Chain;
 use crate::storage::image::content::{ImageContent, Layer};
 use crate::storage::image::digest::Digest;
 use crate::storage::image::documents::{self, Step};
-use crate::storage::image::named::{Image, ImageOptions};
+use crate::storage::image::opened::{Image, ImageOptions};
 use crate::storage::image::source::{ImageSource, SourceLayer};
 use crate::storage::image::staging::Staging;
 use crate::storage::image::store::ImageStore;
@@ -57,6 +57,11 @@ impl ImageStore {
     /// [`Error::Differs`] if the name is taken, and not to be replaced; [`Error::Damaged`] if something is not what its
     /// digest says; [`Error::Invalid`] naming the part that no image may have; [`Error::NoSpace`]; otherwise as
     /// [`ImageSource::open`]. There is no image then, or the one that was there.
+    ///
+    /// [`Error::Differs`]: crate::Error::Differs
+    /// [`Error::Damaged`]: crate::Error::Damaged
+    /// [`Error::Invalid`]: crate::Error::Invalid
+    /// [`Error::NoSpace`]: crate::Error::NoSpace
     pub fn import(
         &self,
         source: &ImageSource,
@@ -156,6 +161,9 @@ impl ImageStore {
     /// # Errors
     /// [`Error::NotFound`] if there is no such image; [`Error::Damaged`] if a blob of it is missing or altered; otherwise
     /// as [`ImageTarget::write`].
+    ///
+    /// [`Error::NotFound`]: crate::Error::NotFound
+    /// [`Error::Damaged`]: crate::Error::Damaged
     pub fn export(&self, name: &ImageName, target: &ImageTarget) -> Result<()> {
         let content = self.resolve(name)?;
         target.write(name.as_str(), &content.manifest, &|digest: &Digest| self.blobs.open(digest))

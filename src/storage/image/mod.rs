@@ -13,8 +13,8 @@ mod documents;
 mod import;
 mod layer;
 mod layers;
-mod named;
 mod oci;
+mod opened;
 mod pipe;
 mod source;
 mod staging;
@@ -33,7 +33,7 @@ pub use self::layer::{
     DeviceNodes, MapOwner, PackOptions, Packed, Progress, UnpackLimits, UnpackOptions, Unpacked, pack_layer,
     unpack_layer,
 };
-pub use self::named::{Image, ImageOptions};
+pub use self::opened::{Image, ImageOptions};
 pub use self::source::{ImageSource, SourceImage, SourceLayer};
 pub use self::store::ImageStore;
 pub use self::target::{ImageTarget, OpenBlob};

@@ -21,7 +21,7 @@ use crate::storage::image::chain::Chain;
 use crate::storage::image::content::ImageContent;
 use crate::storage::image::digest::Digest;
 use crate::storage::image::layers::LayerCache;
-use crate::storage::image::named::{Image, ImageOptions};
+use crate::storage::image::opened::{Image, ImageOptions};
 use crate::storage::image::staging::{self, Staging};
 use crate::storage::image::tags::{Tag, Tags};
 use crate::storage::volume::pool::{LOCK_TIMEOUT, make_directory};
