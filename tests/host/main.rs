@@ -9,6 +9,7 @@ mod bridge;
 mod busybox;
 mod cgroup;
 mod container;
+mod debian;
 mod exec;
 mod host;
 mod image;

@@ -16,7 +16,7 @@ use crate::parts::say;
 const AT_ONCE: CollectOptions =
     CollectOptions { grace: Duration::ZERO, abandoned: Duration::from_secs(24 * 3600) };
 
-fn image() -> ImageName {
+pub(crate) fn image() -> ImageName {
     "other".parse().expect("a name")
 }
 

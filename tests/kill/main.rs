@@ -13,6 +13,7 @@
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod containers;
+mod exports;
 mod images;
 mod leftovers;
 mod matrix;

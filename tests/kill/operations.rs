@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, images, overlays, parts};
+use crate::{containers, exports, images, overlays, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -47,6 +47,9 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("collect-garbage", images::collect),
     ("recover-images", images::recover),
     ("image-state", images::state),
+    ("export-image", exports::export),
+    ("export-state", exports::state),
+    ("remove-export", exports::remove),
     ("make-volume", parts::make_volume),
     ("grow", parts::grow),
     ("remove-volume", parts::remove_volume),

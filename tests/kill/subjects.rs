@@ -86,6 +86,14 @@ const OVERLAY: Recovery = Recovery {
     remove: "remove-overlay",
 };
 
+/// The same export again.
+const EXPORT: Recovery = Recovery {
+    recover: "export-image",
+    state: "export-state",
+    states: &[State::Present],
+    remove: "remove-export",
+};
+
 /// An operation of docklet that runs no program which goes on without it.
 const fn own(
     name: &'static str,
@@ -193,6 +201,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         &["build-image", "forget-image"],
         Recovery { states: &[State::Absent], ..IMAGE },
     ),
+    own("export-image", &["prepare", "build-image"], &[], EXPORT),
     own("mount-overlay", &["prepare-overlay"], &[], OVERLAY),
     own("mount-mapped", &["prepare-overlay"], &[], Recovery { recover: "mount-mapped", ..OVERLAY }),
     own("mount-read-only", &["prepare-overlay"], &[], Recovery { recover: "mount-read-only", ..OVERLAY }),
