@@ -33,10 +33,13 @@ fn run() -> Result<(), Box<dyn Error>> {
     let scratch = PathBuf::from("/var/tmp").join(&name);
     fs::create_dir(&scratch)?;
 
-    let image = ImageStore::new(scratch.join("images"))?.build(&ImageName::new("tiny")?, |image| {
-        image.write_file("/etc/motd", "from the image\n", 0o644)?;
-        image.symlink("/motd", "/etc/motd")
-    })?;
+    let image = ImageStore::new(scratch.join("images"), scratch.join("layers"))?.build(
+        &ImageName::new("tiny")?,
+        |image| {
+            image.write_file("/etc/motd", "from the image\n", 0o644)?;
+            image.symlink("/motd", "/etc/motd")
+        },
+    )?;
     let pool = VolumePool::loop_files(scratch.join("volumes"))?;
     let volume = pool.ensure(&VolumeSpec {
         name: VolumeName::new("space")?,

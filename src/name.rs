@@ -149,6 +149,10 @@ name!(
     ImageName, "image name", check_label
 );
 name!(
+    /// What a person who owns things is called. The same rules as for [`ContainerName`]. It is not an account of the host.
+    UserName, "user name", check_label
+);
+name!(
     /// What a volume is called. The same rules as for [`ContainerName`].
     VolumeName, "volume name", check_label
 );

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! PREFIX/global/             shared by the hosts of a cluster
-//!   images/                  the image store
+//!   images/                  the image store: names, and what they stand for
 //! PREFIX/local/              this host's own
+//!   layers/                  the images' layers, unpacked
 //!   manifests/NAME.json      what each container should be
 //!   networks/NAME.json       what each network should be
 //!   containers/ID/           configuration, log, root and network namespace of one container
@@ -74,6 +75,7 @@ impl Paths {
         let paths = Self { prefix: prefix.clone() };
         for dir in [
             paths.images(),
+            paths.layers(),
             paths.manifests(),
             paths.networks(),
             paths.containers(),
@@ -95,6 +97,12 @@ impl Paths {
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.prefix.join("global/images")
+    }
+
+    /// This host's cache of unpacked layers.
+    #[must_use]
+    pub fn layers(&self) -> PathBuf {
+        self.prefix.join("local/layers")
     }
 
     /// What each container should be.

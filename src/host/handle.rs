@@ -94,7 +94,7 @@ impl Host {
             hierarchies,
             nat: Nat::new(format!("docklet-{}", paths.tag()))?,
             netlink: Netlink::connect().await?,
-            images: ImageStore::new(paths.images())?,
+            images: ImageStore::new(paths.images(), paths.layers())?,
             volumes: pool.path().to_owned(),
             manifests: Records::new(paths.manifests()),
             networks: Records::new(paths.networks()),

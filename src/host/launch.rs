@@ -96,10 +96,12 @@ impl Host {
     /// Checks `spec` against the host, picks its address, and writes its manifest, early: [`Host::raise`] sees to it
     /// that it is durable before there is data.
     fn register(&self, spec: ContainerSpec) -> Result<Manifest> {
-        self.check(&spec)?;
+        let image = self.check(&spec)?;
         let inner = &self.inner;
         let id = new_id()?;
         let _registry = self.lock_registry()?;
+        // A collection of garbage, which holds this lock too, may have come in between; from now on the manifest counts.
+        inner.images.layers_of(&image)?;
         let port = match &spec.network {
             None => None,
             Some(attachment) => {
@@ -120,7 +122,7 @@ impl Host {
         };
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         let objects = Objects { volume: id.volume_name(), pool: self.recorded_pool(), cgroup, port };
-        let manifest = Manifest::new(id, spec, objects);
+        let manifest = Manifest::new(id, spec, image, objects);
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
         Ok(manifest)
     }

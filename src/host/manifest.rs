@@ -13,7 +13,7 @@ use super::spec::{ContainerSpec, NetworkSpec};
 use crate::error::{Chain, Error, Result};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
-use crate::storage::PoolSpec;
+use crate::storage::{ImageContent, PoolSpec};
 use crate::sys::file;
 
 /// The version of the files' format that this version writes. It reads this and older ones.
@@ -40,6 +40,8 @@ pub(super) struct Manifest {
     /// Whether it should run.
     pub(super) run: bool,
     pub(super) objects: Objects,
+    /// What it was made from, whatever the image's name stands for by now.
+    pub(super) image: ImageContent,
     pub(super) spec: ContainerSpec,
 }
 
@@ -66,8 +68,8 @@ pub(super) struct Port {
 }
 
 impl Manifest {
-    pub(super) fn new(id: ObjectId, spec: ContainerSpec, objects: Objects) -> Self {
-        Self { format: FORMAT, id, phase: Phase::Creating, run: true, objects, spec }
+    pub(super) fn new(id: ObjectId, spec: ContainerSpec, image: ImageContent, objects: Objects) -> Self {
+        Self { format: FORMAT, id, phase: Phase::Creating, run: true, objects, image, spec }
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod doctor;
 mod handle;
+mod images;
 mod inventory;
 mod launch;
 mod manifest;

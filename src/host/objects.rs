@@ -17,14 +17,15 @@ use crate::error::{Error, Result};
 use crate::lxc::LxcConfig;
 use crate::name::{LinkName, VolumeName};
 use crate::net::{NetworkNamespace, Veth, VethSpec};
-use crate::storage::{OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
+use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
 
 /// How long the kernel is given to take a link down with its namespace.
 const LINK_GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Host {
-    /// Checks what can be checked of `spec` before anything is written down.
-    pub(super) fn check(&self, spec: &ContainerSpec) -> Result<()> {
+    /// Checks what can be checked of `spec` before anything is written down. Returns what its image is made of, which is on
+    /// this host then.
+    pub(super) fn check(&self, spec: &ContainerSpec) -> Result<ImageContent> {
         let inner = &self.inner;
         spec.limits.check(&inner.hierarchies)?;
         self.pool.check(&volume_spec(spec, VolumeName::new(spec.name.as_str())?))?;
@@ -38,7 +39,8 @@ impl Host {
             ));
         }
         // Every rule of the configuration is checked by building it once, over a root that is made later.
-        self.configure(spec, &inner.paths.containers().join("check"), None)?.render(&inner.target).map(drop)
+        self.configure(spec, &inner.paths.containers().join("check"), None)?.render(&inner.target)?;
+        Ok(image.content)
     }
 
     /// Makes what is missing of a container and starts it. Returns the manifest as it is written down then.
@@ -132,7 +134,7 @@ impl Host {
         let (host, manifest) = (self.clone(), manifest.clone());
         self.blocking(move || {
             let inner = &host.inner;
-            let image = inner.images.open(&manifest.spec.image)?;
+            let layers = inner.images.layers_of(&manifest.image)?;
             let volume = match manifest.phase {
                 Phase::Creating => host.make_volume(&manifest)?,
                 // What a created container wrote is never replaced by something empty.
@@ -143,7 +145,7 @@ impl Host {
             let space = volume.mount()?;
             let target = root_path(&host.directory(&manifest));
             make_directory(&target)?;
-            let root = OverlayRoot::over(&image.layers).on(&space).mount(&target)?;
+            let root = OverlayRoot::over(&layers).on(&space).mount(&target)?;
             Ok(root.path().to_owned())
         })
         .await

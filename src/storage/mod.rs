@@ -4,6 +4,7 @@
 //!   memory.
 //! - [`OverlayRoot`]: read-only layers with a volume's space on top of them, or without; for a user namespace, too.
 //! - [`ImageStore`] and [`ImageBuilder`]: the layers.
+//! - [`unpack_layer`] and [`pack_layer`]: between a layer and the archive that images are passed on as.
 //! - [`remove_tree`]: the only recursive removal.
 //!
 //! All of it needs root in the initial user namespace, loop devices, and the kernel's `ext4` and `overlay`.
@@ -13,7 +14,12 @@ mod image;
 mod overlay;
 mod volume;
 
-pub use self::image::{Image, ImageBuilder, ImageStore};
+pub use self::image::{
+    CollectOptions, Collected, Compression, DeviceNodes, Digest, HistoryEntry, Image, ImageBuilder,
+    ImageContent, ImageDescription, ImageOptions, ImageSource, ImageStore, ImageTarget, ImportProgress,
+    ImportStep, Layer, LayerDescription, MapOwner, OpenBlob, PackOptions, Packed, Progress, SourceImage,
+    SourceLayer, UnpackLimits, UnpackOptions, Unpacked, Verified, pack_layer, unpack_layer,
+};
 pub use self::overlay::{
     Change, Changed, Changes, Difference, MountMethod, OverlayLayers, OverlayPlan, OverlayRoot,
 };

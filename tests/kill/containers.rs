@@ -23,7 +23,7 @@ pub(crate) fn with_host(operation: impl AsyncFnOnce(Host) -> Result) -> Result {
     runtime.block_on(async { operation(Host::open(Paths::from_env()?).await?).await })
 }
 
-fn name() -> ContainerName {
+pub(crate) fn name() -> ContainerName {
     "killed".parse().expect("a name")
 }
 

@@ -13,6 +13,8 @@
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod containers;
+mod exports;
+mod images;
 mod leftovers;
 mod matrix;
 mod operations;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, overlays, parts};
+use crate::{containers, exports, images, overlays, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -38,9 +38,18 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("ensure-network", parts::ensure_network),
     ("remove-network", parts::remove_network),
     ("network-state", parts::network_state),
-    ("build-image", parts::build_image),
-    ("remove-image", parts::remove_image),
-    ("image-state", parts::image_state),
+    ("build-image", images::build),
+    ("import-image", images::import),
+    ("commit", images::commit),
+    ("tag", images::tag),
+    ("remove-image", images::remove),
+    ("forget-image", images::forget),
+    ("collect-garbage", images::collect),
+    ("recover-images", images::recover),
+    ("image-state", images::state),
+    ("export-image", exports::export),
+    ("export-state", exports::state),
+    ("remove-export", exports::remove),
     ("make-volume", parts::make_volume),
     ("make-xfs", parts::make_xfs),
     ("make-btrfs", parts::make_btrfs),

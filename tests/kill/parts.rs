@@ -1,25 +1,20 @@
-//! What a host has besides containers, as programs to be killed: a network, an image, a volume.
+//! What a host has besides containers and images, as programs to be killed: a network, a volume.
 
 use std::fs;
 use std::io::Write;
 use std::process::Command;
 
 use docklet::host::NetworkSpec;
-use docklet::name::{ImageName, NetworkName, SnapshotName, VolumeName};
+use docklet::name::{NetworkName, SnapshotName, VolumeName};
 use docklet::paths::Paths;
 use docklet::storage::{Allocation, Filesystem, SnapshotSpec, Volume, VolumePool, VolumeSpec};
 
-use crate::busybox;
 use crate::containers::{Result, with_host};
 
 const SMALL_BYTES: u64 = 64 << 20;
 const LARGE_BYTES: u64 = 512 << 20;
 
 fn network() -> NetworkName {
-    "other".parse().expect("a name")
-}
-
-fn image() -> ImageName {
     "other".parse().expect("a name")
 }
 
@@ -42,25 +37,6 @@ pub(crate) fn remove_network() -> Result {
 pub(crate) fn network_state() -> Result {
     with_host(async |host| {
         say(host.networks()?.iter().any(|spec| spec.name == network()));
-        Ok(())
-    })
-}
-
-pub(crate) fn build_image() -> Result {
-    with_host(async |host| Ok(busybox::ensure(host.images(), &image()).map(drop)?))
-}
-
-pub(crate) fn remove_image() -> Result {
-    with_host(async |host| Ok(host.images().remove(&image())?))
-}
-
-pub(crate) fn image_state() -> Result {
-    with_host(async |host| {
-        let there = host.images().list()?.contains(&image());
-        if there {
-            assert!(host.images().open(&image())?.has_executable("/sbin/init".as_ref())?, "half an image");
-        }
-        say(there);
         Ok(())
     })
 }
@@ -272,6 +248,6 @@ pub(crate) fn volume_state() -> Result {
     Ok(())
 }
 
-fn say(present: bool) {
+pub(crate) fn say(present: bool) {
     println!("{}", if present { "present" } else { "absent" });
 }

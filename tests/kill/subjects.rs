@@ -72,7 +72,9 @@ const NETWORK: Recovery = Recovery {
     states: &[State::Absent, State::Present],
     remove: "remove-network",
 };
-const IMAGE: Recovery = Recovery { state: "image-state", remove: "remove-image", ..NETWORK };
+/// What an image that was never finished stored is garbage, which is collected.
+const IMAGE: Recovery =
+    Recovery { recover: "recover-images", state: "image-state", remove: "remove-image", ..NETWORK };
 /// A volume that is half grown is whole after the same call.
 const VOLUME: Recovery =
     Recovery { recover: "grow", state: "volume-state", states: &[State::Present], remove: "remove-volume" };
@@ -98,6 +100,14 @@ const OVERLAY: Recovery = Recovery {
     state: "overlay-state",
     states: &[State::Present],
     remove: "remove-overlay",
+};
+
+/// The same export again.
+const EXPORT: Recovery = Recovery {
+    recover: "export-image",
+    state: "export-state",
+    states: &[State::Present],
+    remove: "remove-export",
 };
 
 /// An operation of docklet that runs no program which goes on without it.
@@ -200,8 +210,23 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     own("ensure-network", &["prepare"], &[], NETWORK),
     own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
-    own("build-image", &["prepare"], &[], IMAGE),
-    own("remove-image", &["prepare"], &["build-image"], IMAGE),
+    own("build-image", &["prepare", "recover-images"], &[], IMAGE),
+    own("import-image", &["prepare", "recover-images"], &[], IMAGE),
+    own("commit", &["prepare", "launch", "stop", "recover-images"], &[], IMAGE),
+    own(
+        "tag",
+        &["prepare", "recover-images"],
+        &["build-image"],
+        Recovery { states: &[State::Present], ..IMAGE },
+    ),
+    own("remove-image", &["prepare", "recover-images"], &["build-image"], IMAGE),
+    own(
+        "collect-garbage",
+        &["prepare", "recover-images"],
+        &["build-image", "forget-image"],
+        Recovery { states: &[State::Absent], ..IMAGE },
+    ),
+    own("export-image", &["prepare", "build-image"], &[], EXPORT),
     own("mount-overlay", &["prepare-overlay"], &[], OVERLAY),
     own("mount-mapped", &["prepare-overlay"], &[], Recovery { recover: "mount-mapped", ..OVERLAY }),
     own("mount-read-only", &["prepare-overlay"], &[], Recovery { recover: "mount-read-only", ..OVERLAY }),

@@ -1,159 +1,119 @@
-//! Images: the read-only layers that containers start from, as directories.
+//! Images: what containers start from, stored once for all hosts and unpacked once on each.
 //!
 //! ```text
-//! DIR/NAME/rootfs/        an image's one layer
-//! DIR/.new-…, DIR/.old-…  being built, being removed
+//! GLOBAL/blobs/sha256/HEX   layers as archives, configurations, manifests: what is portable
+//! GLOBAL/tags/NAME.json     what each name stands for
+//! GLOBAL/staging/, GLOBAL/condemned/   what is not whole yet, what is about to go
+//! LOCAL/sha256-HEX/fs       the layers that this host has unpacked
 //! ```
+//!
+//! `GLOBAL` may be on a network's file system: it takes renames, links and flushes, and no locks. See `man 2 rename`.
 
-use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fs;
+use std::path::PathBuf;
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, syncfs};
-use rustix::io::Errno;
 use tracing::{debug, info_span};
 
-use serde::Serialize;
-
 use crate::error::{Error, Result};
-use crate::name::ImageName;
-use crate::storage::image::builder::ImageBuilder;
-use crate::storage::overlay::OverlayRoot;
-use crate::storage::overlay::options::overlays;
-use crate::storage::volume::directory::make_directory;
-use crate::sys::file::{absent_is_none, sync_parent};
-use crate::sys::tree::remove_tree;
+use crate::name::{ImageName, UserName};
+use crate::storage::image::blobs::Blobs;
+use crate::storage::image::chain::Chain;
+use crate::storage::image::content::ImageContent;
+use crate::storage::image::digest::Digest;
+use crate::storage::image::layers::LayerCache;
+use crate::storage::image::opened::{Image, ImageOptions};
+use crate::storage::image::staging::{self, Staging};
+use crate::storage::image::tags::{Tag, Tags};
+use crate::storage::volume::directory::{LOCK_TIMEOUT, make_directory};
+use crate::sys::lock::FileLock;
 
-const LAYER: &str = "rootfs";
+/// An archive without entries: what stands in for the layers of an image that has none.
+const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
 
-/// A directory of images. Several processes may use one at the same time.
+/// The images of a cluster as one of its hosts sees them. Several processes may use one at the same time; on several
+/// hosts, each with a cache of its own.
+///
+/// Only root may read what is stored: it holds other people's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageStore {
-    directory: PathBuf,
-}
-
-/// An image: layers that an [`OverlayRoot`](crate::storage::OverlayRoot) can be made over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Image {
-    /// What it is called.
-    pub name: ImageName,
-    /// Its layers, the uppermost first. Nothing may write to them.
-    pub layers: Vec<PathBuf>,
-}
-
-impl Image {
-    /// Whether `path` is a program in the image: a regular file with a permission to execute. Links are followed as
-    /// they will be in the container, so none leads out of the image.
-    ///
-    /// # Errors
-    /// [`Error::Os`] if a layer cannot be read.
-    pub fn has_executable(&self, path: &Path) -> Result<bool> {
-        let found = OverlayRoot::over(&self.layers).metadata(path)?;
-        Ok(found.is_some_and(|found| found.is_file() && found.mode() & 0o111 != 0))
-    }
+    pub(super) global: PathBuf,
+    pub(super) blobs: Blobs,
+    pub(super) tags: Tags,
+    pub(super) layers: LayerCache,
 }
 
 impl ImageStore {
-    /// The images in `directory`, which is made (mode 0700) if it is missing; the one above it must exist.
+    /// The images in `global`, which the hosts of a cluster share, with this host's cache in `local`: on a file system of
+    /// its own disk that has device nodes and `trusted.*` attributes, as ext4, xfs and btrfs do. What is missing of both
+    /// is made (mode 0700); the directories above them must exist.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `directory` is not absolute or only one level below `/`; [`Error::Os`] if it cannot be
-    /// made.
-    pub fn new(directory: impl Into<PathBuf>) -> Result<Self> {
-        let given = directory.into();
-        if !given.is_absolute() || given.components().count() < 3 {
-            let rule = "must be an absolute path at least two levels below '/'";
-            return Err(Error::invalid("image store", given.to_string_lossy(), rule));
-        }
-        make_directory(&given)?;
-        let directory = fs::canonicalize(&given).map_err(|e| Error::os("realpath", given.display(), e))?;
-        Ok(Self { directory })
+    /// [`Error::Invalid`] if a path is not absolute or only one level below `/`; [`Error::Os`] if it cannot be made.
+    pub fn new(global: impl Into<PathBuf>, local: impl Into<PathBuf>) -> Result<Self> {
+        let global = directory("image store", global.into())?;
+        let local = directory("layer cache", local.into())?;
+        make_directory(&global.join("staging"))?;
+        Ok(Self {
+            blobs: Blobs::new(&global)?,
+            tags: Tags::new(&global)?,
+            layers: LayerCache::new(local),
+            global,
+        })
     }
 
-    /// Builds an image: `fill` puts everything into it. It appears whole, on the disk, or not at all.
+    /// The image of that name, with its layers on this host: those that are missing are unpacked first.
+    ///
+    /// An image whose layers are there takes one small file to be read.
     ///
     /// # Errors
-    /// [`Error::Differs`] if there is an image of that name, which stays; what `fill` returns; [`Error::Os`] if it
-    /// cannot be stored. Nothing is left then, except by a crash: see [`ImageStore::tidy`].
-    pub fn build(
-        &self,
-        name: &ImageName,
-        fill: impl FnOnce(&mut ImageBuilder) -> Result<()>,
-    ) -> Result<Image> {
-        let span = info_span!("build_image", image = %name);
-        let _entered = span.enter();
-        let image = self.image(name);
-        if self.directory.join(name.as_str()).exists() {
-            return Err(exists(name));
-        }
-        let temporary = Temporary::make(&self.directory)?;
-        let built = self.fill(name, &temporary, fill);
-        if built.is_err() {
-            // The first error is the one to tell; `tidy` removes what this cannot.
-            let _ = remove_tree(&self.directory, &temporary.name);
-        }
-        built.map(|()| image)
+    /// [`Error::NotFound`] if there is none; [`Error::Damaged`] if a layer must be unpacked and its archive is missing or
+    /// altered; [`Error::NoSpace`] if there is no room for it.
+    pub fn open(&self, name: &ImageName) -> Result<Image> {
+        let content = self.tags.open(name)?.content;
+        let layers = self.layers_of(&content)?;
+        Ok(Image { name: name.clone(), content, layers })
     }
 
-    fn fill(
-        &self,
-        name: &ImageName,
-        temporary: &Temporary,
-        fill: impl FnOnce(&mut ImageBuilder) -> Result<()>,
-    ) -> Result<()> {
-        let path = self.directory.join(&temporary.name);
-        let layer = path.join(LAYER);
-        fs::create_dir(&layer).map_err(|e| Error::os("mkdir", layer.display(), e))?;
-        let mut builder = ImageBuilder::new(&layer)?;
-        // Of its own accord, not by what the umask left of it: it becomes the container's `/`.
-        builder.directory("/", 0o755)?;
-        fill(&mut builder)?;
-        drop(builder);
-        // One flush of the file system instead of one per file.
-        syncfs(&temporary.directory).map_err(|e| Error::os("syncfs", path.display(), e))?;
-        let target = self.directory.join(name.as_str());
-        match renameat_with(CWD, &path, CWD, &target, RenameFlags::NOREPLACE) {
-            Ok(()) => {}
-            Err(Errno::EXIST) => return Err(exists(name)),
-            Err(error) => return Err(Error::os("renameat2", target.display(), error)),
-        }
-        sync_parent(&target)?;
-        debug!(image = %name, "built image");
-        Ok(())
-    }
-
-    /// The image of that name, or a new one from `fill` if there is none.
+    /// The directories of an image's layers, the uppermost first, for
+    /// [`OverlayRoot::over`](crate::storage::OverlayRoot::over). Those that this host does not have are unpacked. The image
+    /// needs no name any more, as long as this host has its layers.
     ///
     /// # Errors
-    /// As [`ImageStore::build`], but for the image being there.
-    pub fn ensure(
-        &self,
-        name: &ImageName,
-        fill: impl FnOnce(&mut ImageBuilder) -> Result<()>,
-    ) -> Result<Image> {
-        match self.open(name) {
-            Err(Error::NotFound { .. }) => {}
-            result => return result,
+    /// As [`ImageStore::open`], but for the name.
+    pub fn layers_of(&self, content: &ImageContent) -> Result<Vec<PathBuf>> {
+        let mut chain = self.chain(content)?;
+        if content.layers.is_empty() {
+            // An overlay wants one at least.
+            let empty = Digest::of(&EMPTY_ARCHIVE);
+            self.layers.ensure(&self.global, &mut chain, &empty, || Ok(&EMPTY_ARCHIVE[..]))?;
         }
-        match self.build(name, fill) {
-            // Another process was faster.
-            Err(Error::Differs { .. }) => self.open(name),
-            result => result,
-        }
+        Ok(chain.stack())
     }
 
-    /// The image of that name.
+    /// An image's layers on this host. Those that are missing are unpacked.
+    pub(super) fn chain(&self, content: &ImageContent) -> Result<Chain> {
+        let mut chain = Chain::default();
+        for layer in &content.layers {
+            self.layers.ensure(&self.global, &mut chain, &layer.diff_id, || self.blobs.open(&layer.blob))?;
+        }
+        Ok(chain)
+    }
+
+    /// What the image of that name is made of. Nothing is unpacked for it.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is none.
-    pub fn open(&self, name: &ImageName) -> Result<Image> {
-        let image = self.image(name);
-        if image.layers.iter().all(|layer| layer.is_dir()) {
-            Ok(image)
-        } else {
-            Err(Error::NotFound { what: what(name) })
-        }
+    pub fn resolve(&self, name: &ImageName) -> Result<ImageContent> {
+        self.tags.open(name).map(|tag| tag.content)
+    }
+
+    /// The names that an image has, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if a name cannot be read: it may be one of them.
+    pub fn names_of(&self, content: &ImageContent) -> Result<Vec<ImageName>> {
+        let tags = self.tags.all()?;
+        Ok(tags.into_iter().filter(|(_, tag)| tag.content == *content).map(|(name, _)| name).collect())
     }
 
     /// The names of all images, sorted.
@@ -161,111 +121,138 @@ impl ImageStore {
     /// # Errors
     /// [`Error::Os`] if the directory cannot be read.
     pub fn list(&self) -> Result<Vec<ImageName>> {
-        let mut names: Vec<ImageName> =
-            self.entries()?.into_iter().filter_map(|name| ImageName::new(name).ok()).collect();
-        names.sort();
+        self.tags.names()
+    }
+
+    /// The names of the images that `user` may use, sorted: their own, those shared with them, and those that nobody owns.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the directory cannot be read.
+    pub fn list_for(&self, user: &UserName) -> Result<Vec<ImageName>> {
+        let mut names = self.tags.names()?;
+        // One that cannot be read is nobody's.
+        names.retain(|name| matches!(self.tags.get(name), Ok(Some(tag)) if tag.is_for(user)));
         Ok(names)
     }
 
-    /// Removes the image. One that is gone is removed.
+    /// Gives the image `source` a second name. With [`ImageOptions::replace`] a name that is taken is moved to it in one step:
+    /// who opens it meanwhile gets the one or the other, and what was started from the old one goes on with that.
     ///
     /// # Errors
-    /// [`Error::Busy`] if an overlay root of this mount namespace is over it; it stays then.
+    /// [`Error::NotFound`] if there is no image `source`; [`Error::Differs`] if `name` stands for another one, and is not to
+    /// be replaced; [`Error::Damaged`] if a part of the image is missing.
+    pub fn tag(&self, source: &ImageName, name: &ImageName, options: &ImageOptions) -> Result<()> {
+        let span = info_span!("tag_image", image = %source, name = %name);
+        let _entered = span.enter();
+        let _lock = self.lock_names()?;
+        let content = self.tags.open(source)?.content;
+        self.staged(|staging| {
+            self.pin(staging, &content)?;
+            match self.give(staging, name, &content, options) {
+                Err(Error::Differs { .. }) if self.tags.open(name)?.content == content => Ok(()),
+                result => result,
+            }
+        })
+    }
+
+    /// Lets `user` use the image, too.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none; [`Error::Invalid`] if it has no owner: it is everybody's then.
+    pub fn share(&self, name: &ImageName, user: &UserName) -> Result<()> {
+        self.change(name, |tag| {
+            if tag.owner.is_none() {
+                return Err(Error::invalid(
+                    "image to share",
+                    name.as_str(),
+                    "must have an owner; it is everybody's",
+                ));
+            }
+            Ok(tag.shared_with.insert(user.clone()))
+        })
+    }
+
+    /// Takes back what [`ImageStore::share`] gave. Containers that were made from it go on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such image.
+    pub fn unshare(&self, name: &ImageName, user: &UserName) -> Result<()> {
+        self.change(name, |tag| Ok(tag.shared_with.remove(user)))
+    }
+
+    fn change(&self, name: &ImageName, change: impl FnOnce(&mut Tag) -> Result<bool>) -> Result<()> {
+        let _lock = self.lock_names()?;
+        let mut tag = self.tags.open(name)?;
+        if !change(&mut tag)? {
+            return Ok(());
+        }
+        self.staged(|staging| self.tags.publish(staging, name, &tag, true))
+    }
+
+    /// Takes the name away. One that is gone is taken away. What was started from the image goes on; what nothing needs
+    /// any more is removed by [`ImageStore::collect_garbage`].
+    ///
+    /// # Errors
+    /// [`Error::Os`] if it cannot be removed.
     pub fn remove(&self, name: &ImageName) -> Result<()> {
         let span = info_span!("remove_image", image = %name);
         let _entered = span.enter();
-        let path = self.directory.join(name.as_str());
-        if let Some(overlay) = overlays()?.iter().find(|overlay| overlay.reads(&path)) {
-            let reason = format!("the overlay root {} is over it", overlay.target.display());
-            return Err(Error::Busy { what: what(name), reason });
-        }
-        // Out of sight in one step, so that nobody starts from half an image.
-        let hidden = unique("old");
-        let renamed = absent_is_none(fs::rename(&path, self.directory.join(&hidden)))
-            .map_err(|e| Error::os("rename", path.display(), e))?;
-        if renamed.is_some() {
-            remove_tree(&self.directory, &hidden)?;
-            debug!(image = %name, "removed image");
-        }
+        let _lock = self.lock_names()?;
+        self.tags.remove(name)?;
+        debug!(image = %name, "removed image");
         Ok(())
     }
 
-    /// Removes what a crash left half-built or half-removed. Says what it removed.
+    /// Removes what operations of this host left that were killed. Says what it removed.
     ///
     /// # Errors
     /// [`Error::Os`] if a directory cannot be read or removed.
     pub fn tidy(&self) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        for name in self.entries()? {
-            let path = self.directory.join(&name);
-            let dead = name.starts_with(".old-") || (name.starts_with(".new-") && !is_locked(&path)?);
-            if dead {
-                remove_tree(&self.directory, Path::new(&name))?;
-                removed.push(format!("unfinished image {}", path.display()));
-            }
-        }
+        let local = self.layers.directory();
+        let removed = staging::tidy(&self.global, local)?;
+        self.layers.tidy_locks()?;
         Ok(removed)
     }
 
-    fn image(&self, name: &ImageName) -> Image {
-        Image { name: name.clone(), layers: vec![self.directory.join(name.as_str()).join(LAYER)] }
+    /// Gives a name to what is whole. The caller has [pinned](Self::pin) it.
+    pub(super) fn give(
+        &self,
+        staging: &mut Staging,
+        name: &ImageName,
+        content: &ImageContent,
+        options: &ImageOptions,
+    ) -> Result<()> {
+        content.check(0)?;
+        let tag = Tag::new(content.clone(), options.owner.clone(), options.description.clone());
+        self.tags.publish(staging, name, &tag, options.replace)
     }
 
-    fn entries(&self) -> Result<Vec<String>> {
-        fs::read_dir(&self.directory)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>, _>>())
-            .map(|names| names.into_iter().filter_map(|name| name.into_string().ok()).collect())
-            .map_err(|e| Error::os("getdents", self.directory.display(), e))
+    /// Keeps what the image needs from being collected, and checks that it is there.
+    pub(super) fn pin(&self, staging: &mut Staging, content: &ImageContent) -> Result<()> {
+        staging.pin(content.blobs())?;
+        // In this order: what a collection took before it could know of this is missing now, and what is there stays.
+        content.blobs().try_for_each(|digest| self.blobs.open(digest).map(drop))
     }
-}
 
-/// A directory that is being filled; its lock tells that its maker lives.
-#[derive(Debug)]
-struct Temporary {
-    name: PathBuf,
-    directory: File,
-}
+    /// Runs `work` with directories of its own.
+    pub(super) fn staged<T>(&self, work: impl FnOnce(&mut Staging) -> Result<T>) -> Result<T> {
+        Staging::with(&self.global, self.layers.directory(), work)
+    }
 
-impl Temporary {
-    fn make(parent: &Path) -> Result<Self> {
-        // Between making and locking another process can take it for a dead one's, and remove it.
-        for _ in 0..100 {
-            let name = unique("new");
-            let path = parent.join(&name);
-            make_directory(&path)?;
-            let Ok(directory) = File::open(&path) else { continue };
-            if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
-                return Ok(Self { name, directory });
-            }
-        }
-        Err(Error::Busy {
-            what: format!("image store `{}`", parent.display()),
-            reason: "new directories vanish".to_owned(),
-        })
+    /// The lock around changes of names by this host. Two hosts that change one name at once are not kept apart: the last
+    /// one wins.
+    pub(super) fn lock_names(&self) -> Result<FileLock> {
+        let path = self.layers.directory().join(".names.lock");
+        FileLock::acquire(&path, LOCK_TIMEOUT, "the names of images")
     }
 }
 
-/// A name that no other process or thread chooses at the same time.
-fn unique(kind: &str) -> PathBuf {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    PathBuf::from(format!(".{kind}-{}-{count}-{:x}", std::process::id(), now.as_nanos()))
-}
-
-fn is_locked(path: &Path) -> Result<bool> {
-    let Ok(directory) = File::open(path) else { return Ok(false) };
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(false),
-        Err(Errno::WOULDBLOCK) => Ok(true),
-        Err(error) => Err(Error::os("flock", path.display(), error)),
+/// Makes a directory of the store, and spells it in one way.
+fn directory(kind: &'static str, given: PathBuf) -> Result<PathBuf> {
+    if !given.is_absolute() || given.components().count() < 3 {
+        let rule = "must be an absolute path at least two levels below '/'";
+        return Err(Error::invalid(kind, given.to_string_lossy(), rule));
     }
-}
-
-fn what(name: &ImageName) -> String {
-    format!("image `{name}`")
-}
-
-fn exists(name: &ImageName) -> Error {
-    Error::Differs { what: what(name), difference: "a new one was to be built; remove it first".to_owned() }
+    make_directory(&given)?;
+    fs::canonicalize(&given).map_err(|e| Error::os("realpath", given.display(), e))
 }

@@ -19,7 +19,7 @@ const OVERLAY_MAGIC: i64 = 0x794c_7630;
 /// ```no_run
 /// # use docklet::storage::{MountedVolume, OverlayRoot};
 /// # fn example(space: &MountedVolume) -> docklet::Result<()> {
-/// let layers = ["/var/lib/docklet/global/images/busybox/rootfs"];
+/// let layers = ["/srv/layers/upper", "/srv/layers/lower"];
 /// let root = OverlayRoot::over(&layers).on(space).mount("/run/web/root".as_ref())?;
 /// OverlayRoot::unmount(root.path())
 /// # }

@@ -6,6 +6,7 @@ mod damage;
 mod fixture;
 mod foreign;
 mod hostile;
+mod images;
 mod life;
 mod pools;
 mod recovery;

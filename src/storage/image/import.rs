@@ -1,0 +1,197 @@
+//! Images that come from elsewhere, and go there: in the formats of [`ImageSource`] and [`ImageTarget`].
+//!
+//! What comes from outside is hashed before it gets a name (`man 2 rename`), and unpacked before the image does.
+
+use std::io::{self, Read};
+
+use serde::Serialize;
+use tracing::{debug, info_span};
+
+use crate::error::Result;
+use crate::name::ImageName;
+use crate::storage::image::chain::Chain;
+use crate::storage::image::content::{ImageContent, Layer};
+use crate::storage::image::digest::Digest;
+use crate::storage::image::documents::{self, Step};
+use crate::storage::image::opened::{Image, ImageOptions};
+use crate::storage::image::source::{ImageSource, SourceLayer};
+use crate::storage::image::staging::Staging;
+use crate::storage::image::store::ImageStore;
+use crate::storage::image::tags::exists;
+use crate::storage::image::target::ImageTarget;
+
+/// Between two calls of the callback at least so much is read, in bytes.
+const PROGRESS_STEP: u64 = 4 << 20;
+
+/// How far an import has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ImportProgress {
+    /// The layer that is worked on, from 1.
+    pub layer: usize,
+    /// How many there are.
+    pub layers: usize,
+    /// What is done with it.
+    pub step: ImportStep,
+    /// Bytes of its archive, compressed as it is, for which that is done.
+    pub bytes: u64,
+    /// How many there are, if that is known.
+    pub total_bytes: Option<u64>,
+}
+
+/// What is done with a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImportStep {
+    /// Its archive is stored for all hosts.
+    Store,
+    /// It is unpacked on this one.
+    Unpack,
+}
+
+impl ImageStore {
+    /// Takes an image in. Its blobs are stored as they come, so that digests stay; a configuration and a manifest are made where
+    /// the source has none. All layers are unpacked on this host, so what cannot be unpacked is never named. Layers that are
+    /// here already are neither stored nor unpacked again.
+    ///
+    /// # Errors
+    /// [`Error::Differs`] if the name is taken, and not to be replaced; [`Error::Damaged`] if something is not what its
+    /// digest says; [`Error::Invalid`] naming the part that no image may have; [`Error::NoSpace`]; otherwise as
+    /// [`ImageSource::open`]. There is no image then, or the one that was there.
+    ///
+    /// [`Error::Differs`]: crate::Error::Differs
+    /// [`Error::Damaged`]: crate::Error::Damaged
+    /// [`Error::Invalid`]: crate::Error::Invalid
+    /// [`Error::NoSpace`]: crate::Error::NoSpace
+    pub fn import(
+        &self,
+        source: &ImageSource,
+        name: &ImageName,
+        options: &ImageOptions,
+        progress: &mut dyn FnMut(ImportProgress),
+    ) -> Result<Image> {
+        let span = info_span!("import_image", image = %name, from = %source.path().display());
+        let _entered = span.enter();
+        if !options.replace && self.tags.get(name)?.is_some() {
+            return Err(exists(name));
+        }
+        let source = source.open()?;
+        self.staged(|staging| {
+            let (mut chain, mut layers) = (Chain::default(), Vec::new());
+            for (index, layer) in source.layers.iter().enumerate() {
+                let mut tell = |step, bytes| {
+                    let (layers, total_bytes) = (source.layers.len(), layer.bytes);
+                    progress(ImportProgress { layer: index + 1, layers, step, bytes, total_bytes });
+                };
+                layers.push(self.take_layer(staging, &mut chain, layer, &mut tell)?);
+            }
+            let config = match source.config {
+                Some(bytes) => bytes,
+                None => {
+                    let mut config = documents::empty_config();
+                    let step = Step { by: "docklet import", comment: &options.description };
+                    layers
+                        .iter()
+                        .try_for_each(|layer| documents::add_layer(&mut config, &layer.diff_id, &step))?;
+                    documents::bytes(&config)?
+                }
+            };
+            let content = self.write_documents(staging, &config, source.manifest, layers)?;
+            self.give(staging, name, &content, options)
+        })?;
+        debug!(image = %name, "imported image");
+        self.open(name)
+    }
+
+    /// Stores a layer and unpacks it on top of `chain`, as far as that is not done yet.
+    fn take_layer(
+        &self,
+        staging: &mut Staging,
+        chain: &mut Chain,
+        source: &SourceLayer,
+        tell: &mut dyn FnMut(ImportStep, u64),
+    ) -> Result<Layer> {
+        let store: &mut dyn FnMut(u64) = &mut |bytes| tell(ImportStep::Store, bytes);
+        let (blob, size_bytes) = match source.digest {
+            Some(digest) => {
+                let ensured =
+                    self.blobs.ensure(staging, &digest, move || Ok(Counting::new(source.open()?, store)));
+                (digest, ensured?)
+            }
+            None => self.blobs.copy(staging, Counting::new(source.open()?, store))?,
+        };
+        if let Some(diff_id) = source.diff_id
+            && let Some(tree) = self.layers.find(chain, &diff_id)
+        {
+            chain.push(diff_id, tree);
+            return Ok(Layer { diff_id, blob, size_bytes });
+        }
+        let archive = self.blobs.open(&blob)?;
+        let mut unpacking = |progress: super::Progress| tell(ImportStep::Unpack, progress.bytes);
+        let new = self.layers.unpack(staging, chain, archive, source.diff_id, &mut unpacking)?;
+        self.layers.add(chain, &new)?;
+        Ok(Layer { diff_id: new.diff_id, blob, size_bytes })
+    }
+
+    /// Stores an image's documents. A manifest is made if there is none.
+    pub(super) fn write_documents(
+        &self,
+        staging: &mut Staging,
+        config: &[u8],
+        manifest: Option<Vec<u8>>,
+        layers: Vec<Layer>,
+    ) -> Result<ImageContent> {
+        let config_bytes = config.len() as u64;
+        let config = self.blobs.add(staging, config)?;
+        let manifest = match manifest {
+            Some(bytes) => bytes,
+            None => {
+                let compressions =
+                    layers.iter().map(|layer| self.compression(layer)).collect::<Result<Vec<_>>>()?;
+                let described: Vec<_> = layers.iter().zip(compressions).collect();
+                documents::manifest(&config, config_bytes, &described)?
+            }
+        };
+        let manifest = self.blobs.add(staging, &manifest)?;
+        self.blobs.sync()?;
+        Ok(ImageContent { manifest, config, layers })
+    }
+
+    /// Writes the image to a place outside of the store, for other programs and other clusters.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such image; [`Error::Damaged`] if a blob of it is missing or altered; otherwise
+    /// as [`ImageTarget::write`].
+    ///
+    /// [`Error::NotFound`]: crate::Error::NotFound
+    /// [`Error::Damaged`]: crate::Error::Damaged
+    pub fn export(&self, name: &ImageName, target: &ImageTarget) -> Result<()> {
+        let content = self.resolve(name)?;
+        target.write(name.as_str(), &content.manifest, &|digest: &Digest| self.blobs.open(digest))
+    }
+}
+
+/// Tells now and then how much was read.
+struct Counting<'a, R> {
+    inner: R,
+    tell: &'a mut dyn FnMut(u64),
+    bytes: u64,
+    told: u64,
+}
+
+impl<'a, R> Counting<'a, R> {
+    fn new(inner: R, tell: &'a mut dyn FnMut(u64)) -> Self {
+        Self { inner, tell, bytes: 0, told: 0 }
+    }
+}
+
+impl<R: Read> Read for Counting<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes += read as u64;
+        if self.bytes - self.told >= PROGRESS_STEP || (read == 0 && self.bytes > self.told) {
+            self.told = self.bytes;
+            (self.tell)(self.bytes);
+        }
+        Ok(read)
+    }
+}

@@ -1,0 +1,119 @@
+//! What is made in a fresh tree: files, links, nodes, and their attributes (`man 2 openat`, `man 7 inode`).
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat,
+    fchmod, fchown, fsetxattr, futimens, linkat, makedev, mknodat, openat, statat, symlinkat, utimensat,
+};
+use rustix::io::Errno;
+
+use crate::error::Result;
+use crate::storage::image::layer::member::Member;
+use crate::storage::image::layer::tree::{DIRECTORY, FreshTree, is_whiteout};
+
+impl FreshTree {
+    /// Makes the directory `name`, or takes the one that is there, with the member's attributes; and enters it.
+    pub(crate) fn directory(&mut self, name: &[u8], member: &Member) -> Result<()> {
+        self.make_directory(name)?;
+        self.forget_hiding(name);
+        let mut level = self.open_directory(name).map_err(|e| self.failed("openat", e))?;
+        level.mtime = member.mtime;
+        self.levels.push(level);
+        self.attributes(self.at(), member)
+    }
+
+    /// Gives the root the member's attributes.
+    pub(crate) fn root(&mut self, member: &Member) -> Result<()> {
+        if let Some(root) = self.levels.first_mut() {
+            root.mtime = member.mtime;
+        }
+        self.attributes(self.at(), member)
+    }
+
+    /// Makes an empty file, to be written and given to [`FreshTree::complete`].
+    pub(crate) fn file(&self, name: &[u8]) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.replacing(name, "openat", || openat(self.at(), name, flags, Mode::from_raw_mode(0o600)))
+            .map(File::from)
+    }
+
+    /// Gives a written file its attributes.
+    pub(crate) fn complete(&self, file: &File, member: &Member) -> Result<()> {
+        self.attributes(file.as_fd(), member)?;
+        futimens(file, &times(member.mtime)).map_err(|e| self.failed("utimensat", e))
+    }
+
+    pub(crate) fn symlink(&self, name: &[u8], text: &[u8], member: &Member) -> Result<()> {
+        self.replacing(name, "symlink", || symlinkat(text, self.at(), name))?;
+        self.attributes_by_name(name, member)
+    }
+
+    pub(crate) fn node(
+        &self,
+        name: &[u8],
+        kind: FileType,
+        device: (u32, u32),
+        member: &Member,
+    ) -> Result<()> {
+        let mode = Mode::from_raw_mode(member.mode);
+        let number = makedev(device.0, device.1);
+        self.replacing(name, "mknod", || mknodat(self.at(), name, kind, mode, number))?;
+        rustix::fs::chmodat(self.at(), name, mode, AtFlags::empty()).map_err(|e| self.failed("chmod", e))?;
+        self.attributes_by_name(name, member)
+    }
+
+    /// Another name for the file that `target` leads to from the root.
+    pub(crate) fn hard_link(&self, name: &[u8], target: &[&[u8]]) -> Result<()> {
+        let missing = || self.refused("is a hard link to what the archive does not have before it");
+        let Some((last, directories)) = target.split_last() else { return Err(missing()) };
+        let mut above: Option<OwnedFd> = None;
+        for directory in directories {
+            let from = above.as_ref().map_or(self.levels[0].fd.as_fd(), AsFd::as_fd);
+            above = match openat(from, *directory, DIRECTORY, Mode::empty()) {
+                Ok(fd) => Some(fd),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
+                Err(error) => return Err(self.failed("openat", error)),
+            };
+        }
+        let above = above.as_ref().map_or(self.levels[0].fd.as_fd(), AsFd::as_fd);
+        let found = match statat(above, *last, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if !is_whiteout(&found) => found,
+            Ok(_) | Err(Errno::NOENT) => return Err(missing()),
+            Err(error) => return Err(self.failed("fstatat", error)),
+        };
+        if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+            return Err(self.refused("is a hard link to a directory"));
+        }
+        let same = |other: Stat| (other.st_dev, other.st_ino) == (found.st_dev, found.st_ino);
+        if self.stat(name)?.is_some_and(same) {
+            return Ok(());
+        }
+        self.replacing(name, "link", || linkat(above, *last, self.at(), name, AtFlags::empty()))
+    }
+
+    pub(super) fn attributes(&self, fd: BorrowedFd<'_>, member: &Member) -> Result<()> {
+        fchown(fd, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))
+            .map_err(|e| self.failed("fchown", e))?;
+        // After the owner: changing that takes set-id bits and capabilities away.
+        fchmod(fd, Mode::from_raw_mode(member.mode)).map_err(|e| self.failed("fchmod", e))?;
+        for (name, value) in &member.xattrs {
+            fsetxattr(fd, name.as_slice(), value, XattrFlags::empty())
+                .map_err(|e| self.failed("fsetxattr", e))?;
+        }
+        Ok(())
+    }
+
+    fn attributes_by_name(&self, name: &[u8], member: &Member) -> Result<()> {
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        chownat(self.at(), name, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)), nofollow)
+            .map_err(|e| self.failed("fchownat", e))?;
+        utimensat(self.at(), name, &times(member.mtime), nofollow).map_err(|e| self.failed("utimensat", e))
+    }
+}
+
+/// With the time of the last access as it is.
+pub(crate) fn times(mtime: Timespec) -> Timestamps {
+    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification: mtime }
+}

@@ -1,0 +1,10 @@
+//! Where images come from.
+
+mod docker_archive;
+mod files;
+mod image;
+mod layer;
+mod oci_layout;
+
+pub use self::image::{ImageSource, SourceImage};
+pub use self::layer::SourceLayer;
