@@ -1,42 +1,26 @@
-//! One container: starting it, and what is known of it without asking a program.
+//! One container: what is known of it without asking a program, and freezing it.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
-use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{LxcConfig, Network};
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{LxcTarget, lock_file, reason, render};
+use crate::lxc::{LxcTarget, render};
 use crate::name::{ContainerName, ObjectId};
-use crate::sys::kernel::boot_id;
-use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
 
-/// How long `lxc-start` may take: a loaded host needs a second, a wedged one is given up.
-const START_PATIENCE: Duration = Duration::from_secs(60);
-/// How often a start that takes long is looked at.
-const START_GLANCE: Duration = Duration::from_millis(250);
-/// For how long the payload's group may be empty during a start: LXC makes it right before it puts a process there.
-const EMPTY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long processes may take to die after SIGKILL.
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
 /// How long freezing may take.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long init may take from LXC's word that it runs to its execution.
-const INIT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a reboot from inside may take between the old init and the new one.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(2);
-/// How much of LXC's log is read for the reason.
-const LOG_MOST_BYTES: u64 = 64 << 10;
 
 /// What a container does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,14 +33,6 @@ pub enum State {
     Running,
     /// Its processes are frozen.
     Frozen,
-}
-
-/// A completed start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Started {
-    /// Init, by its id as the caller's namespace sees it.
-    pub init_pid: u32,
 }
 
 /// One container of this host, by its id. It need not exist. Nothing happens when it is dropped.
@@ -107,109 +83,8 @@ impl Container {
         self
     }
 
-    /// Starts it, waits until its init runs, and checks that its limits and its network are those of `config`. What an
-    /// earlier, unfinished start left is removed first. After an error nothing of it runs.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
-    /// [`Error::NotFound`] if the root, its init or the network namespace is missing; [`Error::Differs`] if something in the
-    /// root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
-    /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
-    /// [`Error::LeftBehind`] if what was begun could not be removed.
-    pub fn start(&self, config: &LxcConfig) -> Result<Started> {
-        let _span = tracing::info_span!("container_start", id = %self.id).entered();
-        if self.running()?.is_some() {
-            return Err(Error::Busy { what: self.shown(), reason: "it runs already".to_owned() });
-        }
-        let text = config.render_in(&self.target, Some(self.group.path()))?;
-        config.check_init()?;
-        config.check_openings()?;
-        config.check_network()?;
-        config.prepare_targets()?;
-        self.clean()?;
-        self.attempt(config, &text).map_err(|cause| match self.clean() {
-            Ok(()) => cause,
-            Err(error) => Error::LeftBehind {
-                cause: Box::new(cause),
-                remains: vec![format!("cgroup {} ({error})", self.group.path())],
-            },
-        })
-    }
-
-    fn attempt(&self, config: &LxcConfig, text: &str) -> Result<Started> {
-        let dir = self.dir();
-        match fs::create_dir(&dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::os("mkdir", dir.display(), e));
-            }
-            _ => {}
-        }
-        file::publish_volatile(&dir.join("config"), text.as_bytes())?;
-        let log = self.log();
-        file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
-            .map_err(|e| Error::os("rename", log.display(), e))?;
-        lock_file::claim(&self.lxc_path, self.id.as_str())?;
-        self.run_lxc_start(&dir.join("config"), &log)?;
-        let (init, monitor) = self.await_init()?;
-        self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
-        self.verify_devices()?;
-        verify_network(init.pid, &config.network)?;
-        let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
-        record.write(&self.record_path())?;
-        tracing::debug!(init = init.pid, "container runs");
-        Ok(Started { init_pid: init.pid })
-    }
-
-    fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
-        let mut program = Program::new(&self.target.lxc_start)?;
-        for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
-            program = program.arg(arg)?;
-        }
-        program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
-        let place = Birthplace::ensure(&self.group)?;
-        let mut child = place.of(program).spawn()?;
-        tracing::debug!(pid = child.pid, "lxc-start");
-        match self.watch_start(&mut child)? {
-            Some(Ended::Exited(0)) => Ok(()),
-            Some(ended) => Err(self.start_failed(&ended.shown())),
-            None => Err(self.start_failed("it hung")),
-        }
-    }
-
-    /// Waits for `lxc-start`. `None` if it does not end: LXC 5 waits for ever for a first process that was killed (by
-    /// the memory limit, by a person) while it was set up.
-    fn watch_start(&self, child: &mut Child) -> Result<Option<Ended>> {
-        let payload = self.group.child(render::PAYLOAD)?;
-        let deadline = Instant::now() + START_PATIENCE;
-        let mut empty_for = Duration::ZERO;
-        while Instant::now() < deadline && empty_for < EMPTY_PATIENCE {
-            if let Some(ended) = child.wait_timeout(START_GLANCE)? {
-                return Ok(Some(ended));
-            }
-            let is_empty = payload.exists() && !payload.is_populated()?;
-            empty_for = if is_empty { empty_for + START_GLANCE } else { Duration::ZERO };
-        }
-        Ok(None)
-    }
-
-    /// Finds init, and waits until it is the program it should be: LXC says "running" just before it executes it.
-    fn await_init(&self) -> Result<(Birth, Birth)> {
-        let deadline = Instant::now() + INIT_PATIENCE;
-        while let Some(init) = self.find_init()? {
-            let Some(monitor) = pidfd::parent(init.pid).and_then(Birth::of) else { break };
-            if has_executed(init.pid, monitor.pid) {
-                return Ok((init, monitor));
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-            thread::sleep(Duration::from_micros(100));
-        }
-        Err(self.init_ended())
-    }
-
     /// The process in the payload's group that is the first one of its pid namespace.
-    fn find_init(&self) -> Result<Option<Birth>> {
+    pub(super) fn find_init(&self) -> Result<Option<Birth>> {
         let procs = self.group.child(render::PAYLOAD)?.child("inner")?.procs_file()?;
         let Some(list) = file::read_if_exists(&procs)? else { return Ok(None) };
         for pid in list.lines().filter_map(|line| line.parse::<u32>().ok()) {
@@ -222,41 +97,6 @@ impl Container {
             }
         }
         Ok(None)
-    }
-
-    /// Checks that the device rules took hold: without them root inside can open the host's disks. In v2 they are a
-    /// program that the kernel does not show; LXC fails when it cannot load it.
-    fn verify_devices(&self) -> Result<()> {
-        let Some(devices) = self.target.devices() else { return Ok(()) };
-        let list = devices.mount.join(self.group.path()).join(render::PAYLOAD).join("devices.list");
-        if file::read(&list)?.lines().any(|line| line.starts_with("a *:*")) {
-            let difference = "every device is allowed".to_owned();
-            return Err(Error::Differs { what: list.display().to_string(), difference });
-        }
-        Ok(())
-    }
-
-    fn start_failed(&self, status: &str) -> Error {
-        let stderr = reason::distill(&self.log_text());
-        Error::Command { program: "lxc-start".to_owned(), status: status.to_owned(), stderr }
-    }
-
-    /// LXC said that it runs, and it is gone: LXC hands a file without a known format to `/bin/sh`, for one.
-    fn init_ended(&self) -> Error {
-        let log = self.log_text();
-        let errors = reason::errors(&log);
-        let stderr = match errors.first() {
-            Some(error) => (*error).to_owned(),
-            None => "init ended as soon as it was started; what it said is on its console".to_owned(),
-        };
-        Error::Command { program: "lxc-start".to_owned(), status: "the container stopped".to_owned(), stderr }
-    }
-
-    fn log_text(&self) -> String {
-        let mut log = Vec::new();
-        // What was read before an error tells more than the error.
-        let _ = File::open(self.log()).and_then(|file| file.take(LOG_MOST_BYTES).read_to_end(&mut log));
-        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// What it does now.
@@ -351,7 +191,7 @@ impl Container {
         self.dir().join("started.json")
     }
 
-    fn log(&self) -> PathBuf {
+    pub(super) fn log(&self) -> PathBuf {
         self.dir().join("lxc.log")
     }
 
@@ -361,26 +201,7 @@ impl Container {
 }
 
 /// Whether init is another program than the monitor, which it is a fork of at first.
-fn has_executed(init: u32, monitor: u32) -> bool {
+pub(super) fn has_executed(init: u32, monitor: u32) -> bool {
     let exe = |pid: u32| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
     matches!((exe(init), exe(monitor)), (Ok(init), Ok(monitor)) if init != monitor)
-}
-
-/// Checks that init is in the namespace it should be in: with the type "none" and a join that did not take place it
-/// would have the host's network.
-fn verify_network(init: u32, network: &Network) -> Result<()> {
-    let inode = |path: &Path| {
-        fs::metadata(path).map(|m| (m.dev(), m.ino())).map_err(|e| Error::os("stat", path.display(), e))
-    };
-    let inside = inode(Path::new(&format!("/proc/{init}/ns/net")))?;
-    let (right, wanted) = match network {
-        Network::Joined(path) => (inode(path)? == inside, format!("it is not in {}", path.display())),
-        Network::Isolated => {
-            (inode(Path::new("/proc/thread-self/ns/net"))? != inside, "it is in the host's".to_owned())
-        }
-    };
-    if right {
-        return Ok(());
-    }
-    Err(Error::Differs { what: format!("network namespace of process {init}"), difference: wanted })
 }

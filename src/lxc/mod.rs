@@ -22,12 +22,13 @@ mod reason;
 mod record;
 mod render;
 mod root;
+mod start;
 mod stop;
 mod target;
 mod text;
 
 pub use config::{DROPPED_CAPABILITIES, LxcConfig};
-pub use container::{Container, Started, State};
+pub use container::{Container, State};
 pub use exec::{Exec, ExecChild};
 pub use exec_output::{ExecOutput, ExecStatus};
 pub use halt_signal::HaltSignal;
@@ -35,5 +36,6 @@ pub(crate) use lock_file::{
     directory as lock_directory, names as lock_names, remove_directory as remove_lock_directory,
 };
 pub use mount_entry::{Create, MountEntry, Submounts};
+pub use start::Started;
 pub use stop::StopOutcome;
 pub use target::{LxcTarget, LxcVersion};

@@ -135,14 +135,17 @@ fn odd_names_work_by(method: MountMethod) {
     }
 }
 
-/// The methods that this kernel has.
+/// The methods that this kernel knows.
 pub(crate) fn methods() -> Vec<MountMethod> {
-    let all =
-        [(MountMethod::Classic, (0, 0)), (MountMethod::Texts, (6, 5)), (MountMethod::Descriptors, (6, 13))];
-    all.into_iter()
-        .filter(|(_, (major, minor))| kernel::is_at_least(*major, *minor))
-        .map(|(method, _)| method)
-        .collect()
+    let since =
+        [(MountMethod::Descriptors, (6, 13)), (MountMethod::Texts, (6, 5)), (MountMethod::Classic, (0, 0))];
+    let known = since.into_iter().filter(|(_, (major, minor))| kernel::is_at_least(*major, *minor));
+    known.map(|(method, _)| method).collect()
+}
+
+/// Runs the test if this kernel knows the method; else that must be what it says.
+pub(crate) fn known_or_refused(method: MountMethod, test: fn(MountMethod)) {
+    if methods().contains(&method) { test(method) } else { unknown_here(method) }
 }
 
 /// A method that this kernel is too old for fails and mounts nothing; without a wish the overlay is mounted all the same.
@@ -162,21 +165,13 @@ pub(crate) fn unknown_here(method: MountMethod) {
 #[test]
 #[ignore = "needs root: mounts"]
 fn overlay_odd_names_by_descriptors() {
-    if methods().contains(&MountMethod::Descriptors) {
-        odd_names_work_by(MountMethod::Descriptors);
-    } else {
-        unknown_here(MountMethod::Descriptors);
-    }
+    known_or_refused(MountMethod::Descriptors, odd_names_work_by);
 }
 
 #[test]
 #[ignore = "needs root: mounts"]
 fn overlay_odd_names_by_texts() {
-    if methods().contains(&MountMethod::Texts) {
-        odd_names_work_by(MountMethod::Texts);
-    } else {
-        unknown_here(MountMethod::Texts);
-    }
+    known_or_refused(MountMethod::Texts, odd_names_work_by);
 }
 
 #[test]

@@ -51,9 +51,8 @@ fn overlay_names_that_are_long_or_no_text() {
         let space = volume.mount().expect("mount");
         let target = base.join("run").join(name);
         fs::create_dir(base.join("run")).expect("mkdir");
-        // One text of `fsconfig` holds no such name.
-        let methods = methods().into_iter().filter(|method| *method != MountMethod::Texts);
-        for method in methods.chain([MountMethod::Newest]) {
+        for method in methods().into_iter().chain([MountMethod::Newest]).filter(|m| *m != MountMethod::Texts)
+        {
             for mapped in [false, true] {
                 let plan = || {
                     let plan = OverlayRoot::over(&layers).on(&space).method(method);

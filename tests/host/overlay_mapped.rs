@@ -8,7 +8,7 @@ use docklet::idmap::IdMap;
 use docklet::storage::{MountMethod, MountedVolume, OverlayPlan, OverlayRoot, Volume};
 
 use crate::kernel;
-use crate::overlay::{methods, unknown_here};
+use crate::overlay::known_or_refused;
 use crate::sandbox::{Sandbox, alone, open_descriptors};
 use crate::user_namespace::{Inside, LENGTH, OUTSIDE};
 use crate::volume::{MIB, message, pool, spec};
@@ -135,21 +135,13 @@ fn is_the_containers_own(method: MountMethod) {
 #[test]
 #[ignore = "needs root: mounts, user namespaces"]
 fn mapped_overlay_by_descriptors() {
-    if methods().contains(&MountMethod::Descriptors) {
-        is_the_containers_own(MountMethod::Descriptors);
-    } else {
-        unknown_here(MountMethod::Descriptors);
-    }
+    known_or_refused(MountMethod::Descriptors, is_the_containers_own);
 }
 
 #[test]
 #[ignore = "needs root: mounts, user namespaces"]
 fn mapped_overlay_by_texts() {
-    if methods().contains(&MountMethod::Texts) {
-        is_the_containers_own(MountMethod::Texts);
-    } else {
-        unknown_here(MountMethod::Texts);
-    }
+    known_or_refused(MountMethod::Texts, is_the_containers_own);
 }
 
 #[test]
@@ -188,8 +180,8 @@ fn mapped_overlay_keeps_what_belongs_to_files() {
 #[ignore = "needs root: mounts, user namespaces"]
 fn mapped_overlay_of_many_layers() {
     let mut fixture = fixture();
-    // What one text holds, before 6.5.
-    let more = if methods().contains(&MountMethod::Texts) { 498 } else { 28 };
+    // One text, before 6.5, holds fewer.
+    let more = if kernel::is_at_least(6, 5) { 498 } else { 20 };
     for number in 0..more {
         let layer = fixture.sandbox.dir(&format!("more/{number}"));
         fs::write(layer.join(number.to_string()), "").expect("write");

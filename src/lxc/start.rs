@@ -1,0 +1,215 @@
+//! Starting a container by `lxc-start` (`man 1 lxc-start`), and checking that what runs then is what was asked for.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::lxc::birthplace::Birthplace;
+use crate::lxc::config::{LxcConfig, Network};
+use crate::lxc::container::{Container, has_executed};
+use crate::lxc::record::{Birth, Record};
+use crate::lxc::{lock_file, reason, render};
+use crate::sys::kernel::boot_id;
+use crate::sys::process::{Child, Ended, Program};
+use crate::sys::{file, pidfd};
+
+/// How long `lxc-start` may take: a loaded host needs a second, a wedged one is given up.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How often a start that takes long is looked at.
+const START_GLANCE: Duration = Duration::from_millis(250);
+/// For how long the payload's group may be empty, and nothing of the start on a processor: LXC makes the group right
+/// before it puts a process there.
+const STILL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long init may take from LXC's word that it runs to its execution.
+const INIT_PATIENCE: Duration = Duration::from_secs(10);
+/// How much of LXC's log is read for the reason.
+const LOG_MOST_BYTES: u64 = 64 << 10;
+
+/// A completed start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Started {
+    /// Init, by its id as the caller's namespace sees it.
+    pub init_pid: u32,
+}
+
+impl Container {
+    /// Starts it, waits until its init runs, and checks that its limits and its network are those of `config`. What an
+    /// earlier, unfinished start left is removed first. After an error nothing of it runs.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
+    /// [`Error::NotFound`] if the root, its init or the network namespace is missing; [`Error::Differs`] if something in the
+    /// root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
+    /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
+    /// [`Error::LeftBehind`] if what was begun could not be removed.
+    pub fn start(&self, config: &LxcConfig) -> Result<Started> {
+        let _span = tracing::info_span!("container_start", id = %self.id).entered();
+        if self.running()?.is_some() {
+            return Err(Error::Busy { what: self.shown(), reason: "it runs already".to_owned() });
+        }
+        let text = config.render_in(&self.target, Some(self.group.path()))?;
+        config.check_init()?;
+        config.check_openings()?;
+        config.check_network()?;
+        config.prepare_targets()?;
+        self.clean()?;
+        self.attempt(config, &text).map_err(|cause| match self.clean() {
+            Ok(()) => cause,
+            Err(error) => Error::LeftBehind {
+                cause: Box::new(cause),
+                remains: vec![format!("cgroup {} ({error})", self.group.path())],
+            },
+        })
+    }
+
+    fn attempt(&self, config: &LxcConfig, text: &str) -> Result<Started> {
+        let dir = self.dir();
+        match fs::create_dir(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::os("mkdir", dir.display(), e));
+            }
+            _ => {}
+        }
+        file::publish_volatile(&dir.join("config"), text.as_bytes())?;
+        let log = self.log();
+        file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
+            .map_err(|e| Error::os("rename", log.display(), e))?;
+        lock_file::claim(&self.lxc_path, self.id.as_str())?;
+        self.run_lxc_start(&dir.join("config"), &log)?;
+        let (init, monitor) = self.await_init()?;
+        self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
+        self.verify_devices()?;
+        verify_network(init.pid, &config.network)?;
+        let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
+        record.write(&self.record_path())?;
+        tracing::debug!(init = init.pid, "container runs");
+        Ok(Started { init_pid: init.pid })
+    }
+
+    fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
+        let mut program = Program::new(&self.target.lxc_start)?;
+        for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
+            program = program.arg(arg)?;
+        }
+        program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
+        let place = Birthplace::ensure(&self.group)?;
+        let mut child = place.of(program).spawn()?;
+        tracing::debug!(pid = child.pid, "lxc-start");
+        match self.watch_start(&mut child)? {
+            Some(Ended::Exited(0)) => Ok(()),
+            Some(ended) => Err(self.start_failed(&ended.shown())),
+            None => Err(self.start_failed("it hung")),
+        }
+    }
+
+    /// Waits for `lxc-start`. `None` if it does not end: LXC 5 waits for ever for a first process that was killed (by
+    /// the memory limit, by a person) while it was set up. On a busy host it is only slow, so what makes progress is
+    /// waited for.
+    fn watch_start(&self, child: &mut Child) -> Result<Option<Ended>> {
+        let payload = self.group.child(render::PAYLOAD)?;
+        let deadline = Instant::now() + START_PATIENCE;
+        let (mut still_for, mut last) = (Duration::ZERO, None);
+        while Instant::now() < deadline && still_for < STILL_PATIENCE {
+            if let Some(ended) = child.wait_timeout(START_GLANCE)? {
+                return Ok(Some(ended));
+            }
+            let is_empty = payload.exists() && !payload.is_populated()?;
+            let now = self.switches()?;
+            still_for = if is_empty && now.is_some() && now == last {
+                still_for + START_GLANCE
+            } else {
+                Duration::ZERO
+            };
+            last = now;
+        }
+        Ok(None)
+    }
+
+    /// How often each of its processes has been on a processor: one that waits for what never comes adds nothing.
+    /// `None` if one of them wants to go on, or waits for the kernel.
+    fn switches(&self) -> Result<Option<Vec<(u32, String)>>> {
+        let of = |pid: u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let waits = !["State:\tR", "State:\tD"].iter().any(|state| status.contains(state));
+            waits.then(|| (pid, status.lines().filter(|line| line.contains("ctxt_switches")).collect()))
+        };
+        Ok(self.group.processes()?.into_iter().map(of).collect())
+    }
+
+    /// Finds init, and waits until it is the program it should be: LXC says "running" just before it executes it.
+    fn await_init(&self) -> Result<(Birth, Birth)> {
+        let deadline = Instant::now() + INIT_PATIENCE;
+        while let Some(init) = self.find_init()? {
+            let Some(monitor) = pidfd::parent(init.pid).and_then(Birth::of) else { break };
+            if has_executed(init.pid, monitor.pid) {
+                return Ok((init, monitor));
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        Err(self.init_ended())
+    }
+
+    /// Checks that the device rules took hold: without them root inside can open the host's disks. In v2 they are a
+    /// program that the kernel does not show; LXC fails when it cannot load it.
+    fn verify_devices(&self) -> Result<()> {
+        let Some(devices) = self.target.devices() else { return Ok(()) };
+        let list = devices.mount.join(self.group.path()).join(render::PAYLOAD).join("devices.list");
+        if file::read(&list)?.lines().any(|line| line.starts_with("a *:*")) {
+            let difference = "every device is allowed".to_owned();
+            return Err(Error::Differs { what: list.display().to_string(), difference });
+        }
+        Ok(())
+    }
+
+    fn start_failed(&self, status: &str) -> Error {
+        let stderr = reason::distill(&self.log_text());
+        Error::Command { program: "lxc-start".to_owned(), status: status.to_owned(), stderr }
+    }
+
+    /// LXC said that it runs, and it is gone: LXC hands a file without a known format to `/bin/sh`, for one.
+    fn init_ended(&self) -> Error {
+        let log = self.log_text();
+        let errors = reason::errors(&log);
+        let stderr = match errors.first() {
+            Some(error) => (*error).to_owned(),
+            None => "init ended as soon as it was started; what it said is on its console".to_owned(),
+        };
+        Error::Command { program: "lxc-start".to_owned(), status: "the container stopped".to_owned(), stderr }
+    }
+
+    fn log_text(&self) -> String {
+        let mut log = Vec::new();
+        // What was read before an error tells more than the error.
+        let _ = File::open(self.log()).and_then(|file| file.take(LOG_MOST_BYTES).read_to_end(&mut log));
+        String::from_utf8_lossy(&log).into_owned()
+    }
+}
+
+/// Checks that init is in the namespace it should be in: with the type "none" and a join that did not take place it
+/// would have the host's network.
+fn verify_network(init: u32, network: &Network) -> Result<()> {
+    let inode = |path: &Path| {
+        fs::metadata(path).map(|m| (m.dev(), m.ino())).map_err(|e| Error::os("stat", path.display(), e))
+    };
+    let inside = inode(Path::new(&format!("/proc/{init}/ns/net")))?;
+    let (right, wanted) = match network {
+        Network::Joined(path) => (inode(path)? == inside, format!("it is not in {}", path.display())),
+        Network::Isolated => {
+            (inode(Path::new("/proc/thread-self/ns/net"))? != inside, "it is in the host's".to_owned())
+        }
+    };
+    if right {
+        return Ok(());
+    }
+    Err(Error::Differs { what: format!("network namespace of process {init}"), difference: wanted })
+}
