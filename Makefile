@@ -18,10 +18,10 @@ quickstart: ## run one container with every limit proven from inside (root)
 	@$(ROOT)$(CARGO) run $(PROFILE) --example quickstart -- $(ARGS)
 
 test: setup-test ## every tier but the long ones: what CI runs (root)
-	@scripts/test.sh lint build unit tidy host kill
+	@scripts/test.sh lint build unit tidy host kill vm
 
 test-all: setup-test ## every tier, the long ones too (root)
-	@scripts/test.sh lint build unit tidy host kill-full
+	@scripts/test.sh lint build unit tidy host kill-full vm-full
 
 test-unit: ## what needs no root: unit tests, doc tests, the rules of the code
 	@scripts/test.sh unit tidy
@@ -32,8 +32,8 @@ test-host: setup-test ## the tests against the real kernel (root)
 test-kill: setup-test ## a SIGKILL before and after every system call that changes the host (root, long)
 	@scripts/test.sh kill-full
 
-test-vm: setup-test ## a fresh host and reboots, on a Debian kernel under QEMU (root, long)
-	@tests/vm/run.sh
+test-vm: setup-test ## fresh hosts, reboots, v1, v2, AppArmor: a Debian kernel under QEMU (root, long)
+	@scripts/test.sh vm-full
 
 bench: setup-test ## the benchmarks (root)
 	@$(CARGO) bench

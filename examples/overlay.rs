@@ -1,4 +1,5 @@
-//! An overlay root: an image's layer below, a volume's space on top, and what is written ends up in the volume.
+//! An overlay root for a user namespace: an image's layer below, a volume's space on top, and what is written ends up in
+//! the volume.
 //!
 //! Run it as root: `cargo run --example overlay`.
 
@@ -6,10 +7,12 @@
 
 use std::error::Error;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use docklet::error::Chain;
+use docklet::idmap::IdMap;
 use docklet::name::{ImageName, VolumeName};
 use docklet::storage::{
     Allocation, Filesystem, ImageStore, OverlayRoot, VolumePool, VolumeSpec, remove_tree,
@@ -46,11 +49,21 @@ fn run() -> Result<(), Box<dyn Error>> {
     })?;
     let space = volume.mount()?;
 
-    let root = OverlayRoot::over(&image.layers).on(&space).mount(&scratch.join("root"))?;
-    print!("{}", fs::read_to_string(root.path().join("etc/motd"))?);
-    fs::write(root.path().join("etc/motd"), "from the container\n")?;
+    // For a container whose root is 100000 on the host. The image's files stay root's on the disk.
+    let map = IdMap::new([(0, 100_000, 65_536)])?;
+    let plan = OverlayRoot::over(&image.layers).on(&space).id_map(&map);
+    let root = plan.clone().mount(&scratch.join("root"))?;
+    let motd = root.path().join("etc/motd");
+    println!("owner in the image: {}", fs::metadata(image.layers[0].join("etc/motd"))?.uid());
+    println!("owner in the root:  {}", fs::metadata(&motd)?.uid());
+    print!("{}", fs::read_to_string(&motd)?);
+    fs::write(&motd, "from the container\n")?;
+    fs::remove_file(root.path().join("motd"))?;
     print!("{}", fs::read_to_string(space.path().join("upper/etc/motd"))?);
     print!("{}", fs::read_to_string(image.layers[0].join("etc/motd"))?);
+    for change in plan.changes()? {
+        println!("{}", serde_json::to_string(&change?)?);
+    }
 
     OverlayRoot::unmount(root.path())?;
     volume.unmount()?;

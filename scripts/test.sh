@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs tiers of tests in the order given, and prints how long each took. A failed tier does not keep the later ones
 # from running, unless nothing can be built.
-# Usage: test.sh lint|build|unit|tidy|host|kill|kill-full ...
+# Usage: test.sh lint|build|unit|tidy|host|kill|kill-full|vm|vm-full ...
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -40,6 +40,8 @@ tier() {
         host) cargo test --test host -- --include-ignored ;;
         kill) cargo test --test kill -- --sample-seconds 180 ;;
         kill-full) cargo test --test kill -- --full ;;
+        vm) tests/vm/run.sh ;;
+        vm-full) tests/vm/run.sh --all ;;
         *) echo "test: no tier called $1" >&2; return 1 ;;
     esac
 }

@@ -36,7 +36,6 @@ echo "vm-image: building the guest, which takes a minute"
 work=$image.new
 # Never across a file system: nothing of the host is mounted here, but a mistake would be.
 [ ! -e "$work" ] || rm -r --one-file-system "$work"
-[ ! -e "$image" ] || rm -r --one-file-system "$image"
 mkdir -p "$work"
 log=$work/log
 trap '[ $? = 0 ] || cat "$log" >&2' EXIT
@@ -97,4 +96,5 @@ tool /usr/bin/mksquashfs "$root" "$work/root.squashfs" -noI -noD -noF -noX -noap
 rm -r --one-file-system "$root" "$early" "$work/kernel" "$work"/*.deb
 echo "Linux $version, packages of $(date -u +%F)" >"$work/about"
 printf '%s\n' "$stamp" >"$work/stamp"
+[ ! -e "$image" ] || rm -r --one-file-system "$image"
 mv "$work" "$image"

@@ -38,7 +38,7 @@ pub struct IdRange {
 /// assert_eq!(map.inside(100_033), Some(33));
 /// assert_eq!(map.inside(0), None, "the host's root is nobody inside");
 /// assert_eq!(map.to_string(), "0 100000 65536\n");
-/// # docklet::Result::Ok(())
+/// # Ok::<(), docklet::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Plain", into = "Plain")]

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::mem;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::ptr;
 
@@ -20,7 +20,22 @@ use crate::sys::clone::{CLONE_CLEAR_SIGHAND, block_all_signals, clone3_call};
 /// Bytes of stack for the child: it makes three system calls.
 const STACK: usize = 16 * 1024;
 
+/// A user namespace. It exists as long as its descriptor does.
+#[derive(Debug)]
+pub(crate) struct UserNamespace {
+    namespace: OwnedFd,
+    /// It has been killed already, and ends while others work; dropping it waits for that.
+    _maker: Sleeper,
+}
+
+impl AsFd for UserNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+}
+
 /// A child that does nothing, in a user namespace of its own. Dropping it ends it.
+#[derive(Debug)]
 struct Sleeper {
     pid: u32,
     pidfd: OwnedFd,
@@ -28,8 +43,8 @@ struct Sleeper {
     _stack: Vec<u128>,
 }
 
-/// A new user namespace whose `uid_map` and `gid_map` are `map`. It exists as long as its descriptor does.
-pub(crate) fn with_map(map: &str) -> Result<OwnedFd> {
+/// A new user namespace whose `uid_map` and `gid_map` are `map`.
+pub(crate) fn with_map(map: &str) -> Result<UserNamespace> {
     let failed = |e: io::Error| match e.raw_os_error() {
         Some(libc::ENOSPC | libc::EPERM | libc::ENOSYS | libc::EINVAL) => Error::Unsupported {
             what: "a map of ids".to_owned(),
@@ -46,7 +61,9 @@ pub(crate) fn with_map(map: &str) -> Result<OwnedFd> {
         write_map(&proc.join(name), map)?;
     }
     let path = proc.join("ns/user");
-    File::open(&path).map(OwnedFd::from).map_err(|e| Error::os("open", path.display(), e))
+    let namespace = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?.into();
+    sleeper.kill();
+    Ok(UserNamespace { namespace, _maker: sleeper })
 }
 
 fn write_map(path: &Path, map: &str) -> Result<()> {
@@ -86,16 +103,22 @@ impl Sleeper {
         let pid = u32::try_from(result).map_err(io::Error::other)?;
         Ok(Self { pid, pidfd, _stack: stack })
     }
+
+    fn kill(&self) {
+        let pidfd = self.pidfd.as_raw_fd();
+        // SAFETY: no memory of ours is reached. That it has ended already is no harm: it is not waited for before `Drop`,
+        // so its number is not another's.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, ptr::null::<u8>(), 0) };
+    }
 }
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        let pidfd = self.pidfd.as_raw_fd();
-        // SAFETY: no memory of ours is reached by the first call; the second fills one `siginfo_t`.
+        self.kill();
+        let id = self.pidfd.as_raw_fd().unsigned_abs();
+        // SAFETY: the call fills one `siginfo_t`, which is plain data.
         unsafe {
-            libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, ptr::null::<u8>(), 0);
             let mut info: libc::siginfo_t = mem::zeroed();
-            let id = pidfd.unsigned_abs();
             while libc::waitid(libc::P_PIDFD, id, &mut info, libc::WEXITED | libc::__WALL) != 0
                 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
             {}

@@ -260,8 +260,8 @@ fn random_changes_are_what_the_kernel_shows() {
         state ^= state << 17;
         usize::try_from(state >> 33).expect("fits") % below
     };
-    for _ in 0..6 {
-        for _ in 0..100 {
+    for _ in 0..4 {
+        for _ in 0..75 {
             let paths: Vec<PathBuf> =
                 walk(&fixture.target).into_keys().filter(|p| p != Path::new("")).collect();
             let some = |index: usize| fixture.target.join(&paths[index]);

@@ -8,6 +8,7 @@ use docklet::idmap::IdMap;
 use docklet::storage::{MountMethod, MountedVolume, OverlayPlan, OverlayRoot, Volume};
 
 use crate::kernel;
+use crate::overlay::known_or_refused;
 use crate::sandbox::{Sandbox, alone, open_descriptors};
 use crate::user_namespace::{Inside, LENGTH, OUTSIDE};
 use crate::volume::{MIB, message, pool, spec};
@@ -134,13 +135,13 @@ fn is_the_containers_own(method: MountMethod) {
 #[test]
 #[ignore = "needs root: mounts, user namespaces"]
 fn mapped_overlay_by_descriptors() {
-    is_the_containers_own(MountMethod::Descriptors);
+    known_or_refused(MountMethod::Descriptors, is_the_containers_own);
 }
 
 #[test]
 #[ignore = "needs root: mounts, user namespaces"]
 fn mapped_overlay_by_texts() {
-    is_the_containers_own(MountMethod::Texts);
+    known_or_refused(MountMethod::Texts, is_the_containers_own);
 }
 
 #[test]
@@ -177,9 +178,11 @@ fn mapped_overlay_keeps_what_belongs_to_files() {
 
 #[test]
 #[ignore = "needs root: mounts, user namespaces"]
-fn mapped_overlay_of_500_layers() {
+fn mapped_overlay_of_many_layers() {
     let mut fixture = fixture();
-    for number in 0..498 {
+    // One text, before 6.5, holds fewer.
+    let more = if kernel::is_at_least(6, 5) { 498 } else { 20 };
+    for number in 0..more {
         let layer = fixture.sandbox.dir(&format!("more/{number}"));
         fs::write(layer.join(number.to_string()), "").expect("write");
         fixture.layers.push(layer);
@@ -188,11 +191,14 @@ fn mapped_overlay_of_500_layers() {
     fixture.plan().mount(&fixture.target).expect("mount");
     let mounts = kernel::mounts_beneath(&fixture.target);
     assert_eq!(kernel::mounts_beneath(Path::new("/")).len(), before.len() + 1, "no layer stays covered");
-    assert!(mounts[0].contains(fixture.layers[400].to_str().expect("UTF-8")), "the kernel shows their names");
+    assert!(
+        mounts[0].contains(fixture.layers[more / 2].to_str().expect("UTF-8")),
+        "the kernel shows their names"
+    );
     fixture.plan().mount(&fixture.target).expect("adopt");
     let inside = Inside::new();
-    assert_eq!(inside.sh(&fixture.target, "ls | wc -l"), "503");
-    assert_eq!(inside.sh(&fixture.target, "stat -c %u 497 etc/hostname | xargs"), "0 0");
+    assert_eq!(inside.sh(&fixture.target, "ls | wc -l"), (more + 5).to_string());
+    assert_eq!(inside.sh(&fixture.target, &format!("stat -c %u {} etc/hostname | xargs", more - 1)), "0 0");
     drop(inside);
     fixture.end();
 }

@@ -3,15 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use docklet::storage::{MountMethod, OverlayRoot};
+use docklet::storage::OverlayRoot;
 
 use crate::kernel;
+use crate::overlay::methods;
 use crate::overlay_mapped::map;
 use crate::sandbox::Sandbox;
 use crate::user_namespace::Inside;
 use crate::volume::{MIB, message, pool, spec};
-
-const METHODS: [MountMethod; 3] = [MountMethod::Descriptors, MountMethod::Texts, MountMethod::Classic];
 
 fn layers(base: &Path, count: usize) -> Vec<PathBuf> {
     (0..count)
@@ -39,7 +38,7 @@ fn refuses(target: &Path) {
 #[ignore = "needs root: mounts, user namespaces"]
 fn read_only_roots_of_any_number_of_layers() {
     let sandbox = Sandbox::new();
-    for (number, method) in METHODS.into_iter().enumerate() {
+    for (number, method) in methods().into_iter().enumerate() {
         for count in [1, 2, 5] {
             let base = sandbox.dir(&format!("layers-{number}-{count}"));
             let layers = layers(&base, count);
@@ -82,7 +81,7 @@ fn a_read_only_root_shows_its_volume() {
     let refused = message(plan().read_only().mount(&target));
     assert!(refused.contains("it is writable, read-only was asked for"), "{refused}");
     OverlayRoot::unmount(&target).expect("unmount");
-    for method in METHODS {
+    for method in methods() {
         plan().read_only().method(method).mount(&target).expect("mount");
         assert_eq!(fs::read_to_string(target.join("written")).expect("read"), "kept");
         refuses(&target);
@@ -100,7 +99,7 @@ fn a_read_only_root_shows_its_volume() {
 #[ignore = "needs root: mounts, user namespaces"]
 fn a_read_only_root_with_a_map() {
     let sandbox = Sandbox::new();
-    for method in METHODS {
+    for method in methods() {
         for count in [1, 2] {
             let layers = layers(&sandbox.dir(&format!("layers-{method:?}-{count}")), count);
             let target = sandbox.dir("run").join(format!("root-{method:?}-{count}"));

@@ -20,7 +20,7 @@ use crate::storage::overlay::support;
 use crate::storage::overlay::top::Top;
 use crate::sys::detached;
 use crate::sys::mount::{FsContext, FsError, mount_classic};
-use crate::sys::userns;
+use crate::sys::userns::{self, UserNamespace};
 
 /// The name of a file that is made and removed again where nobody sees it, unless a crash comes between.
 pub(super) const PROBE: &str = ".docklet-probe";
@@ -43,7 +43,7 @@ pub(super) struct Assembly {
 /// A map of ids as the kernel takes it.
 #[derive(Debug)]
 pub(super) struct Mapping {
-    pub(super) namespace: OwnedFd,
+    pub(super) namespace: UserNamespace,
     /// What the container's root is outside.
     pub(super) root: u32,
 }
@@ -164,10 +164,13 @@ impl Assembly {
                 match self.by_texts(lowers) {
                     Ok(mounted) => Ok(mounted),
                     Err(error) if !may_be_unknown(&error) => Err(error.about(self.what())),
-                    // Where all ways fail it is not for want of a newer call, and what the newer one says is clearer.
-                    Err(error) => self
-                        .by_mount(lowers, private)
-                        .map_err(|last| if error.says_why() { error.about(self.what()) } else { last }),
+                    // Where all ways fail it is not for want of a newer call, and what the newer one says is clearer. But that
+                    // there are too many layers for the oldest one is.
+                    Err(error) => self.by_mount(lowers, private).map_err(|last| match last {
+                        Error::Unsupported { .. } => last,
+                        _ if error.says_why() => error.about(self.what()),
+                        _ => last,
+                    }),
                 }
             }
         }

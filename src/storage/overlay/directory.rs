@@ -1,6 +1,7 @@
 //! Directories that are the same between looking and using (`man 2 openat2` on `RESOLVE_NO_SYMLINKS`).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
@@ -29,6 +30,23 @@ impl Directory {
     pub(super) fn look(path: &Path) -> Result<Self> {
         let opened = open(path)?;
         Ok(Self { path: path.to_owned(), identity: identity(&opened, path)? })
+    }
+
+    /// Looks at what `path` leads to, by whatever links.
+    pub(super) fn resolve(path: &Path) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::os("open", path.display(), e))?;
+        let identity = identity(&opened, path)?;
+        // The kernel's own name for it, in one call however long the way is.
+        let link = format!("/proc/thread-self/fd/{}", opened.as_raw_fd());
+        let path = fs::read_link(&link).map_err(|e| Error::os("readlink", path.display(), e))?;
+        Ok(Self { path, identity })
+    }
+
+    /// Which directory it is, by whatever name.
+    pub(super) fn number(&self) -> ((u32, u32), u64) {
+        (self.identity.device, self.identity.inode)
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -4,10 +4,12 @@ mod assembly;
 mod attributes;
 mod changes;
 mod directory;
+mod input;
 mod lookup;
 pub(super) mod options;
 mod plan;
 mod root;
+mod signature;
 mod support;
 mod top;
 

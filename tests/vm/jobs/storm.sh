@@ -40,12 +40,12 @@ case "$STAGE" in
     1)
         outside
         tell launched vm --step launch
-        cut_while 20 120 vm --step storm
+        cut_while 30 200 vm --step storm
         ;;
     2 | 4 | 6)
         outside
         tell "calm_on_boot_$STAGE" vm --step calm
-        cut_while 20 120 vm --step storm
+        cut_while 30 200 vm --step storm
         ;;
     3 | 5 | 7)
         cut_while 3 60 recover
