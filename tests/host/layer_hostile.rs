@@ -468,7 +468,7 @@ fn altered_archives_stay_inside() {
     let result = runner.run(&proptest::collection::vec(change, 1..4), |changes| {
         let mut archive = whole.clone();
         for (header, at, bytes) in &changes {
-            let at = headers[header.index(headers.len())] + at;
+            let at = (headers[header.index(headers.len())] + at).min(archive.len());
             let end = (at + bytes.len()).min(archive.len());
             archive[at..end].copy_from_slice(&bytes[..end - at]);
         }
