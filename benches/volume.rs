@@ -116,26 +116,25 @@ fn by_hand(template: &Path, directory: &Path, name: &str) -> Outcome<(Duration, 
     Ok((written + linked, on_disk))
 }
 
-fn spec(size_bytes: u64) -> Outcome<VolumeSpec> {
+fn spec(filesystem: Filesystem, size_bytes: u64) -> Outcome<VolumeSpec> {
     let name = VolumeName::new("bench")?;
-    Ok(VolumeSpec { name, size_bytes, filesystem: Filesystem::Ext4, allocation: Allocation::Sparse })
+    Ok(VolumeSpec { name, size_bytes, filesystem, allocation: Allocation::Sparse })
 }
 
-fn creation(pool: &VolumePool, home: &Path, watch: &Stopwatch, size_bytes: u64, rounds: usize) -> Outcome {
-    let spec = spec(size_bytes)?;
-    pool.ensure(&spec)?;
+fn creation(pool: &VolumePool, home: &Path, watch: &Stopwatch, spec: &VolumeSpec, rounds: usize) -> Outcome {
+    let VolumeSpec { filesystem, size_bytes, .. } = spec;
+    pool.ensure(spec)?;
     pool.remove(&spec.name)?;
     watch.take();
-    let template = home.join(format!("templates/ext4-{size_bytes}.img"));
+    let template = home.join(format!("templates/{filesystem}-{size_bytes}.img"));
     let raw_directory = home.join("raw");
     fs::create_dir_all(&raw_directory)?;
     let (mut ours, mut ours_sync, mut raw, mut raw_sync) = (vec![], vec![], vec![], vec![]);
     for _ in 0..rounds {
         let started = Instant::now();
-        pool.ensure(&spec)?;
+        pool.ensure(spec)?;
         let total = started.elapsed();
-        let steps = watch.take();
-        let sync = ["fsync_file", "fsync_directory"].iter().filter_map(|n| steps.get(n)).flatten().sum();
+        let sync = watch.take().get("flush").into_iter().flatten().sum();
         ours.push(total.saturating_sub(sync));
         ours_sync.push(sync);
         pool.remove(&spec.name)?;
@@ -146,7 +145,8 @@ fn creation(pool: &VolumePool, home: &Path, watch: &Stopwatch, size_bytes: u64, 
         raw_sync.push(on_disk);
     }
     let gib = size_bytes >> 30;
-    println!("\ncreate {gib} GiB from a template{:>14} {:>9} {:>9}", "median", "least", "most");
+    let what = format!("create {gib} GiB of {filesystem} from a template");
+    println!("\n{what:<36} {:>9} {:>9} {:>9}", "median", "least", "most");
     row("docklet, without fsync", &ours);
     row("the system calls by hand", &raw);
     row("docklet, its fsync of file and name", &ours_sync);
@@ -156,7 +156,7 @@ fn creation(pool: &VolumePool, home: &Path, watch: &Stopwatch, size_bytes: u64, 
 }
 
 fn life(pool: &VolumePool, home: &Path, watch: &Stopwatch, rounds: usize) -> Outcome {
-    let spec = spec(1 << 30)?;
+    let spec = spec(Filesystem::Ext4, 1 << 30)?;
     let layer = home.join("layer");
     let target = home.join("root");
     fs::create_dir_all(&layer)?;
@@ -173,19 +173,20 @@ fn life(pool: &VolumePool, home: &Path, watch: &Stopwatch, rounds: usize) -> Out
     let steps = watch.take();
     println!("\na life of 1 GiB with an overlay {:>13} {:>9} {:>9}", "median", "least", "most");
     for (name, parts) in [
-        ("ensure_volume", &["copy_template", "fsync_file", "check_and_link"][..]),
-        ("mount_volume", &["find_loop", "attach_loop", "mount_ext4"]),
+        ("ensure_volume", &["copy_template", "check_and_link"][..]),
+        ("mount_volume", &["find_loop", "attach_loop", "mount_filesystem"]),
         ("mount_overlay", &["mount_overlayfs"]),
         ("unmount_overlay", &["umount_overlayfs"]),
-        ("unmount_volume", &["umount_ext4"]),
-        ("remove_volume", &["unlink", "fsync_directory"]),
+        ("unmount_volume", &["umount_filesystem"]),
+        ("remove_volume", &["unlink"]),
+        ("flush", &[]),
     ] {
         row(name, steps.get(name).map_or(&[], Vec::as_slice));
         for part in parts {
             row(&format!("  {part}"), steps.get(part).map_or(&[], Vec::as_slice));
         }
     }
-    println!("  (fsync_directory: of ensure and of remove together)");
+    println!("  (flush: each of the file and of its name, of ensure and of remove together)");
     Ok(())
 }
 
@@ -200,8 +201,13 @@ fn main() -> Outcome {
     println!("{rounds} rounds, the two sides in turns, on {}", home.display());
     // The large ones last: they write a gigabyte, and disks of virtual machines are slowed down after that.
     let result = life(&pool, &home, &watch, rounds).and_then(|()| {
-        let mut sizes = [1 << 30, 64 << 30, 1 << 40].into_iter();
-        sizes.try_for_each(|size_bytes| creation(&pool, &home, &watch, size_bytes, rounds))
+        let mut sizes = [1 << 30, 1 << 40].into_iter();
+        sizes.try_for_each(|size_bytes| {
+            let mut filesystems = [Filesystem::Ext4, Filesystem::Xfs, Filesystem::Btrfs].into_iter();
+            filesystems.try_for_each(|filesystem| {
+                creation(&pool, &home, &watch, &spec(filesystem, size_bytes)?, rounds)
+            })
+        })
     });
     remove_tree("/var/tmp".as_ref(), name.as_ref())?;
     result

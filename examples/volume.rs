@@ -1,6 +1,6 @@
 //! A volume's life: created, mounted, filled, grown, and removed without a trace.
 //!
-//! Run it as root: `cargo run --example volume`.
+//! Run it as root: `cargo run --example volume [ext4|xfs|btrfs]`.
 
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
 
@@ -26,10 +26,17 @@ fn run() -> Result<(), Box<dyn Error>> {
     let name = format!("docklet-example-volume-{}", std::process::id());
     let pool = VolumePool::loop_files(format!("/var/tmp/{name}"))?;
 
+    let filesystem = match std::env::args().nth(1).as_deref() {
+        None | Some("ext4") => Filesystem::Ext4,
+        Some("xfs") => Filesystem::Xfs,
+        Some("btrfs") => Filesystem::Btrfs,
+        Some(other) => return Err(format!("no file system {other:?}: ext4, xfs or btrfs").into()),
+    };
+
     let spec = VolumeSpec {
         name: VolumeName::new("data")?,
-        size_bytes: 64 << 20,
-        filesystem: Filesystem::Ext4,
+        size_bytes: 320 << 20,
+        filesystem,
         allocation: Allocation::Sparse,
     };
     let mut volume = pool.ensure(&spec)?;
@@ -39,9 +46,9 @@ fn run() -> Result<(), Box<dyn Error>> {
     fs::write(space.path().join("file"), vec![b'x'; 8 << 20])?;
     println!("before: {:?}", volume.usage()?);
 
-    // With CAP_SYS_RESOURCE it may also stay mounted.
+    // xfs and btrfs may also stay mounted; ext4 may with CAP_SYS_RESOURCE.
     volume.unmount()?;
-    volume.grow(256 << 20)?;
+    volume.grow(1 << 30)?;
     volume.mount()?;
     println!("grown:  {:?}", volume.usage()?);
 

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 const LABEL_MAX: usize = 63;
 /// The longest interface name, in bytes (`IFNAMSIZ` less the terminating zero).
 const LINK_MAX: usize = 15;
+/// The longest name of a volume group or a thin pool, in bytes: the device mapper doubles hyphens, and ends at 127.
+const LVM_MAX: usize = 40;
 
 fn check_label(what: &'static str, text: &str) -> Result<()> {
     let rule = if text.is_empty() || text.len() > LABEL_MAX {
@@ -37,6 +39,29 @@ fn check_link(what: &'static str, text: &str) -> Result<()> {
         "must begin with a letter or digit"
     } else if matches!(text, "all" | "default" | "lo") {
         "is reserved by the kernel"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(what, text, rule))
+}
+
+/// The rules of `man 8 lvm`, and short enough for what the device mapper makes of a group's and a volume's name.
+fn check_lvm(what: &'static str, text: &str) -> Result<()> {
+    let reserved = ["snapshot", "pvmove"].iter().any(|start| text.starts_with(start))
+        || [
+            "_cdata", "_cmeta", "_mimage", "_mlog", "_pmspare", "_rimage", "_rmeta", "_tdata", "_tmeta",
+            "_vorigin",
+        ]
+        .iter()
+        .any(|part| text.contains(part));
+    let rule = if text.is_empty() || text.len() > LVM_MAX {
+        "must have 1 to 40 bytes"
+    } else if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'_' | b'.' | b'-')) {
+        "only letters, digits, '+', '_', '.' and '-' are allowed"
+    } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        "must begin with a letter or digit"
+    } else if reserved {
+        "is reserved by LVM"
     } else {
         return Ok(());
     };
@@ -132,8 +157,20 @@ name!(
     VolumeName, "volume name", check_label
 );
 name!(
+    /// What a snapshot of a volume is called, within its volume. The same rules as for [`ContainerName`].
+    SnapshotName, "snapshot name", check_label
+);
+name!(
     /// The name of a network interface: 1 to 15 bytes of letters, digits, `-`, `_` and `.` (`man 8 ip-link`).
     LinkName, "interface name", check_link
+);
+name!(
+    /// The name of an LVM volume group: 1 to 40 bytes of letters, digits, `+`, `_`, `.` and `-` (`man 8 lvm`).
+    VolumeGroupName, "volume group name", check_lvm
+);
+name!(
+    /// The name of an LVM thin pool. The same rules as for [`VolumeGroupName`].
+    ThinPoolName, "thin pool name", check_lvm
 );
 name!(
     /// The identity of an object that docklet makes: 64 random bits as 16 hexadecimal digits. Never reused.
@@ -187,6 +224,16 @@ mod tests {
         LinkName::new("x".repeat(15)).unwrap();
         for bad in ["", &*"x".repeat(16), "a/b", "a:b", "a b", ".", "..", "lo", "all", "%d", "-x"] {
             LinkName::new(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn volume_groups_are_checked() {
+        for good in ["vg0", "a.b+c_d-e", &"x".repeat(40)] {
+            VolumeGroupName::new(good).unwrap();
+        }
+        for bad in ["", "-x", ".", "..", "a/b", "a b", "a@b", "snapshot1", "x_tmeta", &*"x".repeat(41)] {
+            VolumeGroupName::new(bad).unwrap_err();
         }
     }
 

@@ -6,13 +6,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::handle::{blocking_on, require_root, runtime};
+use super::manifest::{Manifest, Records};
 use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use crate::error::{Chain, Error, Result};
 use crate::lxc::LxcTarget;
 use crate::name::LinkName;
 use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace};
 use crate::paths::Paths;
-use crate::storage::OverlayRoot;
+use crate::storage::{OverlayRoot, PoolSpec};
 use crate::sys::{self, tool};
 
 /// The oldest kernel with all that is needed: `close_range`. (`LOOP_CONFIGURE`, `openat2`, `clone3` and pidfds are
@@ -111,6 +112,9 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
     checks.push(check("loop devices", device("/dev/loop-control", "modprobe loop")));
     checks.push(check("apparmor", apparmor()));
     checks.push(check("mkfs.ext4", program("mkfs.ext4", "e2fsprogs")));
+    if uses_lvm(paths) {
+        checks.push(check("lvm", program("lvm", "lvm2")));
+    }
     let mut nftables = check("nftables", program("nft", "nftables"));
     if nftables.finding == Finding::Missing {
         // Only networks with address translation need it.
@@ -118,6 +122,14 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
     }
     checks.push(nftables);
     checks
+}
+
+/// Whether a container's volume is a logical volume. A host without any needs no LVM.
+fn uses_lvm(paths: &Paths) -> bool {
+    let manifests = Records::<Manifest>::new(paths.manifests()).all();
+    manifests.is_ok_and(|found| {
+        found.records.iter().any(|record| matches!(record.objects.pool, Some(PoolSpec::Lvm { .. })))
+    })
 }
 
 /// The limits whose controllers are looked at, one by one.

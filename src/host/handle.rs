@@ -32,6 +32,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct Host {
     pub(super) inner: Arc<Inner>,
+    /// For new containers.
     pub(super) pool: VolumePool,
     lock_timeout: Duration,
     /// The lock under which this clone works. Calls on other threads carry it along: it is held until the last of them
@@ -49,6 +50,8 @@ pub(super) struct Inner {
     pub(super) netlink: Netlink,
     pub(super) nat: Nat,
     pub(super) images: ImageStore,
+    /// The directory of the pool of loop files, as the pool spells it.
+    pub(super) volumes: PathBuf,
     pub(super) manifests: Records<Manifest>,
     pub(super) networks: Records<NetworkRecord>,
 }
@@ -92,6 +95,7 @@ impl Host {
             nat: Nat::new(format!("docklet-{}", paths.tag()))?,
             netlink: Netlink::connect().await?,
             images: ImageStore::new(paths.images(), paths.layers())?,
+            volumes: pool.path().to_owned(),
             manifests: Records::new(paths.manifests()),
             networks: Records::new(paths.networks()),
             paths,
@@ -110,6 +114,14 @@ impl Host {
     #[must_use]
     pub fn with_provision_ratio(self, ratio: ProvisionRatio) -> Self {
         let pool = self.pool.clone().with_provision_ratio(ratio);
+        Self { pool, ..self }
+    }
+
+    /// The same host with another pool for the volumes of new containers. Default: loop files under the prefix. Which pool
+    /// a container's volume is in is written down: containers that exist stay where they are, and any host of this prefix
+    /// finds them. The pool's own provision ratio counts.
+    #[must_use]
+    pub fn with_volume_pool(self, pool: VolumePool) -> Self {
         Self { pool, ..self }
     }
 

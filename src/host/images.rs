@@ -141,7 +141,7 @@ impl Host {
         image: &ImageName,
         options: &ImageOptions,
     ) -> Result<Image> {
-        let volume = self.pool.open(&manifest.objects.volume)?;
+        let volume = self.pool_of(manifest)?.open(&manifest.objects.volume)?;
         let space = volume.mount()?;
         let committed =
             self.inner.images.commit(&manifest.image, &space.path().join("upper"), image, options, None);

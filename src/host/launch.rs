@@ -121,7 +121,7 @@ impl Host {
             }
         };
         let cgroup = format!("docklet/{}/{id}", inner.tag);
-        let objects = Objects { volume: id.volume_name(), cgroup, port };
+        let objects = Objects { volume: id.volume_name(), pool: self.recorded_pool(), cgroup, port };
         let manifest = Manifest::new(id, spec, image, objects);
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
         Ok(manifest)

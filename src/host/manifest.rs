@@ -13,7 +13,7 @@ use super::spec::{ContainerSpec, NetworkSpec};
 use crate::error::{Chain, Error, Result};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
-use crate::storage::ImageContent;
+use crate::storage::{ImageContent, PoolSpec};
 use crate::sys::file;
 
 /// The version of the files' format that this version writes. It reads this and older ones.
@@ -49,6 +49,9 @@ pub(super) struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Objects {
     pub(super) volume: VolumeName,
+    /// The pool that the volume is in. `None`: loop files under the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pool: Option<PoolSpec>,
     /// Beneath every hierarchy's root.
     pub(super) cgroup: String,
     pub(super) port: Option<Port>,
@@ -267,4 +270,24 @@ fn parse<R: Record>(path: &Path, text: &str) -> Result<R> {
     let record: R = serde_json::from_str(text).map_err(damaged)?;
     debug_assert!(record.format() <= FORMAT);
     Ok(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What earlier versions wrote has no pool: the volume is a loop file under the prefix.
+    #[test]
+    fn a_manifest_without_a_pool_is_read_and_written_as_it_was() {
+        let old = r#"{"volume":"0123456789abcdef","cgroup":"docklet/x/y","port":null}"#;
+        let objects: Objects = serde_json::from_str(old).unwrap();
+        assert_eq!(objects.pool, None);
+        assert_eq!(serde_json::to_string(&objects).unwrap(), old);
+        let lvm = r#"{"volume":"0123456789abcdef","pool":{"lvm":{"directory":"/pool","lvm":{"volume_group":"vg0","thin_pool":"thin"}}},"cgroup":"docklet/x/y","port":null}"#;
+        let objects: Objects = serde_json::from_str(lvm).unwrap();
+        assert!(
+            matches!(&objects.pool, Some(PoolSpec::Lvm { lvm, .. }) if lvm.volume_group.as_str() == "vg0")
+        );
+        assert_eq!(serde_json::to_string(&objects).unwrap(), lvm);
+    }
 }

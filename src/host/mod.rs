@@ -15,6 +15,7 @@ mod launch;
 mod manifest;
 mod networks;
 mod objects;
+mod pools;
 mod recover;
 mod spec;
 mod supervise;

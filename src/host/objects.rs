@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::lxc::LxcConfig;
 use crate::name::{LinkName, VolumeName};
 use crate::net::{NetworkNamespace, Veth, VethSpec};
-use crate::storage::{ImageContent, OverlayRoot, Volume, VolumeSpec, remove_tree};
+use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
 
 /// How long the kernel is given to take a link down with its namespace.
 const LINK_GONE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ impl Host {
     pub(super) fn check(&self, spec: &ContainerSpec) -> Result<ImageContent> {
         let inner = &self.inner;
         spec.limits.check(&inner.hierarchies)?;
-        volume_spec(spec, VolumeName::new(spec.name.as_str())?).check()?;
+        self.pool.check(&volume_spec(spec, VolumeName::new(spec.name.as_str())?))?;
         let image = inner.images.open(&spec.image)?;
         let init = spec.init.command.first().map_or("", String::as_str);
         if !image.has_executable(Path::new(init))? {
@@ -100,7 +100,7 @@ impl Host {
         self.blocking(move || {
             // Once more, now that it is written down: a command that was still entering it leaves one behind.
             container.remove_lock_file()?;
-            host.pool.remove(&manifest.objects.volume)?;
+            host.pool_of(&manifest)?.remove(&manifest.objects.volume)?;
             remove_tree(&host.inner.paths.containers(), Path::new(manifest.id.as_str()))?;
             host.inner.manifests.remove(&manifest.spec.name)
         })
@@ -138,7 +138,9 @@ impl Host {
             let volume = match manifest.phase {
                 Phase::Creating => host.make_volume(&manifest)?,
                 // What a created container wrote is never replaced by something empty.
-                Phase::Created | Phase::Removing => host.pool.open(&manifest.objects.volume)?,
+                Phase::Created | Phase::Removing => {
+                    host.pool_of(&manifest)?.open(&manifest.objects.volume)?
+                }
             };
             let space = volume.mount()?;
             let target = root_path(&host.directory(&manifest));
@@ -156,7 +158,7 @@ impl Host {
         let spec = volume_spec(&manifest.spec, manifest.objects.volume.clone());
         let (synced, prepared) = thread::scope(|scope| {
             let sync = scope.spawn(|| inner.manifests.sync(&manifest.spec.name));
-            let prepared = self.pool.prepare(&spec);
+            let prepared = self.pool_of(manifest).and_then(|pool| pool.prepare(&spec));
             (sync.join(), prepared)
         });
         synced.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
@@ -165,18 +167,12 @@ impl Host {
 
     async fn lower_root(&self, manifest: &Manifest) -> Result<()> {
         let (host, directory) = (self.clone(), self.directory(manifest));
-        let volume = manifest.objects.volume.clone();
-        self.blocking(move || host.release_root(&directory, &volume)).await
-    }
-
-    /// Unmounts a container's root and the volume under it. What is gone is released.
-    pub(super) fn release_root(&self, directory: &Path, volume: &VolumeName) -> Result<()> {
-        OverlayRoot::unmount(&root_path(directory))?;
-        match self.pool.open(volume) {
-            Ok(volume) => volume.unmount(),
-            Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        let manifest = manifest.clone();
+        self.blocking(move || {
+            OverlayRoot::unmount(&root_path(&directory))?;
+            release_volume(&host.pool_of(&manifest)?, &manifest.objects.volume)
+        })
+        .await
     }
 
     async fn raise_port(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
@@ -243,8 +239,17 @@ fn volume_spec(spec: &ContainerSpec, name: VolumeName) -> VolumeSpec {
     }
 }
 
+/// Unmounts a container's volume. One that is gone is released.
+pub(super) fn release_volume(pool: &VolumePool, volume: &VolumeName) -> Result<()> {
+    match pool.open(volume) {
+        Ok(volume) => volume.unmount(),
+        Err(Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Where a container's root is mounted.
-fn root_path(directory: &Path) -> PathBuf {
+pub(super) fn root_path(directory: &Path) -> PathBuf {
     directory.join("root")
 }
 

@@ -9,12 +9,13 @@ use tracing::{Instrument, info_span};
 
 use super::handle::Host;
 use super::manifest::{Manifest, NetworkRecord, Phase};
-use super::objects::namespace_path;
+use super::objects::{namespace_path, release_volume, root_path};
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
 use crate::lxc::{self, Container, State};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
+use crate::storage::{OverlayRoot, VolumePool};
 use crate::sys::mountinfo;
 
 /// What became of one container.
@@ -40,6 +41,8 @@ pub struct Recovered {
     pub containers: Vec<(ContainerName, Outcome)>,
     /// What was made again of networks: their names.
     pub networks: Vec<String>,
+    /// What was done so that volumes can be used.
+    pub volumes: Vec<String>,
     /// Objects with this prefix's mark that belonged to nothing, and were removed.
     pub orphans: Vec<String>,
     /// What could not be done besides containers.
@@ -52,6 +55,7 @@ impl Recovered {
     pub fn changed(&self) -> bool {
         self.containers.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Unchanged | Outcome::Failed(_)))
             || !self.networks.is_empty()
+            || !self.volumes.is_empty()
             || !self.orphans.is_empty()
     }
 
@@ -83,6 +87,7 @@ impl Host {
         let mut report = Recovered::default();
         // First what there is, then what is written down: what is made in between is written down before.
         let marked = self.marked().await?;
+        self.recover_volumes(&mut report).await?;
         self.recover_networks(&mut report).await?;
         let mut names: BTreeSet<_> = self.inner.manifests.names_with_left_overs()?.into_iter().collect();
         names.extend(self.lock_names()?);
@@ -98,6 +103,26 @@ impl Host {
         report.failures.extend(failures);
         self.release_parent().await?;
         Ok(report)
+    }
+
+    /// First of all: what is held still, or is not there yet, would stop containers.
+    async fn recover_volumes(&self, report: &mut Recovered) -> Result<()> {
+        let host = self.clone();
+        let (recovered, failures) = self
+            .blocking(move || {
+                let (pools, failures) = host.pools()?;
+                let recovered: Vec<_> = pools.iter().map(VolumePool::recover).collect();
+                Ok((recovered, failures))
+            })
+            .await?;
+        report.failures.extend(failures);
+        for result in recovered {
+            match result {
+                Ok(volumes) => report.volumes.extend(volumes),
+                Err(error) => report.failures.push(format!("volumes: {}", Chain(&error))),
+            }
+        }
+        Ok(())
     }
 
     async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
@@ -189,7 +214,7 @@ impl Host {
     /// control group.
     fn holds(&self, manifest: &Manifest) -> Result<bool> {
         let directory = self.directory(manifest);
-        let space = self.pool.mount_point(&manifest.objects.volume);
+        let space = self.pool_of(manifest)?.mount_point(&manifest.objects.volume);
         let mounted = mountinfo::mounts()?
             .iter()
             .any(|mount| mount.target.starts_with(&directory) || mount.target == space);
@@ -220,7 +245,8 @@ impl Host {
         let mut names = Cgroup::list(&inner.hierarchies, &parent)?;
         names.extend(lxc::lock_names(&containers)?);
         // Volumes of others, if there are any in the pool, have names of another form.
-        for dir in [containers, self.pool.mounts()] {
+        let (pools, _) = self.pools()?;
+        for dir in [containers].into_iter().chain(pools.iter().map(VolumePool::mounts)) {
             names.extend(mountinfo::mounts_beneath(&dir)?.into_iter().filter_map(|mount| {
                 Some(mount.target.strip_prefix(&dir).ok()?.iter().next()?.to_str()?.to_owned())
             }));
@@ -280,14 +306,27 @@ impl Host {
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
         let directory = inner.paths.containers().join(id.as_str());
-        self.release_root(&directory, &id.volume_name())?;
+        OverlayRoot::unmount(&root_path(&directory))?;
+        let volume = id.volume_name();
+        for pool in self.pools()?.0.iter().filter(|pool| pool.mount_point(&volume).exists()) {
+            release_volume(pool, &volume)?;
+        }
         NetworkNamespace::remove(&namespace_path(&directory))
     }
 
     /// Removes temporary files of operations that were cut off.
     fn tidy(&self) -> (Vec<String>, Vec<String>) {
         let (mut removed, mut failures) = (Vec::new(), Vec::new());
-        for result in [self.pool.tidy(), self.inner.images.tidy()] {
+        let pools = match self.pools() {
+            // Those that cannot be opened are reported already.
+            Ok((pools, _)) => pools,
+            Err(error) => {
+                failures.push(Chain(&error).to_string());
+                Vec::new()
+            }
+        };
+        let tidied = pools.iter().map(VolumePool::tidy).chain([self.inner.images.tidy()]);
+        for result in tidied {
             match result {
                 Ok(files) => removed.extend(files),
                 Err(error) => failures.push(Chain(&error).to_string()),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::lxc::HaltSignal;
+use crate::sys::kernel::boot_id;
 use crate::sys::{file, pidfd};
 
 /// A process that cannot be taken for another: pids come again, births do not.
@@ -58,8 +59,4 @@ impl Record {
             .map_err(|e| Error::os("write", path.display(), std::io::Error::other(e)))?;
         file::publish_volatile(path, &text)
     }
-}
-
-pub(crate) fn boot_id() -> Result<String> {
-    Ok(file::read(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned())
 }

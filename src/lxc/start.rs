@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{LxcConfig, Network};
 use crate::lxc::container::{Container, has_executed};
-use crate::lxc::record::{Birth, Record, boot_id};
+use crate::lxc::record::{Birth, Record};
 use crate::lxc::{lock_file, reason, render};
+use crate::sys::kernel::boot_id;
 use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
 

@@ -1,6 +1,7 @@
 //! Bytes on disk become a root a container can start from.
 //!
-//! - [`VolumePool`] and [`Volume`]: size-limited writable space, as files with a file system in them.
+//! - [`VolumePool`] and [`Volume`]: size-limited writable space, as files or logical volumes with a file system in them, or in
+//!   memory.
 //! - [`OverlayRoot`]: read-only layers with a volume's space on top of them, or without; for a user namespace, too.
 //! - [`ImageStore`] and [`ImageBuilder`]: the layers.
 //! - [`unpack_layer`] and [`pack_layer`]: between a layer and the archive that images are passed on as.
@@ -23,7 +24,8 @@ pub use self::overlay::{
     Change, Changed, Changes, Difference, MountMethod, OverlayLayers, OverlayPlan, OverlayRoot,
 };
 pub use self::volume::{
-    Allocation, Filesystem, MountedVolume, PreparedVolume, ProvisionRatio, Usage, Volume, VolumePool,
-    VolumeSpec,
+    Allocation, Filesystem, GroupUsage, LvmPool, MountedVolume, PhysicalSpace, PoolSpec, PreparedVolume,
+    ProvisionRatio, Reserve, SizeLimit, Snapshot, SnapshotSpec, ThinPoolSpec, ThinUsage, Usage, Volume,
+    VolumeGroup, VolumeGroupSpec, VolumePool, VolumeSpec,
 };
 pub use crate::sys::tree::remove_tree;

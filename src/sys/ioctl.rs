@@ -20,7 +20,7 @@ pub(super) unsafe fn number(
     result(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, argument) })
 }
 
-/// A request that takes the address of one `T`.
+/// A request that takes the address of one `T`. Returns what it returns.
 ///
 /// # Safety
 /// `request` must reach nothing but one `T`, and leave a valid one in its place.
@@ -28,10 +28,10 @@ pub(super) unsafe fn structure<T>(
     fd: impl AsFd,
     request: libc::Ioctl,
     argument: &mut T,
-) -> rustix::io::Result<()> {
+) -> rustix::io::Result<c_int> {
     // SAFETY: the request reaches `argument` only, says the caller, and it lives through the call; the descriptor is
     // open.
-    result(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(argument)) }).map(drop)
+    result(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(argument)) })
 }
 
 fn result(returned: c_int) -> rustix::io::Result<c_int> {

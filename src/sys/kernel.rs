@@ -1,4 +1,9 @@
-//! Which kernel this is (`man 2 uname`).
+//! Which kernel this is (`man 2 uname`), since when it runs, and what memory it has (`man 5 proc_meminfo`).
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::sys::file;
 
 /// Major and minor number of a release: of "6.1.0-18-amd64" they are 6 and 1.
 pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
@@ -6,9 +11,35 @@ pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
+/// The name of this boot: another after each reboot.
+pub(crate) fn boot_id() -> Result<String> {
+    Ok(file::read(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned())
+}
+
+/// How many bytes of memory programs can still take, without swap.
+pub(crate) fn available_memory() -> Result<u64> {
+    let path = "/proc/meminfo";
+    let text = file::read(Path::new(path))?;
+    parse_available(&text)
+        .ok_or_else(|| Error::os("read", path, std::io::Error::other("there is no line `MemAvailable`")))
+}
+
+fn parse_available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_read() {
+        let text = "MemTotal:       24684568 kB\nMemAvailable:   22838328 kB\nSwapFree: 0 kB\n";
+        assert_eq!(parse_available(text), Some(22_838_328 << 10));
+        assert_eq!(parse_available("MemTotal: 1 kB\n"), None);
+        assert!(available_memory().unwrap() > 0);
+    }
 
     #[test]
     fn releases_are_read() {

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use linux_raw_sys::loop_device::{
-    LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LOOP_CONFIGURE, LOOP_CTL_GET_FREE,
-    LOOP_GET_STATUS64, LOOP_SET_CAPACITY, LOOP_SET_STATUS64, loop_config, loop_info64,
+    LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_FLAGS_READ_ONLY, LOOP_CLR_FD, LOOP_CONFIGURE,
+    LOOP_CTL_GET_FREE, LOOP_GET_STATUS64, LOOP_SET_CAPACITY, LOOP_SET_STATUS64, loop_config, loop_info64,
 };
 use rustix::io::Errno;
 use tracing::debug;
@@ -41,21 +41,31 @@ pub(crate) struct LoopDevice {
 impl LoopDevice {
     /// Attaches `backing`, which must be open for reading and writing. The device is freed with its last user.
     pub(crate) fn attach(backing: &File, shown: &Path) -> Result<Self> {
+        Self::attach_with(backing, shown, LO_FLAGS_AUTOCLEAR as u32)
+    }
+
+    /// As [`LoopDevice::attach`], but the device stays until it is [detached](LoopDevice::detach).
+    pub(crate) fn attach_to_stay(backing: &File, shown: &Path) -> Result<Self> {
+        Self::attach_with(backing, shown, 0)
+    }
+
+    fn attach_with(backing: &File, shown: &Path, flags: u32) -> Result<Self> {
         let control = match OpenOptions::new().read(true).write(true).open("/dev/loop-control") {
             Ok(control) => control,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_loop_support()),
             Err(error) => return Err(Error::os("open", "/dev/loop-control", error)),
         };
         let mut taken = Errno::BUSY;
-        let attached =
-            wait::until(wait::deadline(ATTACH_TIMEOUT), || match Self::try_attach(&control, backing) {
+        let attached = wait::until(wait::deadline(ATTACH_TIMEOUT), || {
+            match Self::try_attach(&control, backing, flags) {
                 // Others were told the same free number and won, or the device is just being freed.
                 Err(error @ (Errno::BUSY | Errno::AGAIN | Errno::NXIO | Errno::NOENT)) => {
                     taken = error;
                     Ok(None)
                 }
                 result => result.map(Some),
-            });
+            }
+        });
         let device = attached
             .and_then(|device| device.ok_or(taken))
             .map_err(|e| Error::os("LOOP_CONFIGURE", shown.display(), e))?;
@@ -63,7 +73,7 @@ impl LoopDevice {
         Ok(device)
     }
 
-    fn try_attach(control: &File, backing: &File) -> rustix::io::Result<Self> {
+    fn try_attach(control: &File, backing: &File, flags: u32) -> rustix::io::Result<Self> {
         // SAFETY: the request takes no argument.
         let free = unsafe { ioctl::number(control, LOOP_CTL_GET_FREE.into(), 0) }?;
         let number = u32::try_from(free).map_err(|_| Errno::NODEV)?;
@@ -73,7 +83,7 @@ impl LoopDevice {
         config.fd = u32::try_from(backing.as_raw_fd()).map_err(|_| Errno::BADF)?;
         // Direct I/O: without it every block is cached twice. The kernel drops the flag where the backing file
         // system cannot do it.
-        config.info.lo_flags = LO_FLAGS_AUTOCLEAR as u32 | LO_FLAGS_DIRECT_IO as u32;
+        config.info.lo_flags = flags | LO_FLAGS_DIRECT_IO as u32;
         // SAFETY: the request reads one `loop_config`.
         unsafe { ioctl::structure(&device, LOOP_CONFIGURE.into(), &mut config) }?;
         Ok(Self { device, number })
@@ -142,7 +152,16 @@ impl LoopDevice {
         info.lo_flags |= LO_FLAGS_AUTOCLEAR as u32;
         // SAFETY: the request reads one `loop_info64`.
         unsafe { ioctl::structure(&self.device, LOOP_SET_STATUS64.into(), &mut info) }
+            .map(drop)
             .map_err(|e| Error::os("LOOP_SET_STATUS64", self.path().display(), e))
+    }
+
+    /// Detaches it, now or with its last user.
+    pub(crate) fn detach(&self) -> Result<()> {
+        // SAFETY: the request takes no argument.
+        unsafe { ioctl::number(&self.device, LOOP_CLR_FD.into(), 0) }
+            .map(drop)
+            .map_err(|e| Error::os("LOOP_CLR_FD", self.path().display(), e))
     }
 
     /// Takes over the new length of the backing file.
@@ -157,6 +176,17 @@ impl LoopDevice {
 /// The number of `/dev/loopN`, as in `st_dev`.
 pub(crate) fn device_number(number: u32) -> u64 {
     rustix::fs::makedev(LOOP_MAJOR, number)
+}
+
+/// `N` of `/dev/loopN`, if `device`, a number as in `st_dev`, is a loop device.
+pub(crate) fn number_of(device: u64) -> Option<u32> {
+    (rustix::fs::major(device) == LOOP_MAJOR).then(|| rustix::fs::minor(device))
+}
+
+/// The file behind the loop device `path`, `/dev/loopN`. `None` if it is no loop device, or has none.
+pub(crate) fn backing_of(path: &Path) -> Result<Option<PathBuf>> {
+    let number = path.to_str().and_then(|path| path.strip_prefix("/dev/loop")?.parse().ok());
+    number.map_or(Ok(None), backing_file)
 }
 
 /// Whether `device`, a number as in `st_dev`, is a loop device that shows a file named as `path` is, even one that

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use rustix::mount::{
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::sys::{process, wait};
+use crate::sys::{mountinfo, process, wait};
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -179,33 +180,56 @@ pub(crate) fn unmount_at(target: &Path, what: &str) -> Result<()> {
     Err(Error::Busy { what: what.to_owned(), reason: format!("{users} uses it") })
 }
 
-/// The device (as in `st_dev`) of the file system that is mounted exactly on `target`; `None` if nothing is, or if
-/// `target` does not exist.
+/// The block device (its number, as in `st_dev`) of the file system that is mounted exactly on `target`, or another number
+/// if it has no device; `None` if nothing is mounted there, or if `target` does not exist.
 pub(crate) fn mounted_on(target: &Path) -> Result<Option<u64>> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
     let found = match statx(CWD, target, flags, StatxFlags::BASIC_STATS) {
         Ok(found) => found,
         Err(Errno::NOENT) => return Ok(None),
+        // An xfs that has shut down says nothing else.
+        Err(Errno::IO) => return listed_on(target),
         Err(error) => return Err(Error::os("statx", target.display(), error)),
     };
-    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
-    if found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
-        return Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT).then_some(device));
+    // Kernels before 5.8 do not tell; and btrfs makes up its numbers, with the major number 0.
+    if !found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) {
+        return listed_on(target);
     }
-    // Kernels before 5.8 do not tell.
-    Ok(crate::sys::mountinfo::mount_at(target)?.map(|_| device))
+    if !found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(None);
+    }
+    if found.stx_dev_major == 0 {
+        return listed_on(target);
+    }
+    Ok(Some(rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor)))
+}
+
+/// As [`mounted_on`], from the list of all mounts, which takes longer to read.
+fn listed_on(target: &Path) -> Result<Option<u64>> {
+    let Some(mount) = mountinfo::mount_at(target)? else { return Ok(None) };
+    let source = std::fs::metadata(&mount.source).ok().filter(|source| source.file_type().is_block_device());
+    Ok(Some(match source {
+        // Others may be given any source.
+        Some(source) if mount.filesystem == "btrfs" => source.rdev(),
+        _ => mount.device,
+    }))
 }
 
 /// Processes that see device `number` mounted, of whatever mount namespace, one of each namespace: "4711 (sleep)". Best
 /// effort, for messages.
 pub(crate) fn viewers_of(number: u64) -> Vec<String> {
-    let device = format!(" {}:{} ", rustix::fs::major(number), rustix::fs::minor(number));
+    let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
+    let device = format!(" {major}:{minor} ");
+    // btrfs shows other numbers, but the device's name.
+    let name = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).unwrap_or_default();
+    let btrfs = format!(" - btrfs /dev/{} ", name.file_name().unwrap_or_default().display());
     let mut namespaces = std::collections::BTreeSet::new();
     let mut viewers = Vec::new();
     for dir in std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()) {
         let Ok(namespace) = std::fs::read_link(dir.join("ns/mnt")) else { continue };
         if namespaces.insert(namespace)
-            && std::fs::read_to_string(dir.join("mountinfo")).is_ok_and(|text| text.contains(&device))
+            && std::fs::read_to_string(dir.join("mountinfo"))
+                .is_ok_and(|text| text.contains(&device) || text.contains(&btrfs))
         {
             let pid = dir.file_name().and_then(|pid| pid.to_str()?.parse().ok());
             viewers.extend(pid.map(process::shown));

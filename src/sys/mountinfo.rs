@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 pub(crate) struct Mount {
     /// The mount's id.
     pub(crate) id: u64,
+    /// The device's number, as in `st_dev`. Of btrfs, which has numbers of its own making, it is none of a device.
+    pub(crate) device: u64,
     /// The directory of the file system that is shown: `/` unless it is a bind mount.
     pub(crate) root: PathBuf,
     /// Where it is mounted.
@@ -54,7 +56,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|b| *b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let _parent = fields.next()?;
-    let _device = fields.next()?;
+    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+    let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
     let root = unescape(fields.next()?);
     let target = unescape(fields.next()?);
     let mount_options = String::from_utf8_lossy(fields.next()?).into_owned();
@@ -63,7 +66,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let filesystem = String::from_utf8_lossy(fields.next()?).into_owned();
     let source = unescape(fields.next()?);
     let options = String::from_utf8_lossy(fields.next()?).into_owned();
-    Some(Mount { id, root, target, filesystem, source, mount_options, options })
+    Some(Mount { id, device, root, target, filesystem, source, mount_options, options })
 }
 
 /// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
@@ -97,6 +100,7 @@ mod tests {
             mounts,
             [Mount {
                 id: 36,
+                device: rustix::fs::makedev(98, 0),
                 root: "/mnt1".into(),
                 target: "/mnt 2".into(),
                 filesystem: "ext3".into(),

@@ -134,7 +134,7 @@ fn raise_loopback() -> io::Result<()> {
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).unwrap_or_default();
     // SAFETY: the request reads one `ifreq`; the name in this one ends in zero.
-    Ok(unsafe { ioctl::structure(socket, libc::SIOCSIFFLAGS, &mut request) }?)
+    Ok(unsafe { ioctl::structure(socket, libc::SIOCSIFFLAGS, &mut request) }.map(drop)?)
 }
 
 /// Unpins what is pinned at `path` and removes the file. What is gone is removed; what is not ours is left.

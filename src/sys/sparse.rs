@@ -1,14 +1,17 @@
-//! Copies of files with holes (`man 2 copy_file_range`, `man 2 lseek` on `SEEK_DATA`).
+//! Copies of files with holes (`man 2 copy_file_range`, `man 2 lseek` on `SEEK_DATA`, `man 2 ioctl_ficlone`).
 //!
-//! Only what holds data is copied, by the kernel; holes stay holes. On btrfs and xfs the copy shares its blocks.
+//! Only what holds data is copied, by the kernel; holes stay holes. On btrfs and xfs a copy can share its blocks.
 
 use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, ftruncate, seek};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, SeekFrom, copy_file_range, fallocate, ftruncate, ioctl_ficlone, seek};
+use rustix::io::{Errno, pread};
 
 use crate::error::{Error, Result};
+
+/// How much of a file is looked at in one piece.
+const PIECE: usize = 64 << 10;
 
 /// Makes `to`, which must be empty, a copy of `from`. `shown` is named in errors.
 pub(crate) fn copy(from: &File, to: &File, shown: &Path) -> Result<()> {
@@ -35,6 +38,38 @@ pub(crate) fn copy(from: &File, to: &File, shown: &Path) -> Result<()> {
         position = end;
     }
     Ok(())
+}
+
+/// Makes `to`, which must be empty, share the content of `from`. False if the file system cannot; nothing was done then.
+pub(crate) fn share(from: &File, to: &File, shown: &Path) -> Result<bool> {
+    match ioctl_ficlone(to, from) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(Error::os("FICLONE", shown.display(), error)),
+    }
+}
+
+/// Makes holes of the zeros in `file`.
+pub(crate) fn dig(file: &File, shown: &Path) -> Result<()> {
+    let fail = |call: &'static str| move |e: Errno| Error::os(call, shown.display(), e);
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let mut piece = vec![0; PIECE];
+    let mut position = 0;
+    loop {
+        let start = match seek(file, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(fail("lseek")(error)),
+        };
+        let length = pread(file, &mut piece[..], start).map_err(fail("pread"))?;
+        if length == PIECE && piece.iter().all(|byte| *byte == 0) {
+            fallocate(file, flags, start, PIECE as u64).map_err(fail("fallocate"))?;
+        }
+        position = start + length as u64;
+        if length == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Takes disk space for the first `size` bytes of `file` where it has none yet. Data stays; the length too.

@@ -36,5 +36,3 @@ mod tree;
 mod user_namespace;
 mod veth;
 mod volume;
-mod volume_races;
-mod volume_space;

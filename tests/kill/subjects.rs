@@ -78,6 +78,22 @@ const IMAGE: Recovery =
 /// A volume that is half grown is whole after the same call.
 const VOLUME: Recovery =
     Recovery { recover: "grow", state: "volume-state", states: &[State::Present], remove: "remove-volume" };
+/// A volume that is being made or removed.
+const MADE: Recovery = Recovery {
+    recover: "recover-volumes",
+    state: "made-state",
+    states: &[State::Absent, State::Present],
+    remove: "remove-volume",
+};
+const IN_MEMORY: Recovery =
+    Recovery { recover: "tidy-tmpfs", state: "tmpfs-state", remove: "remove-tmpfs", ..MADE };
+/// A volume that is there before and after, with or without a snapshot and a clone.
+const KEPT: Recovery = Recovery {
+    recover: "recover-volumes",
+    state: "snapshot-state",
+    states: &[State::Present],
+    remove: "remove-volumes",
+};
 /// A root that is half mounted is whole after the same call.
 const OVERLAY: Recovery = Recovery {
     recover: "mount-overlay",
@@ -102,6 +118,15 @@ const fn own(
     recovery: Recovery,
 ) -> Subject {
     Subject { name, modes: &[Mode::Own], program: name, once, before, must: Must::Recover(recovery) }
+}
+
+/// Growing, of a file system that the kernel grows.
+const fn growth(
+    name: &'static str,
+    once: &'static [&'static str],
+    before: &'static [&'static str],
+) -> Subject {
+    Subject { name, modes: &[Mode::Own], program: "grow", once, before, must: Must::Recover(VOLUME) }
 }
 
 pub(crate) const SUBJECTS: &[Subject] = &[
@@ -212,6 +237,25 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         Recovery { recover: "remove-overlay", states: &[State::Absent], ..OVERLAY },
     ),
     own("grow", &["make-volume", "remove-volume"], &["make-volume"], VOLUME),
+    growth("grow-xfs", &["make-xfs", "remove-volume"], &["make-xfs"]),
+    growth("grow-btrfs", &["make-btrfs", "remove-volume"], &["make-btrfs"]),
+    own("make-volume", &["make-volume", "remove-volume"], &[], MADE),
+    own("make-btrfs", &["make-btrfs", "remove-volume"], &[], MADE),
+    own("remove-volume", &["make-volume", "remove-volume"], &["make-volume"], MADE),
+    own("make-tmpfs", &["make-tmpfs", "remove-tmpfs"], &[], IN_MEMORY),
+    own("remove-tmpfs", &["make-tmpfs", "remove-tmpfs"], &["make-tmpfs"], IN_MEMORY),
+    own("snapshot", &["make-volume", "remove-volume"], &["fill-volume"], KEPT),
+    Subject {
+        name: "snapshot-mounted",
+        modes: &[Mode::Own],
+        program: "snapshot",
+        once: &["make-volume", "remove-volume"],
+        before: &["mount-volume"],
+        must: Must::Recover(KEPT),
+    },
+    own("rollback", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
+    own("clone", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
+    own("remove-snapshot", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
 ];
 
 impl Subject {

@@ -8,6 +8,7 @@
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod kept;
+mod logical;
 mod storm;
 
 use std::error::Error;
@@ -51,6 +52,9 @@ async fn run(step: &str) -> Result {
         "storm" => storm::rage(&host).await,
         "calm" => storm::calm(&host).await,
         "remove" => remove(&host).await,
+        "lvm-make" => logical::make(&host).await,
+        "lvm-check" => logical::check(&host).await,
+        "lvm-remove" => logical::remove(&host).await,
         _ => Err(format!("no step is called {step}").into()),
     }
 }

@@ -18,7 +18,7 @@ use crate::storage::image::digest::Digest;
 use crate::storage::image::staging::{self, is_older};
 use crate::storage::image::store::ImageStore;
 use crate::storage::overlay::options::overlays;
-use crate::storage::volume::pool::LOCK_TIMEOUT;
+use crate::storage::volume::directory::LOCK_TIMEOUT;
 use crate::sys::lock::FileLock;
 
 /// What a collection spares.

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::storage::image::digest::Digest;
-use crate::storage::volume::pool::make_directory;
+use crate::storage::volume::directory::make_directory;
 use crate::sys::file::{absent_is_none, read_if_exists};
 use crate::sys::tree::remove_tree;
 

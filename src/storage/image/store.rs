@@ -24,7 +24,7 @@ use crate::storage::image::layers::LayerCache;
 use crate::storage::image::opened::{Image, ImageOptions};
 use crate::storage::image::staging::{self, Staging};
 use crate::storage::image::tags::{Tag, Tags};
-use crate::storage::volume::pool::{LOCK_TIMEOUT, make_directory};
+use crate::storage::volume::directory::{LOCK_TIMEOUT, make_directory};
 use crate::sys::lock::FileLock;
 
 /// An archive without entries: what stands in for the layers of an image that has none.

@@ -192,6 +192,7 @@ mod tests {
 
     fn shown(options: &str) -> ShownOverlay {
         ShownOverlay::parse(&Mount {
+            device: 0,
             id: 1,
             root: "/".into(),
             target: "/t".into(),

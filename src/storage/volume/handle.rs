@@ -1,32 +1,21 @@
-//! One volume: a file with a file system in it, attached to a loop device while it is mounted.
-//!
-//! The kernel frees the loop device with the last mount of it, also when this process is killed at any point.
+//! One volume: mounting it in its place, and what it holds (`man 2 mount`, `man 3 statvfs`).
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
-use tracing::{debug, debug_span, info_span};
+use tracing::{debug_span, info_span};
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::overlay::options::overlays;
-use crate::storage::volume::pool::{LOCK_TIMEOUT, VolumePool, allocated, make_directory, not_found, what};
+use crate::storage::volume::backend::Backend;
+use crate::storage::volume::directory::make_directory;
+use crate::storage::volume::filesystem::Superblock;
+use crate::storage::volume::limit::SizeLimit;
+use crate::storage::volume::pool::{VolumePool, what};
 use crate::storage::volume::spec::{Usage, VolumeSpec};
-use crate::sys::ext4::Superblock;
 use crate::sys::lock::FileLock;
-use crate::sys::loopdev::{self, LoopDevice};
-use crate::sys::mount::{mount_device, mounted_on, unmount_at, viewers_of};
-
-/// How long an unmounted volume may still be held by a copy of the mount namespace, as a container that is just
-/// being started has for a moment.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A damaged file system stops instead of getting worse; inode tables are never zeroed in the background: a new
-/// file reads as zeros anyway, and the writes would fill the sparse file.
-const EXT4_OPTIONS: [(&str, Option<&str>); 2] = [("errors", Some("remount-ro")), ("noinit_itable", None)];
+use crate::sys::mount::{mounted_on, unmount_at};
 
 /// A volume of a [`VolumePool`]. Dropping it does nothing to the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +45,6 @@ impl MountedVolume {
     }
 }
 
-/// Waits for the volume's lock, which is its file. `None` if there is no file.
-pub(crate) fn lock(path: &Path, name: &VolumeName) -> Result<Option<FileLock>> {
-    FileLock::acquire_existing(path, LOCK_TIMEOUT, &what(name))
-}
-
 impl Volume {
     pub(crate) fn new(pool: VolumePool, spec: VolumeSpec) -> Self {
         Self { pool, spec }
@@ -72,10 +56,17 @@ impl Volume {
         &self.spec
     }
 
-    /// The file that the volume is.
+    /// The file or block device that the volume is; of a tmpfs, where it is mounted all the time.
     #[must_use]
     pub fn file(&self) -> PathBuf {
-        self.pool.file(&self.spec.name)
+        self.backend().path(&self.spec.name)
+    }
+
+    /// What holds it to its size.
+    #[must_use]
+    pub fn limit(&self) -> SizeLimit {
+        // All end where their device does, or are counted by the kernel itself.
+        SizeLimit::Hard(self.spec.size_bytes)
     }
 
     pub(super) fn mount_point(&self) -> PathBuf {
@@ -93,38 +84,30 @@ impl Volume {
     pub fn mount(&self) -> Result<MountedVolume> {
         let span = info_span!("mount_volume", volume = %self.spec.name);
         let _entered = span.enter();
-        let _lock = self.lock()?.ok_or_else(|| not_found(&self.spec.name))?;
+        let _lock = self.lock()?.ok_or_else(|| self.backend().absent(&self.spec.name))?;
         self.mount_locked()
     }
 
     pub(super) fn mount_locked(&self) -> Result<MountedVolume> {
-        let (path, target) = (self.file(), self.mount_point());
-        let file = self.open_writable()?;
+        let target = self.mount_point();
         let mounted = MountedVolume { path: target.clone(), name: self.spec.name.clone() };
-        if self.device_of_mount(&file)?.is_some() {
+        if self.device_of_mount()?.is_some() {
             let space = statvfs(&target).map_err(|e| Error::os("statvfs", target.display(), e))?;
             if space.f_flag.contains(StatVfsMountFlags::RDONLY) {
-                return Err(
-                    self.differs("it became read-only after an error: unmount it and run `e2fsck -f`")
-                );
+                let mender = self.spec.filesystem.kind().mender();
+                return Err(self.differs(&format!(
+                    "it became read-only after an error: unmount it, and run {mender} on {}",
+                    self.file().display()
+                )));
             }
             return Ok(mounted);
         }
+        let source = self.backend().attach(&self.spec.name)?;
         make_directory(&target)?;
-        let device = match debug_span!("find_loop").in_scope(|| LoopDevice::find(&file, &path))? {
-            Some(device) => {
-                debug!(device = %device.path().display(), "adopted loop device");
-                // It may have been attached before the file grew, and to stay.
-                device.update_capacity()?;
-                device.clear_with_last_user()?;
-                device
-            }
-            None => debug_span!("attach_loop").in_scope(|| LoopDevice::attach(&file, &path))?,
-        };
-        debug_span!("mount_ext4")
-            .in_scope(|| mount_device(&device.path(), "ext4", &EXT4_OPTIONS, &target))?;
-        // Only now: until it was mounted, this descriptor alone kept the device attached.
-        drop(device);
+        debug_span!("mount_filesystem")
+            .in_scope(|| source.mount(self.spec.filesystem, &target, &what(&self.spec.name)))?;
+        // Only now: until it was mounted, this value alone kept the device attached.
+        drop(source);
         Ok(mounted)
     }
 
@@ -140,10 +123,12 @@ impl Volume {
         match self.lock()? {
             Some(_lock) => self.unmount_locked(),
             None => {
-                // Somebody deleted the file; the mount keeps its content alive.
-                let (path, target) = (self.file(), self.mount_point());
+                // Somebody removed it by force; the mount keeps its content alive.
+                let target = self.mount_point();
                 match mounted_on(&target)? {
-                    Some(device) if loopdev::shows_name(device, &path)? => self.unmount_target(&target),
+                    Some(device) if self.backend().is_shown_by(&self.spec.name, device)? => {
+                        self.unmount_target(&target)
+                    }
                     _ => Ok(()),
                 }
             }
@@ -151,33 +136,11 @@ impl Volume {
     }
 
     pub(super) fn unmount_locked(&self) -> Result<()> {
-        let (path, target) = (self.file(), self.mount_point());
-        let file = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
-        let device = match self.device_of_mount(&file)? {
-            Some(device) => {
-                let number = device.number();
-                drop(device);
-                self.unmount_target(&target)?;
-                Some(number)
-            }
-            // Perhaps an earlier call gave up waiting for the device.
-            None => LoopDevice::find(&file, &path)?.map(|device| device.number()),
-        };
-        match device {
-            Some(number) if !loopdev::wait_until_free(number, &path, RELEASE_TIMEOUT)? => {
-                let viewers = viewers_of(loopdev::device_number(number));
-                let holder = if viewers.is_empty() {
-                    "another program holds".to_owned()
-                } else {
-                    format!("another mount namespace holds, that of process {},", viewers.join(", "))
-                };
-                Err(self.busy(format!(
-                    "it is no longer mounted here, but {holder} /dev/loop{number}; end that, or unmount or detach it \
-                     there, and repeat"
-                )))
-            }
-            _ => Ok(()),
+        let device = self.device_of_mount()?;
+        if device.is_some() {
+            self.unmount_target(&self.mount_point())?;
         }
+        self.backend().release(&self.spec.name, device)
     }
 
     fn unmount_target(&self, target: &Path) -> Result<()> {
@@ -185,7 +148,7 @@ impl Volume {
         if let Some(overlay) = overlays()?.iter().find(|overlay| overlay.is_on(target)) {
             return Err(self.busy(format!("the overlay root {} is on it", overlay.target.display())));
         }
-        debug_span!("umount_ext4").in_scope(|| unmount_at(target, &what(&self.spec.name)))
+        debug_span!("umount_filesystem").in_scope(|| unmount_at(target, &what(&self.spec.name)))
     }
 
     /// What the volume holds. Of one that is not mounted, what its superblock says, which is exact if it was
@@ -194,14 +157,13 @@ impl Volume {
     /// # Errors
     /// [`Error::NotFound`] if the volume was removed; [`Error::Differs`] if its file holds something else now.
     pub fn usage(&self) -> Result<Usage> {
-        let (path, target) = (self.file(), self.mount_point());
-        let file = File::open(&path).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => not_found(&self.spec.name),
-            _ => Error::os("open", path.display(), e),
-        })?;
-        let allocated_bytes = allocated(&file, &path)?;
-        if self.device_of_mount(&file)?.is_some() {
-            let space = statvfs(&target).map_err(|e| Error::os("statvfs", target.display(), e))?;
+        let path = self.file();
+        let found =
+            self.backend().look(&self.spec.name)?.ok_or_else(|| self.backend().absent(&self.spec.name))?;
+        let allocated_bytes = found.allocated_bytes;
+        let place = self.device_of_mount()?.map(|_| self.mount_point());
+        if let Some(place) = place.or_else(|| self.backend().held(&self.spec.name)) {
+            let space = statvfs(&place).map_err(|e| Error::os("statvfs", place.display(), e))?;
             return Ok(Usage {
                 size_bytes: space.f_blocks.saturating_mul(space.f_frsize),
                 used_bytes: space.f_blocks.saturating_sub(space.f_bfree).saturating_mul(space.f_frsize),
@@ -209,49 +171,34 @@ impl Volume {
                 allocated_bytes,
             });
         }
-        let superblock =
-            Superblock::read(&file, &path)?.ok_or_else(|| self.differs("its file system is gone"))?;
-        let blocks = superblock.blocks.saturating_sub(superblock.overhead_blocks);
-        let free = superblock.free_blocks;
+        let file = self.backend().open(&self.spec.name)?;
+        let superblock = Superblock::find(&file, &path, &what(&self.spec.name))?
+            .ok_or_else(|| self.differs("its file system is gone"))?;
         Ok(Usage {
-            size_bytes: blocks.saturating_mul(superblock.block_bytes),
-            used_bytes: blocks.saturating_sub(free).saturating_mul(superblock.block_bytes),
-            available_bytes: free.saturating_mul(superblock.block_bytes),
+            size_bytes: superblock.size_bytes,
+            used_bytes: superblock.size_bytes.saturating_sub(superblock.free_bytes),
+            available_bytes: superblock.free_bytes,
             allocated_bytes,
         })
     }
 
+    pub(super) fn backend(&self) -> &dyn Backend {
+        self.pool.backend()
+    }
+
     pub(super) fn lock(&self) -> Result<Option<FileLock>> {
-        lock(&self.file(), &self.spec.name)
+        self.backend().lock(&self.spec.name)
     }
 
-    pub(super) fn open_writable(&self) -> Result<File> {
-        let path = self.file();
-        // A descriptor that cannot write would silently make a device that cannot.
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path).map_err(|e| {
-            match e.raw_os_error() {
-                Some(libc::EROFS | libc::EACCES | libc::EPERM) => Error::Unsupported {
-                    what: format!("writing to {}", what(&self.spec.name)),
-                    needs: format!(
-                        "a file that can be written: {} is read-only ({e}); see `lsattr` and the mount it is on",
-                        path.display()
-                    ),
-                },
-                Some(libc::ENOENT) => not_found(&self.spec.name),
-                _ => Error::os("open", path.display(), e),
-            }
-        })
-    }
-
-    /// The loop device that is mounted in the volume's place. Something else there is [`Error::Differs`].
-    pub(super) fn device_of_mount(&self, file: &File) -> Result<Option<LoopDevice>> {
-        let (path, target) = (self.file(), self.mount_point());
-        let Some(mounted) = mounted_on(&target)? else { return Ok(None) };
-        let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
-        let device = LoopDevice::showing(mounted, &metadata)?;
-        device
-            .map(Some)
-            .ok_or_else(|| self.differs(&format!("something else is mounted on {}", target.display())))
+    /// The device (as in `st_dev`) of the volume if it is mounted. Something else in its place is
+    /// [`Error::Differs`].
+    pub(super) fn device_of_mount(&self) -> Result<Option<u64>> {
+        let target = self.mount_point();
+        let Some(device) = mounted_on(&target)? else { return Ok(None) };
+        if self.backend().is_shown_by(&self.spec.name, device)? {
+            return Ok(Some(device));
+        }
+        Err(self.differs(&format!("something else is mounted on {}", target.display())))
     }
 
     pub(super) fn busy(&self, reason: String) -> Error {

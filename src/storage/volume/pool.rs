@@ -1,44 +1,32 @@
-//! A directory of volumes.
+//! A pool of volumes: what is the same whatever they are made of.
 //!
 //! ```text
-//! DIR/files/NAME.img      the volumes
-//! DIR/mounts/NAME/        where each is mounted
+//! DIR/mounts/NAME/        where each volume is mounted
 //! DIR/templates/          formatted files to copy from
-//! DIR/pool.lock           held while a promise is checked and made
+//! DIR/pool.lock           held while a promise is checked and made (`man 2 flock`)
 //! ```
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rustix::fs::statvfs;
-use rustix::io::Errno;
-use tracing::{debug, debug_span, info_span};
+use tracing::info_span;
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
-use crate::storage::volume::file::{VolumeFile, publish, record_allocation, unnamed};
+use crate::storage::volume::backend::lvm::{LogicalVolumes, LvmPool};
+use crate::storage::volume::backend::{Backend, Found, Kind, LoopFiles, Tmpfs};
+use crate::storage::volume::directory::{PoolDirectory, entries, remove_directory};
 use crate::storage::volume::handle::Volume;
+use crate::storage::volume::pool_spec::PoolSpec;
 use crate::storage::volume::prepared::PreparedVolume;
-use crate::storage::volume::space::{ProvisionRatio, Room};
+use crate::storage::volume::space::ProvisionRatio;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
-use crate::storage::volume::{handle, template};
-use crate::sys::file::{absent_is_none, remove_file, sync_parent};
-use crate::sys::lock::FileLock;
-use crate::sys::loopdev::LoopDevice;
+use crate::storage::volume::template;
 use crate::sys::mount::mounted_on;
-use crate::sys::sparse;
 
-/// How long to wait for another process that is at the same pool, volume or overlay.
-pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A directory of volumes. Several processes may use one at the same time.
+/// A pool of volumes, in a directory of its own. Several processes may use one at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumePool {
-    directory: PathBuf,
-    ratio: ProvisionRatio,
+    kind: Kind,
 }
 
 impl VolumePool {
@@ -48,23 +36,59 @@ impl VolumePool {
     /// # Errors
     /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
     pub fn loop_files(directory: impl Into<PathBuf>) -> Result<Self> {
-        let given = directory.into();
-        if !given.is_absolute() {
-            return Err(Error::invalid("volume pool", given.to_string_lossy(), "must be an absolute path"));
-        }
-        make_directory(&given)?;
-        // Mounts are compared by path, so there must be one spelling of it.
-        let directory = fs::canonicalize(&given).map_err(|e| Error::os("realpath", given.display(), e))?;
-        for name in ["files", "mounts", "templates"] {
-            make_directory(&directory.join(name))?;
-        }
-        Ok(Self { directory, ratio: ProvisionRatio::ONE })
+        Ok(Self { kind: Kind::LoopFiles(LoopFiles::ensure(&directory.into())?) })
+    }
+
+    /// The pool in `directory`, whose volumes are in memory: of [`Filesystem::Tmpfs`](crate::storage::Filesystem::Tmpfs)
+    /// only. Makes the directory as [`VolumePool::loop_files`] does.
+    ///
+    /// What the volumes may become is promised against the memory that the host has available, without its swap; the
+    /// kernel takes that memory as it is written, and what programs take afterwards is beyond the pool's control. Volumes
+    /// are there, mounted or not, in the mount namespace in which they were made, until they are removed or the host stops.
+    /// A reboot loses them: [`open`](VolumePool::open) says so, [`ensure`](VolumePool::ensure) makes an empty one again.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
+    pub fn tmpfs(directory: impl Into<PathBuf>) -> Result<Self> {
+        Ok(Self { kind: Kind::Tmpfs(Tmpfs::ensure(&directory.into())?) })
+    }
+
+    /// The pool in `directory`, whose volumes are logical volumes: thin ones for [`Allocation::Sparse`], linear ones for
+    /// [`Allocation::Preallocated`]. Makes the directory if it is missing, and writes down which volume group it is for; the
+    /// group must exist then ([`VolumeGroup::ensure`](crate::storage::VolumeGroup::ensure)), and is found by its UUID from then on.
+    /// Sizes are multiples of the group's extents.
+    ///
+    /// A preallocated volume takes its space from the group at once. A sparse one is a promise of its thin pool: the sum of
+    /// the sizes of all thin volumes and snapshots in it is held to the pool's ratio. That counts what others make there, but
+    /// cannot keep them from it; when the thin pool is full, writing fails.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such volume group or thin pool; [`Error::Differs`] if the directory is another
+    /// pool's; [`Error::Unsupported`] if the program `lvm` is missing; otherwise as [`VolumePool::loop_files`].
+    pub fn lvm(directory: impl Into<PathBuf>, lvm: &LvmPool) -> Result<Self> {
+        Ok(Self { kind: Kind::Lvm(LogicalVolumes::ensure(&directory.into(), lvm)?) })
+    }
+
+    /// Where the pool is, to be written down.
+    #[must_use]
+    pub fn spec(&self) -> PoolSpec {
+        self.kind.spec()
+    }
+
+    /// Whether such a volume can be made here at all. Touches nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the size breaks the rules of [`VolumeSpec::size_bytes`], or of the pool;
+    /// [`Error::Unsupported`] if the pool has no such volumes.
+    pub fn check(&self, spec: &VolumeSpec) -> Result<()> {
+        spec.check()?;
+        self.backend().check(spec)
     }
 
     /// The same pool with another limit to what it may promise. Default: [`ProvisionRatio::ONE`].
     #[must_use]
     pub fn with_provision_ratio(mut self, ratio: ProvisionRatio) -> Self {
-        self.ratio = ratio;
+        self.kind.directory_mut().ratio = ratio;
         self
     }
 
@@ -73,29 +97,31 @@ impl VolumePool {
     ///
     /// # Errors
     /// - [`Error::Invalid`] if the size breaks the rules of [`VolumeSpec::size_bytes`].
-    /// - [`Error::Differs`] with each field, if a file of that name is not as asked. It is not touched; data that is
+    /// - [`Error::Differs`] with each field, if what has that name is not as asked. It is not touched; data that is
     ///   no file system known here is never formatted over.
     /// - [`Error::NoSpace`] if the pool may not promise that much, or cannot preallocate it.
-    /// - [`Error::Unsupported`] if `mkfs.ext4` or a feature of the file system is missing.
+    /// - [`Error::Damaged`] if what has that name holds what is left of a file system, with the program that mends it.
+    /// - [`Error::Unsupported`] if the pool has no such volumes, or the program that makes the file system is missing, or
+    ///   a feature of the pool's own.
     pub fn ensure(&self, spec: &VolumeSpec) -> Result<Volume> {
         let span = info_span!("ensure_volume", volume = %spec.name, size_bytes = spec.size_bytes);
         let _entered = span.enter();
         self.prepare(spec)?.publish()
     }
 
-    /// Does the slow part of [`VolumePool::ensure`]: makes the file system, in a file without a name. Dropping the
-    /// result leaves nothing. For who has something else to wait for before the volume may exist.
+    /// Does the slow part of [`VolumePool::ensure`]: makes what can be made of the volume before it has a name.
+    /// Dropping the result leaves nothing. For who has something else to wait for before the volume may exist.
     ///
     /// # Errors
     /// As [`VolumePool::ensure`].
     pub fn prepare(&self, spec: &VolumeSpec) -> Result<PreparedVolume> {
-        spec.check()?;
-        let found = VolumeFile::look(&self.file(&spec.name))?;
-        let file = if found.is_none() { Some(self.format(spec)?) } else { None };
-        Ok(PreparedVolume { pool: self.clone(), spec: spec.clone(), file })
+        self.check(spec)?;
+        let found = self.backend().look(&spec.name)?;
+        let draft = if found.is_none() { Some(self.backend().prepare(spec)?) } else { None };
+        Ok(PreparedVolume { pool: self.clone(), spec: spec.clone(), draft })
     }
 
-    pub(super) fn adopt(&self, spec: &VolumeSpec, found: &VolumeFile) -> Result<Volume> {
+    pub(super) fn adopt(&self, spec: &VolumeSpec, found: &Found) -> Result<Volume> {
         let differences = found.differences(spec);
         if !differences.is_empty() {
             return Err(Error::Differs { what: what(&spec.name), difference: differences.join(", ") });
@@ -109,66 +135,18 @@ impl VolumePool {
         Ok(volume)
     }
 
-    /// A file without a name that holds the file system, on the disk.
-    pub(super) fn format(&self, spec: &VolumeSpec) -> Result<File> {
-        let path = self.file(&spec.name);
-        let what = promise(spec);
-        let room = self.room()?;
-        room.check(self.ratio, spec.size_bytes, &what)?;
-        let out_of_space = |errno| match errno {
-            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace {
-                what: what.clone(),
-                needed_bytes: spec.size_bytes,
-                available_bytes: room.available_bytes,
-            },
-            errno => Error::os("fallocate", path.display(), errno),
-        };
-        if spec.allocation == Allocation::Preallocated && spec.size_bytes > room.available_bytes {
-            // Not first taken from everyone else and then given back.
-            return Err(out_of_space(Errno::NOSPC));
-        }
-        let template = template::open(&self.directory.join("templates"), spec.filesystem, spec.size_bytes)?;
-        let file = unnamed(&self.directory.join("files"))?;
-        debug_span!("copy_template").in_scope(|| sparse::copy(&template, &file, &path))?;
-        if spec.allocation == Allocation::Preallocated {
-            sparse::allocate(&file, spec.size_bytes).map_err(out_of_space)?;
-        }
-        record_allocation(&file, spec.allocation, &path)?;
-        // Before it gets its name: a name with half a file system behind it could never be told from a real one.
-        debug_span!("flush")
-            .in_scope(|| file.sync_all())
-            .map_err(|e| Error::os("fsync", path.display(), e))?;
-        Ok(file)
-    }
-
-    /// Gives `file` the volume's name, durably. False if the name is taken.
-    pub(super) fn name(&self, file: &File, spec: &VolumeSpec) -> Result<bool> {
-        let path = self.file(&spec.name);
-        {
-            let _entered = debug_span!("check_and_link").entered();
-            let _lock = self.lock()?;
-            let mut room = self.room()?;
-            // What the new file takes is part of what it is promised.
-            room.available_bytes = room.available_bytes.saturating_add(allocated(file, &path)?);
-            room.check(self.ratio, spec.size_bytes, &promise(spec))?;
-            if !publish(file, &path)? {
-                return Ok(false);
-            }
-        }
-        sync_parent(&path)?;
-        debug!(file = %path.display(), "created volume");
-        Ok(true)
-    }
-
     /// The volume of that name.
     ///
     /// # Errors
-    /// [`Error::NotFound`], or [`Error::Differs`] if a file of that name is not a volume.
+    /// [`Error::NotFound`], also of one in memory that a reboot lost; [`Error::Differs`] if what has that name is not a volume; [`Error::Damaged`] if it was one.
     pub fn open(&self, name: &VolumeName) -> Result<Volume> {
-        let found = VolumeFile::look(&self.file(name))?.ok_or_else(|| not_found(name))?;
-        let Some(filesystem) = found.filesystem() else {
-            let difference = "it is no regular file with a file system known here".to_owned();
-            return Err(Error::Differs { what: what(name), difference });
+        let found = self.backend().look(name)?.ok_or_else(|| self.backend().absent(name))?;
+        let filesystem = match (found.odd, found.filesystem) {
+            (None, Some(filesystem)) => filesystem,
+            (odd, _) => {
+                let difference = odd.unwrap_or("it holds no file system known here").to_owned();
+                return Err(Error::Differs { what: what(name), difference });
+            }
         };
         let spec = VolumeSpec {
             name: name.clone(),
@@ -184,8 +162,7 @@ impl VolumePool {
     /// # Errors
     /// [`Error::Os`] if the directory cannot be read.
     pub fn list(&self) -> Result<Vec<VolumeName>> {
-        let mut names: Vec<VolumeName> =
-            self.entries("files")?.iter().filter_map(|n| volume_name(n)).collect();
+        let mut names = self.backend().names()?;
         names.sort();
         Ok(names)
     }
@@ -193,32 +170,31 @@ impl VolumePool {
     /// Removes the volume and all that is in it, durably. A volume that is gone is removed.
     ///
     /// # Errors
-    /// [`Error::Busy`] if it is mounted or attached; nothing happened then.
+    /// [`Error::Busy`] if it is mounted or attached, or has snapshots; nothing happened then.
     pub fn remove(&self, name: &VolumeName) -> Result<()> {
         let span = info_span!("remove_volume", volume = %name);
         let _entered = span.enter();
-        let busy = |reason: String| Error::Busy { what: what(name), reason };
-        let (path, target) = (self.file(name), self.mount_point(name));
+        let target = self.mount_point(name);
         if mounted_on(&target)?.is_some() {
-            return Err(busy(format!("it is mounted on {}; unmount it first", target.display())));
+            let reason = format!("it is mounted on {}; unmount it first", target.display());
+            return Err(Error::Busy { what: what(name), reason });
         }
-        if let Some(_lock) = handle::lock(&path, name)? {
-            let file = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
-            if let Some(device) = LoopDevice::find(&file, &path)? {
-                let device = device.path();
-                return Err(busy(format!(
-                    "it is attached to {0}; detach it with `losetup -d {0}`",
-                    device.display()
-                )));
-            }
-            remove_directory(&target)?;
-            debug_span!("unlink").in_scope(|| remove_file(&path))?;
-            sync_parent(&path)?;
-            debug!(file = %path.display(), "removed volume");
-        } else {
-            remove_directory(&target)?;
+        let lock = self.backend().lock(name)?;
+        if lock.is_some() {
+            self.backend().remove(name)?;
         }
-        Ok(())
+        remove_directory(&target).map(drop)
+    }
+
+    /// Makes volumes usable again after a crash or a reboot, and says what it did: lets a volume go on that was held still
+    /// for a snapshot. It never makes a volume, and never formats anything. Call it before volumes are mounted.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if a directory cannot be read or changed.
+    pub fn recover(&self) -> Result<Vec<String>> {
+        let span = info_span!("recover_volumes");
+        let _entered = span.enter();
+        self.backend().recover()
     }
 
     /// Removes what a crash can leave: mount points without a volume, surplus templates. Says what it removed.
@@ -226,66 +202,46 @@ impl VolumePool {
     /// # Errors
     /// [`Error::Os`] if a directory cannot be read or changed.
     pub fn tidy(&self) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        for name in self.entries("mounts")? {
+        let directory = self.kind.directory();
+        let mut removed = self.backend().tidy()?;
+        for name in entries(&directory.mounts())? {
             let Some(name) = name.to_str().and_then(|n| VolumeName::new(n).ok()) else { continue };
             let target = self.mount_point(&name);
-            let _lock = self.lock()?;
-            let orphan = VolumeFile::look(&self.file(&name))?.is_none() && mounted_on(&target)?.is_none();
+            let _lock = directory.lock()?;
+            let is_there = match self.backend().look(&name) {
+                Err(Error::Damaged { .. }) => true,
+                found => found?.is_some(),
+            };
+            let orphan = !is_there && mounted_on(&target)?.is_none();
             if orphan && remove_directory(&target)? {
                 removed.push(format!("mount point {}", target.display()));
             }
         }
-        let templates = template::prune(&self.directory.join("templates"))?;
+        let templates = template::prune(&directory.templates())?;
         removed.extend(templates.iter().map(|path| format!("template {}", path.display())));
         Ok(removed)
     }
 
-    pub(crate) fn file(&self, name: &VolumeName) -> PathBuf {
-        self.directory.join("files").join(format!("{name}.img"))
+    /// The pool's directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory().path()
     }
 
     pub(crate) fn mount_point(&self, name: &VolumeName) -> PathBuf {
-        self.mounts().join(name.as_str())
+        self.directory().mount_point(name)
     }
 
     /// Where volumes are mounted.
     pub(crate) fn mounts(&self) -> PathBuf {
-        self.directory.join("mounts")
+        self.directory().mounts()
     }
 
-    pub(crate) fn ratio(&self) -> ProvisionRatio {
-        self.ratio
+    pub(super) fn directory(&self) -> &PoolDirectory {
+        self.kind.directory()
     }
 
-    /// The lock under which a promise is checked and made.
-    pub(crate) fn lock(&self) -> Result<FileLock> {
-        let path = self.directory.join("pool.lock");
-        FileLock::acquire(&path, LOCK_TIMEOUT, &format!("volume pool `{}`", self.directory.display()))
-    }
-
-    pub(crate) fn room(&self) -> Result<Room> {
-        let files = self.directory.join("files");
-        let space = statvfs(&files).map_err(|e| Error::os("statvfs", files.display(), e))?;
-        let mut room =
-            Room { available_bytes: space.f_bavail.saturating_mul(space.f_frsize), ..Room::default() };
-        for name in self.entries("files")? {
-            let path = files.join(name);
-            let found = absent_is_none(fs::symlink_metadata(&path))
-                .map_err(|e| Error::os("stat", path.display(), e))?;
-            let Some(found) = found.filter(fs::Metadata::is_file) else { continue };
-            let held = found.blocks().saturating_mul(512).min(found.len());
-            room.held_bytes = room.held_bytes.saturating_add(held);
-            room.promised_bytes = room.promised_bytes.saturating_add(found.len());
-        }
-        Ok(room)
-    }
-
-    fn entries(&self, directory: &str) -> Result<Vec<std::ffi::OsString>> {
-        let path = self.directory.join(directory);
-        fs::read_dir(&path)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
-            .map_err(|e| Error::os("getdents", path.display(), e))
+    pub(super) fn backend(&self) -> &dyn Backend {
+        self.kind.backend()
     }
 }
 
@@ -297,31 +253,7 @@ pub(crate) fn not_found(name: &VolumeName) -> Error {
     Error::NotFound { what: what(name) }
 }
 
-pub(crate) fn allocated(file: &File, path: &Path) -> Result<u64> {
-    let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
-    Ok(metadata.blocks().saturating_mul(512))
-}
-
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
-        Err(_) if path.is_dir() => Ok(()),
-        Err(error) => Err(Error::os("mkdir", path.display(), error)),
-    }
-}
-
-/// False if there was none.
-fn remove_directory(path: &Path) -> Result<bool> {
-    absent_is_none(fs::remove_dir(path))
-        .map(|removed| removed.is_some())
-        .map_err(|e| Error::os("rmdir", path.display(), e))
-}
-
-fn volume_name(file: &OsStr) -> Option<VolumeName> {
-    VolumeName::new(file.to_str()?.strip_suffix(".img")?).ok()
-}
-
 /// What is promised with a volume, as errors call it.
-fn promise(spec: &VolumeSpec) -> String {
+pub(crate) fn promise(spec: &VolumeSpec) -> String {
     format!("{} of {} bytes", what(&spec.name), spec.size_bytes)
 }

@@ -1,9 +1,7 @@
 //! A volume that is made but not there yet.
 
-use std::fs::File;
-
 use crate::error::{Error, Result};
-use crate::storage::volume::file::VolumeFile;
+use crate::storage::volume::backend::Draft;
 use crate::storage::volume::handle::Volume;
 use crate::storage::volume::pool::{VolumePool, what};
 use crate::storage::volume::spec::VolumeSpec;
@@ -15,29 +13,29 @@ pub struct PreparedVolume {
     pub(super) pool: VolumePool,
     pub(super) spec: VolumeSpec,
     /// `None` if a volume of that name was there.
-    pub(super) file: Option<File>,
+    pub(super) draft: Option<Draft>,
 }
 
 impl PreparedVolume {
-    /// The volume's file, under its name and on the disk; or adopts the one of that name if it is as asked.
+    /// The volume, under its name and on the disk; or adopts the one of that name if it is as asked.
     ///
     /// # Errors
     /// As [`VolumePool::ensure`].
     pub fn publish(mut self) -> Result<Volume> {
+        let backend = self.pool.backend();
         for _ in 0..16 {
-            if let Some(found) = VolumeFile::look(&self.pool.file(&self.spec.name))? {
-                return self.pool.adopt(&self.spec, &found);
-            }
-            let file = match self.file.take() {
-                Some(file) => file,
-                // The one that was there is gone.
-                None => self.pool.format(&self.spec)?,
+            let draft = match self.draft.take() {
+                Some(draft) => draft,
+                None => match backend.look(&self.spec.name)? {
+                    Some(found) => return self.pool.adopt(&self.spec, &found),
+                    // The one that was there is gone.
+                    None => backend.prepare(&self.spec)?,
+                },
             };
-            if self.pool.name(&file, &self.spec)? {
-                return Ok(Volume::new(self.pool, self.spec));
+            // False: another process was faster. Look at what it made.
+            if backend.publish(draft, &self.spec)? {
+                return Ok(Volume::new(self.pool.clone(), self.spec));
             }
-            // Another process was faster: look at what it made.
-            self.file = Some(file);
         }
         Err(Error::Busy {
             what: what(&self.spec.name),

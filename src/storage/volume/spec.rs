@@ -6,9 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
+use crate::storage::volume::filesystem::Filesystem;
 
-/// The smallest volume: below it ext4 has no room for a journal.
-const SIZE_MIN: u64 = 16 << 20;
 /// The largest volume: the largest file that ext4, with its blocks of 4096 bytes, can hold.
 const SIZE_MAX: u64 = (16 << 40) - BLOCK;
 /// Sizes are whole blocks of the file system.
@@ -20,7 +19,7 @@ const BLOCK: u64 = 4096;
 pub struct VolumeSpec {
     /// What it is called in its pool.
     pub name: VolumeName,
-    /// The size of its device in bytes: a multiple of 4096, at least 16 MiB, less than 16 TiB.
+    /// The size of its device in bytes: a multiple of 4096, less than 16 TiB, and not less than its [`Filesystem`] needs.
     /// What the file system in it needs for itself comes out of it; [`Usage::size_bytes`] is what remains.
     pub size_bytes: u64,
     /// What it is formatted with. Default: ext4.
@@ -37,13 +36,14 @@ impl VolumeSpec {
     /// # Errors
     /// [`Error::Invalid`] with the rule that is broken.
     pub fn check(&self) -> Result<()> {
-        check_size(self.size_bytes)
+        check_size(self.filesystem, self.size_bytes)
     }
 }
 
-pub(crate) fn check_size(size_bytes: u64) -> Result<()> {
-    let rule = if size_bytes < SIZE_MIN {
-        "must be at least 16777216 bytes (16 MiB)"
+pub(crate) fn check_size(filesystem: Filesystem, size_bytes: u64) -> Result<()> {
+    let (size_min, rule) = filesystem.kind().size_min();
+    let rule = if size_bytes < size_min {
+        rule
     } else if size_bytes > SIZE_MAX {
         "must be less than 17592186044416 bytes (16 TiB)"
     } else if !size_bytes.is_multiple_of(BLOCK) {
@@ -52,24 +52,6 @@ pub(crate) fn check_size(size_bytes: u64) -> Result<()> {
         return Ok(());
     };
     Err(Error::invalid("volume size", size_bytes.to_string(), rule))
-}
-
-/// What a volume is formatted with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Filesystem {
-    /// ext4 with a journal and blocks of 4096 bytes, nothing reserved for root.
-    #[default]
-    Ext4,
-}
-
-impl fmt::Display for Filesystem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ext4 => "ext4",
-        })
-    }
 }
 
 /// When a volume's disk space is taken.
@@ -114,20 +96,25 @@ mod tests {
 
     #[test]
     fn sizes_are_checked() {
-        for good in [SIZE_MIN, 1 << 30, 1 << 40, SIZE_MAX] {
-            check_size(good).unwrap();
-        }
-        for (bad, rule) in [
-            (0, "at least 16777216"),
-            (4096, "at least 16777216"),
-            (SIZE_MIN - 4096, "at least 16777216"),
-            ((1 << 30) + 1, "multiple of 4096"),
-            ((1 << 30) + 512, "multiple of 4096"),
-            (16 << 40, "less than 17592186044416"),
-            (u64::MAX, "less than 17592186044416"),
-        ] {
-            let message = check_size(bad).unwrap_err().to_string();
-            assert!(message.starts_with("invalid volume size") && message.contains(rule), "{message}");
+        for (filesystem, size_min) in
+            [(Filesystem::Ext4, 16 << 20), (Filesystem::Xfs, 300 << 20), (Filesystem::Btrfs, 256 << 20)]
+        {
+            for good in [size_min, 1 << 30, 1 << 40, SIZE_MAX] {
+                check_size(filesystem, good).unwrap();
+            }
+            let too_small = format!("at least {size_min} bytes");
+            for (bad, rule) in [
+                (0, &*too_small),
+                (4096, &too_small),
+                (size_min - 4096, &too_small),
+                ((1 << 30) + 1, "multiple of 4096"),
+                ((1 << 30) + 512, "multiple of 4096"),
+                (16 << 40, "less than 17592186044416"),
+                (u64::MAX, "less than 17592186044416"),
+            ] {
+                let message = check_size(filesystem, bad).unwrap_err().to_string();
+                assert!(message.starts_with("invalid volume size") && message.contains(rule), "{message}");
+            }
         }
     }
 

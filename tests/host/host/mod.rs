@@ -8,4 +8,5 @@ mod foreign;
 mod hostile;
 mod images;
 mod life;
+mod pools;
 mod recovery;

@@ -1,32 +1,14 @@
-//! Volumes under many hands at once.
+//! Loop devices under many hands at once (`man 4 loop`).
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kernel;
 use crate::sandbox::Sandbox;
+use crate::stage::together;
 use crate::volume::{MIB, message, pool, spec};
-
-/// Runs `work` in `count` threads that start at the same moment.
-fn together<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let barrier = Barrier::new(count);
-    let (barrier, work) = (&barrier, &work);
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..count)
-            .map(|index| {
-                scope.spawn(move || {
-                    barrier.wait();
-                    work(index)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("thread")).collect()
-    })
-}
 
 #[test]
 #[ignore = "needs root: loop devices and mounts"]
@@ -48,33 +30,6 @@ fn volume_races_for_devices_are_all_won() {
         assert_eq!(fs::read_to_string(space.path().join("name")).expect("read"), volume.spec().name.as_str());
         volume.unmount().expect("unmount");
     }
-}
-
-#[test]
-#[ignore = "needs root: loop devices and mounts"]
-fn volume_races_make_one_file_one_device_one_mount() {
-    use std::os::unix::fs::MetadataExt;
-    let sandbox = Sandbox::new();
-    let pool = pool(&sandbox);
-    let wanted = spec("data", 32 * MIB);
-    let inodes: BTreeSet<u64> = together(16, |_| {
-        let volume = pool.ensure(&wanted).expect("ensure");
-        fs::metadata(volume.file()).expect("stat").ino()
-    })
-    .into_iter()
-    .collect();
-    assert_eq!(inodes.len(), 1);
-    assert_eq!(fs::read_dir(sandbox.paths.volumes().join("files")).expect("list").count(), 1);
-
-    let volume = pool.open(&wanted.name).expect("open");
-    let spaces = together(8, |_| volume.mount().expect("mount"));
-    assert!(spaces.windows(2).all(|pair| pair[0] == pair[1]));
-    assert_eq!(kernel::loops_beneath(sandbox.paths.prefix()).len(), 1);
-    assert_eq!(kernel::mounts_beneath(spaces[0].path()).len(), 1);
-    together(8, |_| volume.unmount().expect("unmount"));
-    assert_eq!(kernel::loops_beneath(sandbox.paths.prefix()), Vec::<String>::new());
-    together(8, |_| pool.remove(&wanted.name).expect("remove"));
-    assert_eq!(pool.list().expect("list"), []);
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! The file that a volume is: how it is told from other data, what is noted on it, and how it is published whole.
+//!
+//! See `man 2 open` on `O_TMPFILE` and `man 2 linkat`: a file has no name until it is complete and on the disk, so
+//! no crash leaves a part of one. Notes are extended attributes (`man 7 xattr`).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, XattrFlags, fgetxattr, fremovexattr, fsetxattr, linkat};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::storage::volume::backend::Found;
+use crate::storage::volume::filesystem::Superblock;
+use crate::storage::volume::spec::Allocation;
+
+/// Remembers how a volume was asked to be allocated: the blocks alone do not tell a full sparse file from a
+/// preallocated one, nor one that had parts discarded from a sparse one.
+const ALLOCATION_XATTR: &str = "trusted.docklet.allocation";
+/// On the file while it is growing, so that the next [`ensure`](crate::storage::VolumePool::ensure) finishes what a
+/// crash interrupted. The sizes alone do not tell: a file system can end a little before its file for good.
+const GROWING_XATTR: &str = "trusted.docklet.growing";
+
+/// Looks at `path`. Nothing is changed, not even an access time. `None` if there is nothing. `what` is named in errors.
+pub(crate) fn look(path: &Path, what: &str) -> Result<Option<Found>> {
+    let odd = Found {
+        size_bytes: 0,
+        allocated_bytes: 0,
+        filesystem: None,
+        allocation: Allocation::Sparse,
+        growing: false,
+        odd: Some("it is not a regular file"),
+    };
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => {
+            return Ok(Some(odd));
+        }
+        Err(error) => return Err(Error::os("open", path.display(), error)),
+    };
+    let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
+    if !metadata.is_file() {
+        return Ok(Some(odd));
+    }
+    let allocated_bytes = metadata.blocks().saturating_mul(512);
+    let all = allocated_bytes >= metadata.len();
+    let by_blocks = if all { Allocation::Preallocated } else { Allocation::Sparse };
+    Ok(Some(Found {
+        size_bytes: metadata.len(),
+        allocated_bytes,
+        filesystem: Superblock::find(&file, path, what)?.map(|found| found.filesystem),
+        allocation: recorded_allocation(&file).unwrap_or(by_blocks),
+        growing: fgetxattr(&file, GROWING_XATTR, &mut [0_u8; 1][..]).is_ok(),
+        odd: None,
+    }))
+}
+
+/// Notes on the file how it was asked to be allocated. On a file system without such notes the blocks tell.
+pub(crate) fn record_allocation(file: &File, allocation: Allocation, shown: &Path) -> Result<()> {
+    match fsetxattr(file, ALLOCATION_XATTR, allocation.to_string().as_bytes(), XattrFlags::empty()) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+        Err(error) => Err(Error::os("fsetxattr", shown.display(), error)),
+    }
+}
+
+fn recorded_allocation(file: &File) -> Option<Allocation> {
+    let mut buffer = [0_u8; 16];
+    let length = fgetxattr(file, ALLOCATION_XATTR, &mut buffer[..]).ok()?;
+    [Allocation::Sparse, Allocation::Preallocated]
+        .into_iter()
+        .find(|allocation| allocation.to_string().as_bytes() == &buffer[..length])
+}
+
+/// Notes on the file that its file system is to be as long as it is, or that it is.
+pub(crate) fn record_growing(file: &File, growing: bool, shown: &Path) -> Result<()> {
+    let (call, result) = if growing {
+        ("fsetxattr", fsetxattr(file, GROWING_XATTR, b"1", XattrFlags::empty()))
+    } else {
+        ("fremovexattr", fremovexattr(file, GROWING_XATTR))
+    };
+    match result {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::NODATA) => Ok(()),
+        Err(error) => Err(Error::os(call, shown.display(), error)),
+    }
+}
+
+/// Makes a file without a name in `directory`. It is gone when it is closed, unless it is [published](publish).
+pub(crate) fn unnamed(directory: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_TMPFILE)
+        .open(directory)
+        .map_err(|e| match e.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => Error::Unsupported {
+                what: format!("a volume pool in `{}`", directory.display()),
+                needs: "a file system with O_TMPFILE: ext4, xfs, btrfs or tmpfs".to_owned(),
+            },
+            _ => Error::os("open(O_TMPFILE)", directory.display(), e),
+        })
+}
+
+/// Gives an [unnamed] file, already on the disk, its name. False if the name is taken. Not yet durable.
+pub(crate) fn publish(file: &File, path: &Path) -> Result<bool> {
+    let unnamed = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+    match linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(error) => Err(Error::os("linkat", path.display(), error)),
+    }
+}

@@ -1,0 +1,72 @@
+//! Running `lvm` (`man 8 lvm`), and reading why it refused.
+//!
+//! A command takes 20 to 50 milliseconds and goes on when this process is killed: it ends whole or not at all.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Stdio;
+
+use tracing::debug_span;
+
+use crate::error::{Error, Result};
+use crate::sys::tool;
+
+/// Runs one command of `lvm`, without a shell and without a person to ask. Returns what it printed.
+pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
+    let verb =
+        arguments.first().map_or_else(String::new, |verb| verb.as_ref().to_string_lossy().into_owned());
+    let _entered = debug_span!("lvm", verb).entered();
+    let mut command = tool::command("lvm").ok_or_else(|| Error::Unsupported {
+        what: "a logical volume".to_owned(),
+        needs: "the program `lvm` is missing: install the package lvm2".to_owned(),
+    })?;
+    command.args(arguments).stdin(Stdio::null()).env("LVM_SUPPRESS_FD_WARNINGS", "1");
+    if !Path::new("/run/udev/control").exists() {
+        // It would wait for a daemon that is not there to make the device's node.
+        command.env("DM_DISABLE_UDEV", "1");
+    }
+    let output = tool::output(&mut command)?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Error::Command {
+        program: format!("lvm {verb}"),
+        status: output.status.to_string(),
+        stderr: tool::said(&output.stderr),
+    })
+}
+
+/// Whether a command failed because the group, or the thin pool in it, is full.
+pub(super) fn is_full(error: &Error) -> bool {
+    const SAID: [&str; 5] = [
+        "insufficient free space",
+        "insufficient suitable",
+        "Insufficient free space",
+        "Free space in pool",
+        "free space in metadata",
+    ];
+    matches!(error, Error::Command { stderr, .. } if SAID.iter().any(|said| stderr.contains(said)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_groups_are_told_from_other_failures() {
+        let error = |stderr: &str| Error::Command {
+            program: "lvm lvcreate".to_owned(),
+            status: "exit status: 5".to_owned(),
+            stderr: stderr.to_owned(),
+        };
+        assert!(is_full(&error(
+            "Volume group \"vg0\" has insufficient free space (109 extents): 512 required."
+        )));
+        assert!(is_full(&error("Insufficient free space: 8 extents needed, but only 0 available")));
+        assert!(is_full(&error(
+            "Free space in pool vg0/pool is above threshold, new volumes are not allowed."
+        )));
+        assert!(!is_full(&error("Volume group \"vg0\" not found")));
+        assert!(!is_full(&Error::NotFound { what: "insufficient free space".to_owned() }));
+    }
+}

@@ -1,0 +1,76 @@
+//! Making a logical volume in steps that a crash can cut (`man 8 lvcreate`): marked as being made, filled, marked as made.
+
+use std::path::Path;
+
+use tracing::debug;
+
+use super::command;
+use super::report::Group;
+use super::tags::{Marked, Phase};
+use super::volumes::LogicalVolumes;
+use crate::error::{Error, Result};
+use crate::name::VolumeName;
+use crate::storage::volume::pool::{promise, what};
+use crate::storage::volume::spec::VolumeSpec;
+
+impl LogicalVolumes {
+    /// Makes a new logical volume that is marked as being made, and what is left of one that was cut off. False if
+    /// there is a volume. The caller holds the volume's lock.
+    pub(super) fn create(
+        &self,
+        spec: &VolumeSpec,
+        lvcreate: impl FnOnce(&Group, &mut Vec<String>) -> Result<()>,
+    ) -> Result<bool> {
+        let _lock = self.directory.lock()?;
+        let mut group = self.whole_group()?;
+        let logical = self.logical(&spec.name, None);
+        match self.find(&group, &spec.name).map(|(found, marked)| (found.name.clone(), marked.phase)) {
+            Some((left, Phase::Making)) => {
+                command::run(&["lvremove", "-y", &self.full(&left)])?;
+                group = self.whole_group()?;
+            }
+            Some(_) => return Ok(false),
+            None if group.find(&logical).is_some() => return Err(self.foreign(&spec.name, &logical)),
+            None => {}
+        }
+        self.check_room(&group, spec.allocation, spec.size_bytes, &promise(spec))?;
+        let marked = Marked {
+            volume: spec.name.clone(),
+            snapshot: None,
+            filesystem: spec.filesystem,
+            allocation: spec.allocation,
+            phase: Phase::Making,
+        };
+        let mut arguments: Vec<String> = ["lvcreate", "--yes", "-n", &logical].map(str::to_owned).to_vec();
+        arguments.extend(marked.arguments(&self.record.tag));
+        lvcreate(&group, &mut arguments)?;
+        command::run(&arguments).map_err(|e| self.full_or(e, &group, spec.size_bytes, &promise(spec)))?;
+        Ok(true)
+    }
+
+    /// Makes of what was [created](Self::create) a volume, when `fill` has given it its content; else nothing.
+    pub(super) fn complete(&self, name: &VolumeName, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let logical = self.logical(name, None);
+        let filled = self
+            .activated(&logical)
+            .and_then(|device| fill(&device))
+            .and_then(|()| self.change_phase(&logical, Phase::Making, Phase::Made));
+        if filled.is_err()
+            && let Err(error) = command::run(&["lvremove", "-y", &self.full(&logical)])
+        {
+            debug!(%error, logical, "left for tidy");
+        }
+        filled
+    }
+
+    pub(super) fn change_phase(&self, logical: &str, from: Phase, to: Phase) -> Result<()> {
+        command::run(&["lvchange", "--deltag", &from.tag(), "--addtag", &to.tag(), &self.full(logical)])
+            .map(drop)
+    }
+
+    fn foreign(&self, name: &VolumeName, logical: &str) -> Error {
+        let difference =
+            format!("logical volume `{}` is in its place and has no tags of this pool", self.full(logical));
+        Error::Differs { what: what(name), difference }
+    }
+}

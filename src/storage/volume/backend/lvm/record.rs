@@ -1,0 +1,123 @@
+//! What a pool of logical volumes has written down: which volume group its volumes are in, by the group's UUID.
+//!
+//! ```text
+//! DIR/lvm.json
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use serde::{Deserialize, Serialize};
+
+use super::report::{self, Group, Layout};
+use crate::error::{Error, Result};
+use crate::name::{ThinPoolName, VolumeGroupName};
+use crate::sys::file::{self, sync_parent};
+use crate::sys::loopdev;
+
+/// Where the logical volumes of a pool are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LvmPool {
+    /// The volume group.
+    pub volume_group: VolumeGroupName,
+    /// The thin pool in it for sparse volumes. Default: none, and sparse volumes are unsupported.
+    #[serde(default)]
+    pub thin_pool: Option<ThinPoolName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    format: u32,
+    /// Tells its logical volumes from those of other pools in the same group.
+    pub(super) tag: String,
+    pub(super) lvm: LvmPool,
+    /// Of the group: its name can be another's after a disk was plugged in.
+    pub(super) uuid: String,
+    /// Sizes are multiples of this.
+    pub(super) extent_bytes: u64,
+    /// The files that the group's disks were, when this was written: after a reboot they are attached again.
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl Record {
+    /// The record at `path`; writes it first if there is none, which takes one look at the group.
+    pub(super) fn ensure(path: &Path, lvm: &LvmPool) -> Result<Self> {
+        if let Some(record) = Self::read(path)? {
+            if record.lvm == *lvm {
+                return Ok(record);
+            }
+            let difference = format!(
+                "it is in volume group `{}` with {}, not in `{}` with {}",
+                record.lvm.volume_group,
+                shown(&record.lvm),
+                lvm.volume_group,
+                shown(lvm)
+            );
+            return Err(Error::Differs {
+                what: format!("the volume pool of {}", path.display()),
+                difference,
+            });
+        }
+        let group = the_one(report::groups()?, lvm.volume_group.as_str())?;
+        if let Some(pool) = &lvm.thin_pool
+            && group.find(pool.as_str()).is_none_or(|found| found.layout != Layout::ThinPool)
+        {
+            return Err(Error::NotFound {
+                what: format!("thin pool `{pool}` in volume group `{}`", group.name),
+            });
+        }
+        let mut bytes = [0_u8; 8];
+        getrandom(&mut bytes[..], GetRandomFlags::empty())
+            .map_err(|e| Error::os("getrandom", path.display(), e))?;
+        let record = Self {
+            format: 1,
+            tag: format!("{:016x}", u64::from_ne_bytes(bytes)),
+            lvm: lvm.clone(),
+            extent_bytes: group.extent_bytes,
+            files: backing_files(&group)?,
+            uuid: group.uuid,
+        };
+        let json = serde_json::to_vec_pretty(&record)
+            .map_err(|e| Error::os("serialize", path.display(), std::io::Error::other(e)))?;
+        file::publish(path, &json)?;
+        sync_parent(path)?;
+        Ok(record)
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let Some(text) = file::read_if_exists(path)? else { return Ok(None) };
+        let damaged = |reason: String| Error::Damaged { what: path.display().to_string(), reason };
+        let record: Self = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+        if record.format == 1 && record.extent_bytes > 0 {
+            return Ok(Some(record));
+        }
+        Err(damaged(format!("it has format {}, and this version reads 1", record.format)))
+    }
+}
+
+fn shown(lvm: &LvmPool) -> String {
+    lvm.thin_pool.as_ref().map_or_else(|| "no thin pool".to_owned(), |pool| format!("thin pool `{pool}`"))
+}
+
+/// The group called `name`, of all groups.
+pub(super) fn the_one(groups: Vec<Group>, name: &str) -> Result<Group> {
+    let mut found: Vec<Group> = groups.into_iter().filter(|group| group.name == name).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(group), true) => Ok(group),
+        (Some(_), false) => Err(Error::Busy {
+            what: format!("volume group `{name}`"),
+            reason: "several have that name; rename one by its UUID with `vgrename`".to_owned(),
+        }),
+        (None, _) => Err(Error::NotFound { what: format!("volume group `{name}`") }),
+    }
+}
+
+/// The files behind the group's disks that are loop devices.
+pub(super) fn backing_files(group: &Group) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for disk in &group.disks {
+        files.extend(loopdev::backing_of(Path::new(disk))?);
+    }
+    Ok(files)
+}

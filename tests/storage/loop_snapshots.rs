@@ -1,0 +1,122 @@
+//! Snapshots of volumes, going back to them, and clones, on file systems that share blocks and on one that does not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use docklet::Error;
+use docklet::name::{SnapshotName, VolumeName};
+use docklet::storage::{SnapshotSpec, VolumePool};
+
+use crate::kernel;
+use crate::loop_space::preallocated;
+use crate::sandbox::Sandbox;
+use crate::volume::{MIB, message, pool, spec};
+
+fn snapshot(name: &str) -> SnapshotSpec {
+    SnapshotSpec::new(SnapshotName::new(name).expect("name"))
+}
+
+/// A disk of 1 GiB with a file system that the kernel shares blocks on.
+fn sharing_disk(sandbox: &Sandbox, mkfs: &str) -> PathBuf {
+    let (image, disk) = (sandbox.dir("images").join("disk.img"), sandbox.dir("disk"));
+    fs::File::create(&image).and_then(|file| file.set_len(1 << 30)).expect("image");
+    kernel::run(mkfs, [&image]);
+    kernel::run("mount", [Path::new("-o"), Path::new("loop"), &image, &disk]);
+    disk
+}
+
+/// Where the file system can, a snapshot is there at once, whatever the volume's size.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_share_their_blocks() {
+    for mkfs in ["mkfs.xfs", "mkfs.btrfs"] {
+        let sandbox = Sandbox::new();
+        let disk = sharing_disk(&sandbox, mkfs);
+        let pool = VolumePool::loop_files(disk.join("pool")).expect("pool");
+        let mut volume = pool.ensure(&spec("data", 256 * MIB)).expect("ensure");
+        fs::write(volume.mount().expect("mount").path().join("file"), vec![7; 64 << 20]).expect("write");
+        volume.unmount().expect("unmount");
+        let free =
+            || rustix::fs::statvfs(&disk).map(|space| space.f_bfree * space.f_frsize).expect("statvfs");
+        let before = free();
+        let taken = volume.snapshot(&snapshot("then")).expect("snapshot");
+        assert!(before - free() < 16 * MIB, "{mkfs}: {before} {}", free());
+        volume.rollback(&taken.name).expect("rollback");
+        pool.clone_snapshot(&volume.spec().name, &taken.name, &VolumeName::new("clone").expect("name"))
+            .expect("clone");
+        kernel::run("umount", [&disk]);
+    }
+}
+
+/// What is shared is there once: promises see through it.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_count_against_the_promise() {
+    let sandbox = Sandbox::new();
+    let disk = sharing_disk(&sandbox, "mkfs.xfs");
+    let pool = VolumePool::loop_files(disk.join("pool")).expect("pool");
+    let volume = pool.ensure(&preallocated("data", 300 * MIB)).expect("ensure");
+    volume.snapshot(&snapshot("one")).expect("600 MiB of less than 1024");
+    volume.snapshot(&snapshot("two")).expect("900 MiB");
+    let refused = volume.snapshot(&snapshot("three")).expect_err("1200 MiB");
+    let Error::NoSpace { needed_bytes, available_bytes, .. } = refused else { panic!("{refused}") };
+    assert_eq!(needed_bytes, 300 * MIB);
+    assert!(available_bytes < 124 * MIB, "{available_bytes}");
+    assert!(matches!(
+        pool.clone_volume(&volume.spec().name, &VolumeName::new("clone").expect("name")),
+        Err(Error::NoSpace { .. })
+    ));
+    assert!(matches!(pool.ensure(&spec("other", 200 * MIB)), Err(Error::NoSpace { .. })));
+    assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
+    kernel::run("umount", [&disk]);
+}
+
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_refuse_what_they_cannot_do() {
+    let sandbox = Sandbox::new();
+    let volume = pool(&sandbox).ensure(&spec("data", 64 * MIB)).expect("ensure");
+    let reserve = SnapshotSpec { reserve_bytes: Some(MIB), ..snapshot("a") };
+    assert!(message(volume.snapshot(&reserve)).contains("linear"), "a reserve");
+
+    // A stranger's device writes when it likes.
+    let file = volume.file();
+    let device = kernel::run("losetup", ["--find", "--show", file.to_str().expect("UTF-8")]);
+    assert!(message(volume.snapshot(&snapshot("a"))).contains("it is attached to"), "attached");
+    kernel::run("losetup", ["--detach", device.trim()]);
+
+    // A stranger's freeze is the stranger's to end.
+    let space = volume.mount().expect("mount");
+    let target = space.path().to_str().expect("UTF-8");
+    kernel::run("fsfreeze", ["--freeze", target]);
+    let refused = message(volume.snapshot(&snapshot("a")));
+    kernel::run("fsfreeze", ["--unfreeze", target]);
+    assert!(refused.contains("somebody has frozen"), "{refused}");
+    assert_eq!(volume.snapshots().expect("snapshots"), []);
+    volume.unmount().expect("unmount");
+}
+
+/// As a process leaves it that is killed in the middle.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_that_were_cut_off_hold_nothing_still() {
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    let volume = pool.ensure(&spec("data", 64 * MIB)).expect("ensure");
+    let space = volume.mount().expect("mount");
+    let target = space.path().to_str().expect("UTF-8");
+    let mark = sandbox.paths.volumes().join("frozen/data");
+    for mend in ["recover", "mount"] {
+        fs::write(&mark, "").expect("mark");
+        kernel::run("fsfreeze", ["--freeze", target]);
+        if mend == "recover" {
+            assert_eq!(pool.recover().expect("recover"), ["volume `data` held still"]);
+            assert_eq!(pool.recover().expect("recover"), Vec::<String>::new());
+        } else {
+            volume.mount().expect("mount");
+        }
+        fs::write(space.path().join("file"), "it goes on").expect("write");
+        assert!(!mark.exists());
+    }
+    volume.unmount().expect("unmount");
+}
