@@ -17,6 +17,7 @@ pub(crate) mod mountinfo;
 pub(crate) mod netns;
 pub(crate) mod pidfd;
 pub(crate) mod process;
+pub(crate) mod quota;
 pub(crate) mod sparse;
 pub(crate) mod tmpfs;
 pub(crate) mod tool;

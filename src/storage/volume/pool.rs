@@ -13,7 +13,7 @@ use tracing::info_span;
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::volume::backend::lvm::{LogicalVolumes, LvmPool};
-use crate::storage::volume::backend::{Backend, Found, Kind, LoopFiles, Tmpfs};
+use crate::storage::volume::backend::{Backend, Directories, Found, Kind, LoopFiles, Tmpfs};
 use crate::storage::volume::directory::{PoolDirectory, entries, remove_directory};
 use crate::storage::volume::handle::Volume;
 use crate::storage::volume::pool_spec::PoolSpec;
@@ -67,6 +67,24 @@ impl VolumePool {
     /// pool's; [`Error::Unsupported`] if the program `lvm` is missing; otherwise as [`VolumePool::loop_files`].
     pub fn lvm(directory: impl Into<PathBuf>, lvm: &LvmPool) -> Result<Self> {
         Ok(Self { kind: Kind::Lvm(LogicalVolumes::ensure(&directory.into(), lvm)?) })
+    }
+
+    /// The pool in `directory`, whose volumes are directories beside each other, each held to its size and to an inode for
+    /// each 16 KiB by a project quota: of [`Filesystem::Directory`](crate::storage::Filesystem::Directory) only. Makes the
+    /// directory as [`VolumePool::loop_files`] does. It must be on xfs that is mounted with `prjquota`, or on ext4 with
+    /// the features `project` and `quota` that is mounted with `prjquota`.
+    ///
+    /// The projects that volumes have are numbered 1684733952 to 1684799487; one that somebody else uses on that file
+    /// system is left to them. What is promised is counted against what the file system has available; what others store
+    /// on it afterwards is beyond the pool's control.
+    ///
+    /// **The limit is [soft](crate::storage::SizeLimit::Soft).** LIMITS
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with what to enable if the file system has no project quotas, or does not enforce them: nothing
+    /// was touched then; otherwise as [`VolumePool::loop_files`].
+    pub fn directories(directory: impl Into<PathBuf>) -> Result<Self> {
+        Ok(Self { kind: Kind::Directories(Directories::ensure(&directory.into())?) })
     }
 
     /// Where the pool is, to be written down.

@@ -31,7 +31,7 @@ pub(crate) fn ends_where_it_says<B: BackEnd>(filesystem: Filesystem) {
     let stage = Stage::<B>::new(filesystem);
     let (pool, wanted) = (stage.pool(), stage.sized("data", 512 * MIB));
     let volume = pool.ensure(&wanted).expect("ensure");
-    let SizeLimit::Hard(limit) = volume.limit() else { panic!("{:?}", volume.limit()) };
+    let (SizeLimit::Hard(limit) | SizeLimit::Soft(limit)) = volume.limit();
     let space = volume.mount().expect("mount");
     let (written, error) = fill(&space.path().join("file"));
     assert!(is_full(&error), "{error}");

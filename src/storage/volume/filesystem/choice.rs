@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Chain, Error, Result};
 use crate::storage::volume::filesystem::Kind;
 use crate::storage::volume::filesystem::btrfs::Btrfs;
+use crate::storage::volume::filesystem::directory::Directory;
 use crate::storage::volume::filesystem::ext4::Ext4;
 use crate::storage::volume::filesystem::tmpfs::Tmpfs;
 use crate::storage::volume::filesystem::xfs::Xfs;
@@ -35,6 +36,11 @@ pub enum Filesystem {
     ///
     /// [`VolumePool::tmpfs`]: crate::storage::VolumePool::tmpfs
     Tmpfs,
+    /// None of its own: a directory of the pool's file system. In pools of [`VolumePool::directories`] only. At least 1 MiB.
+    /// Its inodes are counted: one for each 16 KiB.
+    ///
+    /// [`VolumePool::directories`]: crate::storage::VolumePool::directories
+    Directory,
 }
 
 impl Filesystem {
@@ -48,6 +54,7 @@ impl Filesystem {
             Self::Xfs => &Xfs,
             Self::Btrfs => &Btrfs,
             Self::Tmpfs => &Tmpfs,
+            Self::Directory => &Directory,
         }
     }
 
@@ -56,9 +63,10 @@ impl Filesystem {
         if Self::ON_DEVICES.contains(&self) {
             return Ok(());
         }
+        let pool = if self == Self::Directory { "directories" } else { "tmpfs" };
         Err(Error::Unsupported {
-            what: format!("{self} on a disk"),
-            needs: "a pool in memory (`VolumePool::tmpfs`), or another file system".to_owned(),
+            what: format!("{self} on a device"),
+            needs: format!("a pool made with `VolumePool::{pool}`, or another file system"),
         })
     }
 
@@ -96,6 +104,7 @@ impl fmt::Display for Filesystem {
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
             Self::Tmpfs => "tmpfs",
+            Self::Directory => "directory",
         })
     }
 }
