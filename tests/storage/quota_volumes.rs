@@ -228,7 +228,7 @@ fn projects_are_nobody_elses<B: BackEnd>() {
 fn are_promised<B: BackEnd>() {
     let stage = stage::<B>();
     let pool = stage.pool();
-    let space = rustix::fs::statvfs(&disk(&stage)).expect("statvfs");
+    let space = rustix::fs::statvfs(disk(&stage)).expect("statvfs");
     let all = space.f_bavail * space.f_frsize / 4096 * 4096;
     let mut first = pool.ensure(&stage.sized("first", all / 2 / 4096 * 4096)).expect("ensure");
     let second = stage.sized("second", all / 4096 / 4 * 3 * 4096);

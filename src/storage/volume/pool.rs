@@ -78,7 +78,16 @@ impl VolumePool {
     /// system is left to them. What is promised is counted against what the file system has available; what others store
     /// on it afterwards is beyond the pool's control.
     ///
-    /// **The limit is [soft](crate::storage::SizeLimit::Soft).** LIMITS
+    /// **The limit is [soft](crate::storage::SizeLimit::Soft).** Who is in the host's own user namespace, as all processes of
+    /// privileged containers are, can take the files that it owns out of the volume's project (`chattr -p`), without being
+    /// root, and goes on writing; it can put them in another volume's, too. In a user namespace of its own nobody can, not
+    /// even its root. Besides, ext4 does not hold who has CAP_SYS_RESOURCE; xfs holds root as well. What is refused is
+    /// `EDQUOT` on ext4 and `ENOSPC` on xfs. A file of another project cannot be linked or renamed into a volume (`EXDEV`);
+    /// one that the host moves out of it stays in its project, and counts.
+    ///
+    /// A volume whose directory was taken out of its project, or whose limit was taken off, is not mounted any more
+    /// ([`Error::Differs`]). There are no snapshots; where the file system can share blocks, a copy of the files costs
+    /// little.
     ///
     /// # Errors
     /// [`Error::Unsupported`] with what to enable if the file system has no project quotas, or does not enforce them: nothing

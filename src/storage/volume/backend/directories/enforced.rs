@@ -28,8 +28,8 @@ fn remedy(filesystem: &str) -> String {
                   file system the boot parameter `rootflags=prjquota`); the kernel must have CONFIG_XFS_QUOTA"
             .to_owned(),
         "ext4" => "project quotas: give its ext4 the features (`mkfs.ext4 -O project,quota -E quotatype=prjquota`, or, while \
-                   it is not mounted, `tune2fs -O project,quota -Q prjquota`), and mount it with the option `prjquota`, which a remount does not turn on; the \
-                   kernel must have CONFIG_QUOTA and CONFIG_QFMT_V2"
+                   it is not mounted, `tune2fs -O project,quota -Q prjquota`), and mount it with the option `prjquota`, \
+                   which a remount does not turn on; the kernel must have CONFIG_QUOTA and CONFIG_QFMT_V2"
             .to_owned(),
         other => format!("a directory on xfs or ext4 with project quotas; it is on {other}, which has none"),
     }
