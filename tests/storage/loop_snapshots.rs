@@ -8,6 +8,7 @@ use docklet::name::{SnapshotName, VolumeName};
 use docklet::storage::{SnapshotSpec, VolumePool};
 
 use crate::kernel;
+use crate::loop_files::{FILESYSTEMS, smallest};
 use crate::loop_space::preallocated;
 use crate::sandbox::Sandbox;
 use crate::volume::{MIB, message, pool, spec};
@@ -119,4 +120,42 @@ fn loop_snapshots_that_were_cut_off_hold_nothing_still() {
         assert!(!mark.exists());
     }
     volume.unmount().expect("unmount");
+}
+
+/// As it is left when the process that froze it was the last of its mount namespace: nothing is mounted any more, and the
+/// kernel keeps the file system, frozen, with its device.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_cut_off_with_their_mount_namespace_hold_nothing_still() {
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    for filesystem in FILESYSTEMS {
+        let volume = pool.ensure(&smallest(filesystem)).expect("ensure");
+        let name = &volume.spec().name;
+        for mend in ["recover", "mount", "remove"] {
+            fs::write(sandbox.paths.volumes().join("frozen").join(name.as_str()), "").expect("mark");
+            let target = sandbox.dir("elsewhere");
+            let script = format!(
+                "mount -o loop {} {target} && fsfreeze --freeze {target}",
+                volume.file().display(),
+                target = target.display()
+            );
+            kernel::run("unshare", ["--mount", "sh", "-c", &script]);
+            match mend {
+                "recover" => {
+                    let done = pool.recover().expect("recover");
+                    assert_eq!(done, [format!("volume `{name}` held still")], "{filesystem}");
+                }
+                "mount" => {
+                    let space = volume.mount().expect("mount");
+                    let file = space.path().join("file");
+                    kernel::run("timeout", ["10", "touch", file.to_str().expect("UTF-8")]);
+                    volume.unmount().expect("unmount");
+                }
+                _ => pool.remove(name).expect("remove"),
+            }
+            let beneath = || kernel::loops_beneath(&sandbox.paths.volumes());
+            assert_eq!(beneath(), Vec::<String>::new(), "{filesystem} {mend}");
+        }
+    }
 }

@@ -206,9 +206,23 @@ impl LoopFiles {
             return Ok(false);
         }
         let target = self.directory.mount_point(name);
-        let thawed = mounted_on(&target)?.is_some() && freeze::thaw(&target)?;
+        let thawed =
+            if mounted_on(&target)?.is_some() { freeze::thaw(&target)? } else { self.thaw_device(name)? };
         remove_file(&mark)?;
         Ok(thawed)
+    }
+
+    /// The mount may be in another mount namespace, or have gone with the one that it was in.
+    fn thaw_device(&self, name: &VolumeName) -> Result<bool> {
+        let path = self.path(name);
+        let device = match LoopDevice::find(&self.open(name)?, &path) {
+            // What a stranger shows it by is not what was mounted.
+            Err(Error::Busy { .. }) => return Ok(false),
+            found => found?,
+        };
+        let filesystem = self.look(name)?.and_then(|found| found.filesystem);
+        let (Some(device), Some(filesystem)) = (device, filesystem) else { return Ok(false) };
+        filesystem.thaw(&device.path())
     }
 
     /// Lets every volume go on that a process held still which then died, and says which.
