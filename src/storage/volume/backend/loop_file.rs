@@ -17,7 +17,9 @@ use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::file::{look, publish, record_allocation, record_growing, unnamed};
+use crate::storage::volume::backend::file::{
+    look, open_regular, publish, record_allocation, record_growing, unnamed,
+};
 use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
 use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries, remove_directory};
 use crate::storage::volume::pool::{not_found, promise, what};
@@ -149,10 +151,7 @@ impl Backend for LoopFiles {
     }
 
     fn open(&self, name: &VolumeName) -> Result<File> {
-        let path = self.path(name);
-        absent_is_none(File::open(&path))
-            .map_err(|e| Error::os("open", path.display(), e))?
-            .ok_or_else(|| not_found(name))
+        open_regular(&self.path(name), 0, &what(name))?.ok_or_else(|| not_found(name))
     }
 
     /// A file without a name that holds the file system, on the disk.
