@@ -68,7 +68,7 @@ pub(crate) fn look(path: &Path, what: &str) -> Result<Option<Found>> {
         allocated_bytes,
         filesystem: Superblock::find(&file, path, what)?.map(|found| found.filesystem),
         allocation: recorded_allocation(&file).unwrap_or(by_blocks),
-        growing: fgetxattr(&file, GROWING_XATTR, &mut [0_u8; 1][..]).is_ok(),
+        growing: is_growing(&file),
         odd: None,
     }))
 }
@@ -100,6 +100,11 @@ pub(crate) fn record_growing(file: &File, growing: bool, shown: &Path) -> Result
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::NODATA) => Ok(()),
         Err(error) => Err(Error::os(call, shown.display(), error)),
     }
+}
+
+/// Whether a growth of the file was interrupted.
+pub(crate) fn is_growing(file: &File) -> bool {
+    fgetxattr(file, GROWING_XATTR, &mut [0_u8; 1][..]).is_ok()
 }
 
 /// Makes a file without a name in `directory`. It is gone when it is closed, unless it is [published](publish).
