@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use docklet::Error;
 use docklet::name::{SnapshotName, VolumeName};
-use docklet::storage::{SnapshotSpec, VolumePool};
+use docklet::storage::{Filesystem, SnapshotSpec, VolumePool};
 
 use crate::kernel;
 use crate::loop_files::{FILESYSTEMS, smallest};
@@ -158,4 +158,23 @@ fn loop_snapshots_cut_off_with_their_mount_namespace_hold_nothing_still() {
             assert_eq!(beneath(), Vec::<String>::new(), "{filesystem} {mend}");
         }
     }
+}
+
+/// A btrfs that somebody made with other checksums is a volume like any other, but for a clone's own identity.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_make_no_clone_with_a_wrong_checksum() {
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    let wanted = smallest(Filesystem::Btrfs);
+    let file = sandbox.paths.volumes().join("files/data.img");
+    fs::File::create(&file).and_then(|file| file.set_len(wanted.size_bytes)).expect("file");
+    kernel::run("mkfs.btrfs", ["-q", "--csum", "xxhash", file.to_str().expect("UTF-8")]);
+    let volume = pool.ensure(&wanted).expect("adopted");
+    volume.mount().expect("mount");
+    volume.unmount().expect("unmount");
+    let copy = VolumeName::new("copy").expect("name");
+    let refused = pool.clone_volume(&wanted.name, &copy).and_then(|copy| copy.mount()).expect_err("refused");
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    assert_eq!(pool.list().expect("list"), [wanted.name]);
 }
