@@ -177,6 +177,10 @@ fn members(file: &File, path: &Path) -> Result<BTreeMap<Vec<u8>, Found>> {
         let Some(name) = normal(&member.path) else {
             return Err(member.refused("must not be empty or lead upwards"));
         };
+        let link = if let Kind::Symlink(text) | Kind::HardLink(text) = &member.kind { text.len() } else { 0 };
+        if name.len().max(link) > LIMITS.path_bytes {
+            return Err(member.refused(format!("must have at most {} bytes", LIMITS.path_bytes)));
+        }
         let found = match member.kind {
             Kind::File(content) if content.extents.is_none() => {
                 Found::File { offset: reader.position(), size: content.size }
