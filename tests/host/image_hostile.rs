@@ -1,0 +1,156 @@
+//! Images by people who mean harm to other images, and what goes wrong at a bad moment.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use docklet::storage::{Digest, Image, ImageOptions, ImageSource, ImageStore, ImageTarget};
+use docklet::{Error, Result};
+use serde_json::json;
+use tar::EntryType;
+
+use crate::image::{AT_ONCE, contents, name, store};
+use crate::sandbox::Sandbox;
+use crate::tar_archive::TarArchive;
+
+fn import(store: &ImageStore, source: &ImageSource, image: &str) -> Result<Image> {
+    store.import(source, &name(image), &ImageOptions::default(), &mut |_| {})
+}
+
+/// What `docker save` would write of these layers, the lowest first, by the DiffIDs that it tells.
+fn saved(sandbox: &Sandbox, file: &str, layers: &[(Digest, &[u8])]) -> ImageSource {
+    let diff_ids: Vec<_> = layers.iter().map(|(diff_id, _)| diff_id).collect();
+    let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
+    let config = json!({ "architecture": architecture(), "os": "linux", "rootfs": rootfs }).to_string();
+    let names: Vec<String> = (0..layers.len()).map(|n| format!("{n}.tar")).collect();
+    let manifest = json!([{ "Config": "config.json", "Layers": names }]).to_string();
+    let mut archive = TarArchive::default().file("manifest.json", &manifest).file("config.json", &config);
+    for (name, (_, layer)) in names.iter().zip(layers) {
+        archive = archive.add(EntryType::Regular, name.as_bytes(), b"", layer);
+    }
+    let path = sandbox.dir("saved").join(file);
+    fs::write(&path, archive.end()).expect("write");
+    ImageSource::DockerArchive { path, reference: None }
+}
+
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
+}
+
+/// Who only knows what somebody's layer is called does not get it by saying so.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_layers_are_not_given_to_who_only_names_them() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let secret = TarArchive::default().file("secret", "of somebody").end();
+    let diff_id = Digest::of(&secret);
+    let theirs = import(&store, &saved(&sandbox, "theirs", &[(diff_id, &secret)]), "theirs").expect("import");
+    let other = TarArchive::default().file("nothing", "").end();
+    let liar = saved(&sandbox, "liar", &[(diff_id, &other)]);
+    let error = import(&store, &liar, "liar").expect_err("another layer");
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    // In a layout the archive's digest is right, and the configuration lies.
+    let lied = saved(&sandbox, "lied", &[(Digest::of(&other), &other)]);
+    let mine = import(&store, &lied, "mine").expect("import");
+    let layout = sandbox.dir("out").join("layout");
+    store.export(&name("mine"), &ImageTarget::OciLayout(layout.clone())).expect("export");
+    point_to(&layout, &mine, &diff_id);
+    let source = ImageSource::OciLayout { path: layout, reference: None };
+    let error = import(&store, &source, "liar").expect_err("another layer");
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    // Who has it is given what is there.
+    let again = import(&store, &saved(&sandbox, "again", &[(diff_id, &secret)]), "again").expect("import");
+    assert_eq!(again.layers, theirs.layers);
+    assert_eq!(store.list().expect("list"), [name("again"), name("mine"), name("theirs")]);
+    assert_eq!(contents(&sandbox).2, Vec::<String>::new());
+}
+
+/// Rewrites the configuration of a layout to claim another DiffID, and everything that names it.
+fn point_to(layout: &Path, image: &Image, diff_id: &Digest) {
+    let blob = |digest: &Digest| layout.join("blobs/sha256").join(digest.hex());
+    let replace = |path: PathBuf, from: &Digest, to: &Digest| {
+        let text = fs::read_to_string(path).expect("read").replace(&from.to_string(), &to.to_string());
+        (Digest::of(text.as_bytes()), text)
+    };
+    let content = &image.content;
+    let (config, text) = replace(blob(&content.config), &content.layers[0].diff_id, diff_id);
+    fs::write(blob(&config), text).expect("write");
+    let (manifest, text) = replace(blob(&content.manifest), &content.config, &config);
+    fs::write(blob(&manifest), text).expect("write");
+    let (_, index) = replace(layout.join("index.json"), &content.manifest, &manifest);
+    fs::write(layout.join("index.json"), index).expect("write");
+}
+
+/// An image whose lowest layer is another image's upper one, and does not say what its directories look like, does not
+/// change how that other one looks.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_layers_that_lie_lowest_are_for_that_place() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let base = TarArchive::default()
+        .raw(EntryType::Directory, b"root", b"", b"", |header| header.set_mode(0o700))
+        .end();
+    let top = TarArchive::default().file("root/key", "x").end();
+    let layer = |archive| (Digest::of(archive), archive);
+    let alone = import(&store, &saved(&sandbox, "alone", &[layer(&top)]), "alone").expect("import");
+    let both = [layer(&base[..]), layer(&top[..])];
+    let both = import(&store, &saved(&sandbox, "both", &both), "both").expect("import");
+    let mode = |image: &Image| {
+        fs::metadata(image.layers[0].join("root")).expect("stat").permissions().mode() & 0o7777
+    };
+    assert_eq!((mode(&alone), mode(&both)), (0o755, 0o700));
+    store.collect_garbage(&[], &AT_ONCE).expect("collect");
+    assert_eq!(store.open(&name("alone")).expect("open").layers, alone.layers);
+    assert_eq!(store.open(&name("both")).expect("open").layers, both.layers);
+    assert_eq!(contents(&sandbox).1, 3);
+}
+
+/// A collection that comes while an import is at work takes none of the layers that it found here.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_imports_keep_the_layers_that_they_found() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let base =
+        TarArchive::default().raw(EntryType::Directory, b"root", b"", b"", |h| h.set_mode(0o700)).end();
+    let top = TarArchive::default().file("root/key", "x").end();
+    let layer = |archive| (Digest::of(archive), archive);
+    import(&store, &saved(&sandbox, "base", &[layer(&base)]), "base").expect("import");
+    store.remove(&name("base")).expect("remove");
+    let source = saved(&sandbox, "both", &[layer(&base[..]), layer(&top[..])]);
+    let mut collections = 0;
+    let image = store.import(&source, &name("both"), &ImageOptions::default(), &mut |progress| {
+        if progress.layer == 2 {
+            let collected = store.collect_garbage(&[], &AT_ONCE).expect("collect");
+            assert_eq!(collected.layers, 0, "{progress:?}");
+            collections += 1;
+        }
+    });
+    let image = image.expect("import");
+    assert!(collections >= 2);
+    let found = fs::metadata(image.layers[0].join("root")).expect("stat").permissions().mode();
+    assert_eq!(found & 0o7777, 0o700);
+}
+
+/// A store that is away is not one without names: its layers stay on this host.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_layers_stay_when_the_store_is_away() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let archive = TarArchive::default().file("file", "x").end();
+    let image =
+        import(&store, &saved(&sandbox, "one", &[(Digest::of(&archive), &archive)]), "one").expect("import");
+    let (images, away) = (sandbox.paths.images(), sandbox.dir("away").join("images"));
+    fs::rename(&images, &away).expect("rename");
+    fs::create_dir(&images).expect("mkdir");
+    let error = store.collect_garbage(&[], &AT_ONCE).expect_err("away");
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+    assert!(image.layers[0].join("file").exists());
+    assert_eq!(store.layers_of(&image.content).expect("layers"), image.layers);
+    fs::remove_dir(&images).expect("rmdir");
+    fs::rename(&away, &images).expect("rename");
+    assert_eq!(store.open(&name("one")).expect("open"), image);
+}
