@@ -154,3 +154,96 @@ fn image_layers_stay_when_the_store_is_away() {
     fs::rename(&away, &images).expect("rename");
     assert_eq!(store.open(&name("one")).expect("open"), image);
 }
+
+/// What a container's root left for whoever commits it: nothing of it hangs, is read, or takes long.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_of_a_hostile_container() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let base = TarArchive::default().file("file", "x").end();
+    let base =
+        import(&store, &saved(&sandbox, "base", &[(Digest::of(&base), &base)]), "base").expect("import");
+    let upper = sandbox.dir("upper");
+    let commit =
+        |image: &str| store.commit(&base.content, &upper, &name(image), &ImageOptions::default(), None);
+    let _socket = std::os::unix::net::UnixListener::bind(upper.join("socket")).expect("bind");
+    crate::layer::node(&upper.join("pipe"), rustix::fs::FileType::Fifo, 0, 0);
+    fs::write(upper.join("two\nlines"), "x").expect("write");
+    fs::hard_link(upper.join("two\nlines"), upper.join("-rf \u{202e}\t")).expect("link");
+    let image = commit("odd").expect("commit");
+    let names = fs::read_dir(&image.layers[0]).expect("list").count();
+    assert_eq!((names, image.layers.len()), (3, 2));
+    // Terabytes of nothing.
+    let sparse = |file: &str, size: u64| {
+        fs::File::create(upper.join(file)).and_then(|file| file.set_len(size)).expect("truncate");
+    };
+    sparse("huge", 8 << 40);
+    assert!(matches!(commit("huge"), Err(Error::Invalid { .. })));
+    fs::remove_file(upper.join("huge")).expect("remove");
+    assert_eq!(store.list().expect("list"), [name("base"), name("odd")]);
+    assert_eq!(contents(&sandbox).2, Vec::<String>::new());
+}
+
+/// Everything at once, by two hosts with a shared store, and collections that spare nothing young: no operation finds
+/// half of something, and what is named in the end is whole.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_storm() {
+    let sandbox = Sandbox::new();
+    let stores =
+        [store(&sandbox), ImageStore::new(sandbox.paths.images(), sandbox.dir("other")).expect("store")];
+    let layer = |text: &str| TarArchive::default().file(&format!("dir/{text}"), text).end();
+    let archives: Vec<Vec<u8>> = ["a", "b", "c"].map(layer).to_vec();
+    let sources: Vec<ImageSource> = (0..6)
+        .map(|n| {
+            let layers =
+                [n % 3, (n + 1 + n / 3) % 3].map(|at| (Digest::of(&archives[at]), &archives[at][..]));
+            saved(&sandbox, &format!("n{n}"), &layers)
+        })
+        .collect();
+    let replace = ImageOptions { replace: true, ..ImageOptions::default() };
+    let (replace, sources, stores) = (&replace, &sources, &stores);
+    let unexpected = |what: &str, result: Result<()>| match result {
+        // Others take names away, and collect what nothing names.
+        Ok(()) | Err(Error::NotFound { .. }) => None,
+        Err(error) => Some(format!("{what}: {}", docklet::error::Chain(&error))),
+    };
+    let found: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let store = &stores[thread % 2];
+                    let mut all = Vec::new();
+                    for turn in 0..12 {
+                        let n = (thread / 2 * 5 + turn) % 6;
+                        let (one, two) = (name(&format!("n{n}")), name(&format!("t{n}")));
+                        all.extend(match (thread / 2 + turn) % 6 {
+                            0 | 1 => unexpected(
+                                "import",
+                                store.import(&sources[n], &one, replace, &mut |_| {}).map(drop),
+                            ),
+                            2 => unexpected("tag", store.tag(&one, &two, replace)),
+                            3 => unexpected("remove", store.remove(&two)),
+                            4 => unexpected("collect", store.collect_garbage(&[], &AT_ONCE).map(drop)),
+                            _ => unexpected("open", store.open(&one).map(drop)),
+                        });
+                    }
+                    all
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("thread")).collect()
+    });
+    assert_eq!(found, Vec::<String>::new());
+    for store in stores {
+        assert_eq!(store.verify().expect("verify").damaged, Vec::<String>::new());
+        for name in store.list().expect("list") {
+            let image = store.open(&name).expect("open");
+            let layer = &image.layers[0];
+            assert_eq!(fs::read_dir(layer.join("dir")).expect("list").count(), 1, "{name}");
+        }
+        store.collect_garbage(&[], &AT_ONCE).expect("collect");
+    }
+    assert_eq!(contents(&sandbox).2, Vec::<String>::new());
+}
