@@ -247,3 +247,28 @@ fn image_storm() {
     }
     assert_eq!(contents(&sandbox).2, Vec::<String>::new());
 }
+
+/// An archive that is one image to one reader and another to the next is none.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_archives_with_two_of_one_name_are_refused() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let path = sandbox.dir("saved").join("twice");
+    let long = format!("/{}", "x".repeat(200_000));
+    for (archive, rule) in [
+        (TarArchive::default().file("index.json", "{}").file("./index.json", "[]"), "is there twice"),
+        (TarArchive::default().pax(&[("path", long.as_bytes())]).file("x", ""), "at most 4095 bytes"),
+        (TarArchive::default().pax(&[("linkpath", long.as_bytes())]).symlink("x", ""), "at most 4095 bytes"),
+        (
+            TarArchive::default().symlink("oci-layout", "index.json").symlink("index.json", "oci-layout"),
+            "not exist",
+        ),
+        (TarArchive::default().symlink("oci-layout", "../../../../etc/passwd"), "not exist"),
+    ] {
+        fs::write(&path, archive.end()).expect("write");
+        let source = ImageSource::OciLayout { path: path.clone(), reference: None };
+        let error = import(&store, &source, "twice").expect_err("refused");
+        assert!(error.to_string().contains(rule), "{error}");
+    }
+}

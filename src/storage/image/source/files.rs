@@ -181,16 +181,18 @@ fn members(file: &File, path: &Path) -> Result<BTreeMap<Vec<u8>, Found>> {
         if name.len().max(link) > LIMITS.path_bytes {
             return Err(member.refused(format!("must have at most {} bytes", LIMITS.path_bytes)));
         }
-        let found = match member.kind {
+        let found = match &member.kind {
             Kind::File(content) if content.extents.is_none() => {
                 Found::File { offset: reader.position(), size: content.size }
             }
             Kind::File(_) => return Err(member.refused("must not be sparse")),
-            Kind::Symlink(text) => Found::Link(text),
+            Kind::Symlink(text) => Found::Link(text.clone()),
             Kind::HardLink(target) => Found::Link([b"/", target.as_slice()].concat()),
             _ => continue,
         };
-        members.insert(name, found);
+        if members.insert(name, found).is_some() {
+            return Err(member.refused("is there twice: some readers take the first, some the last"));
+        }
     }
     Ok(members)
 }
