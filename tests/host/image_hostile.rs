@@ -10,7 +10,8 @@ use serde_json::json;
 use tar::EntryType;
 
 use crate::image::{AT_ONCE, contents, name, store};
-use crate::sandbox::Sandbox;
+use crate::kernel;
+use crate::sandbox::{Sandbox, alone, open_descriptors};
 use crate::tar_archive::TarArchive;
 
 fn import(store: &ImageStore, source: &ImageSource, image: &str) -> Result<Image> {
@@ -270,5 +271,68 @@ fn image_archives_with_two_of_one_name_are_refused() {
         let source = ImageSource::OciLayout { path: path.clone(), reference: None };
         let error = import(&store, &source, "twice").expect_err("refused");
         assert!(error.to_string().contains(rule), "{error}");
+    }
+}
+
+/// A disk that is full of files, at whatever moment: nothing is named, nothing is left, no descriptor is lost; and with one
+/// more it goes further, up to a whole image.
+#[test]
+#[ignore = "needs root: mounts"]
+fn image_imports_on_a_disk_that_fills_at_any_moment() {
+    // A child process of another test has for a moment all that this one has open.
+    if !alone("image_hostile::image_imports_on_a_disk_that_fills_at_any_moment") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let layer = |text: &str| TarArchive::default().file(&format!("{text}/{text}"), text).end();
+    let layers = [layer("a"), layer("b")];
+    let layers: Vec<_> = layers.iter().map(|layer| (Digest::of(layer), &layer[..])).collect();
+    let source = saved(&sandbox, "two", &layers);
+    for small in ["global", "local"] {
+        let mut whole = false;
+        for inodes in 8..40 {
+            let at = sandbox.dir(small);
+            let options = format!("size=4m,nr_inodes={inodes}");
+            kernel::run("mount", ["-t", "tmpfs", "-o", &options, "none", at.to_str().expect("UTF-8")]);
+            let other = sandbox.dir("other").join(inodes.to_string());
+            let (global, local) = match small {
+                "global" => (at.join("images"), other),
+                _ => (other, at.join("layers")),
+            };
+            if let Ok(store) = ImageStore::new(&global, &local) {
+                let before = open_descriptors();
+                let imported = import(&store, &source, "two");
+                assert_eq!(open_descriptors(), before, "{small}: {inodes}");
+                let names = store.list().expect("list").len();
+                match imported {
+                    Ok(image) => {
+                        whole = true;
+                        assert_eq!(image.layers.len(), 2);
+                        store.remove(&name("two")).expect("remove");
+                    }
+                    Err(error) => {
+                        assert_eq!(names, 0, "{small}: {inodes}");
+                        let full = matches!(error, Error::NoSpace { .. }) || error.errno() == Some(28);
+                        assert!(full, "{small}: {inodes}: {}", docklet::error::Chain(&error));
+                    }
+                }
+                assert_eq!(store.tidy().expect("tidy"), Vec::<String>::new(), "{small}: {inodes}");
+                store.collect_garbage(&[], &AT_ONCE).expect("collect");
+                for dir in ["staging", "condemned", "blobs/sha256", "tags"] {
+                    assert_eq!(
+                        fs::read_dir(global.join(dir)).expect("list").count(),
+                        0,
+                        "{small}: {inodes}: {dir}"
+                    );
+                }
+                let odd = fs::read_dir(&local).expect("list").map(|entry| entry.expect("entry").file_name());
+                let odd: Vec<_> = odd
+                    .filter(|name| !name.to_string_lossy().ends_with("s.lock") && *name != ".collect.lock")
+                    .collect();
+                assert_eq!(odd, Vec::<std::ffi::OsString>::new(), "{small}: {inodes}");
+            }
+            kernel::run("umount", ["-l".as_ref(), at.as_os_str()]);
+        }
+        assert!(whole, "{small}: it never fit");
     }
 }
