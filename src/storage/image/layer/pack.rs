@@ -269,13 +269,13 @@ impl<W: Write> Packing<'_, W> {
             }
             let value =
                 xattrs::value(fd, &name, &mut self.buffer).map_err(|e| self.failed("fgetxattr", e))?;
+            let owner = (found.st_uid, found.st_gid);
             let value = match self.options.map_owner {
-                Some(map) if xattrs::is_acl(&name) => {
-                    xattrs::map_acl(value, (found.st_uid, found.st_gid), map).ok_or_else(|| {
-                        self.refused("its access control list names owners without a place in the map")
-                    })?
-                }
-                _ => value,
+                Some(map) => xattrs::mapped(&name, value, owner, map).ok_or_else(|| {
+                    let name = String::from_utf8_lossy(&name);
+                    self.refused(format!("its `{name}` names owners without a place in the map"))
+                })?,
+                None => value,
             };
             kept.push((name, value));
         }
