@@ -112,7 +112,7 @@ fn quota_of_ext4_holds_users_and_not_root() {
     all.effective.insert(CapabilitySet::SYS_RESOURCE);
     set_capabilities(None, all).expect("capset");
     fs::write(space.path().join("file"), vec![1; 64 << 20]).expect("root is not held");
-    assert!(volume.usage().expect("usage").used_bytes >= 64 * MIB);
+    assert!(volume.usage().expect("usage").allocated_bytes >= 64 * MIB);
     remove(stage.pool(), &volume);
     drop(stage);
     leaves::<QuotaExt4>();

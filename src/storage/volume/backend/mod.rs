@@ -28,7 +28,7 @@ use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
 
 pub(crate) use self::directories::Directories;
-pub(crate) use self::file::{publish, unnamed};
+pub(crate) use self::file::{open_regular, publish, unnamed};
 pub(crate) use self::loop_file::LoopFiles;
 use self::lvm::LogicalVolumes;
 pub(crate) use self::tmpfs::Tmpfs;

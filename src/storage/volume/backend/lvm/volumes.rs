@@ -61,15 +61,7 @@ impl LogicalVolumes {
 
     /// The pool's volume group as it is. One command.
     pub(super) fn group(&self) -> Result<Group> {
-        let found = report::groups()?.into_iter().find(|group| group.uuid == self.record.uuid);
-        found.ok_or_else(|| Error::NotFound {
-            what: format!(
-                "volume group `{}` ({}), which has the volumes of {},",
-                self.record.lvm.volume_group,
-                self.record.uuid,
-                self.directory.path().display()
-            ),
-        })
+        self.record.group_of(report::groups()?)
     }
 
     /// The same, if none of its disks is missing.
@@ -225,6 +217,9 @@ impl Backend for LogicalVolumes {
     fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool> {
         let Draft::Template(template) = draft else { return Ok(false) };
         let lock = self.acquire(&spec.name)?;
+        if self.finish_rollback(&spec.name)? {
+            return Ok(false);
+        }
         let size = format!("{}b", spec.size_bytes);
         let created = self.create(spec, |_, arguments| {
             let how = match (spec.allocation, &self.record.lvm.thin_pool) {
