@@ -62,13 +62,8 @@ pub(crate) struct Account {
     pub(crate) limit_bytes: u64,
     pub(crate) used_bytes: u64,
     pub(crate) inodes: u64,
-}
-
-impl Account {
-    /// Nothing is in the project, and nobody has given it a limit.
-    pub(crate) fn is_free(&self) -> bool {
-        (self.limit_bytes, self.used_bytes, self.inodes) == (0, 0, 0)
-    }
+    /// Nothing is in it, and nobody has given it a limit of any kind.
+    pub(crate) is_unused: bool,
 }
 
 /// The project quotas of one file system.
@@ -110,6 +105,14 @@ impl ProjectQuotas {
             limit_bytes: block.dqb_bhardlimit.saturating_mul(LIMIT_UNIT),
             used_bytes: block.dqb_curspace,
             inodes: block.dqb_curinodes,
+            is_unused: [
+                block.dqb_bhardlimit,
+                block.dqb_bsoftlimit,
+                block.dqb_curspace,
+                block.dqb_ihardlimit,
+                block.dqb_isoftlimit,
+                block.dqb_curinodes,
+            ] == [0; 6],
         })
     }
 

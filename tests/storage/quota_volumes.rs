@@ -220,9 +220,15 @@ fn projects_are_nobody_elses<B: BackEnd>() {
         assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
     }
     assert_eq!(fs::read_to_string(disk.join("foreign")).expect("read"), "foreign");
-    let report = kernel::run("repquota", ["-P", "-n", "-O", "csv", disk.to_str().expect("UTF-8")]);
-    let limited: Vec<_> = report.lines().filter(|line| line.starts_with("#16847")).collect();
-    assert_eq!(limited.len(), 2, "{report}");
+    // Of each project: what its blocks are limited to, and how many inodes are in it.
+    let report = kernel::run("repquota", ["-P", "-n", "-v", "-O", "csv", disk.to_str().expect("UTF-8")]);
+    let left: Vec<_> = report
+        .lines()
+        .map(|line| line.split(',').collect::<Vec<_>>())
+        .filter(|fields| fields[0].starts_with("#16847") && (fields[5], fields[7]) != ("0", "0"))
+        .map(|fields| [fields[0], fields[5], fields[7]])
+        .collect();
+    assert_eq!(left, [["#1684733952", "0", "1"], ["#1684733953", "16384", "0"]], "{report}");
 }
 
 fn are_promised<B: BackEnd>() {

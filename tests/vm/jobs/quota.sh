@@ -21,8 +21,8 @@ back() {
 
 nothing_is_left() {
     left=$(
-        find /data/quota/pool -mindepth 2
-        repquota -P -n /data/quota | grep '^#16847'
+        find /data/quota/pool -mindepth 2 2>&1
+        repquota -P -n -v -O csv /data/quota | awk -F, '/^#16847/ && ($4 || $6 || $8)'
     )
     [ -z "$left" ] || { echo "$left"; return 1; }
 }

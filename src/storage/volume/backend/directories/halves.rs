@@ -45,11 +45,17 @@ impl Halves<'_> {
     pub(super) fn begin(&self, taken: &[u32]) -> Result<u32> {
         for project in PROJECTS {
             let half = self.path(project);
-            if taken.contains(&project) || half.exists() || !self.quotas.account(project)?.is_free() {
+            if taken.contains(&project) || half.exists() || !self.quotas.account(project)?.is_unused {
                 continue;
             }
-            if self.take(project)? {
-                return Ok(project);
+            match self.take(project) {
+                Ok(true) => return Ok(project),
+                Ok(false) => {}
+                Err(error) => {
+                    // What cannot be removed now is left to `tidy`. The first error is the one to tell.
+                    let _ = self.discard(project);
+                    return Err(error);
+                }
             }
         }
         Err(Error::Busy {
@@ -84,16 +90,18 @@ impl Halves<'_> {
     pub(super) fn discard(&self, project: u32) -> Result<()> {
         let half = self.path(project);
         remove_tree(&half, Path::new(&project.to_string()))?;
-        let is_empty = wait::until_true(wait::deadline(UNCOUNTED_PATIENCE), || {
-            self.quotas.account(project).map(|account| account.inodes == 0)
+        let empty = wait::until(wait::deadline(UNCOUNTED_PATIENCE), || {
+            let account = self.quotas.account(project)?;
+            Ok::<_, Error>((account.inodes == 0).then_some(account))
         })?;
         // Else somebody has a removed file open, has moved files elsewhere, or is a pool that has the project: the limit is
         // not taken off theirs, and a later `tidy` goes on.
-        if is_empty {
+        let Some(account) = empty else { return Ok(()) };
+        // While there is a limit nobody else takes it; without one it may be somebody else's from now on.
+        if account.limit_bytes > 0 {
             self.quotas.set_limit(project, 0, 0)?;
-            remove_directory(&half)?;
         }
-        Ok(())
+        remove_directory(&half).map(drop)
     }
 
     /// Discards what nobody is at, and says what it was.

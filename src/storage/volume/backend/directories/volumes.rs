@@ -199,6 +199,9 @@ impl Backend for Directories {
         } else {
             None
         };
+        if odd.is_some() && identity(&home)? != Some(before) {
+            return self.look(name);
+        }
         Ok(Some(Found {
             size_bytes: account.limit_bytes,
             allocated_bytes: account.used_bytes,
