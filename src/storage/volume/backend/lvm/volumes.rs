@@ -11,7 +11,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tracing::debug;
 
@@ -22,8 +21,7 @@ use super::report::{self, Group, Layout, LogicalVolume};
 use super::tags::{Marked, Phase, logical_name};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::shrinking;
-use crate::storage::volume::backend::{Backend, Draft, Found, Source};
+use crate::storage::volume::backend::{Backend, Draft, Found, RELEASE_TIMEOUT, Source, shrinking};
 use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory};
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
@@ -33,9 +31,6 @@ use crate::sys::file::absent_is_none;
 use crate::sys::lock::FileLock;
 use crate::sys::mount::viewers_of;
 use crate::sys::{block, wait};
-
-/// How long an unmounted volume may still be held by a copy of the mount namespace.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The logical volumes of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
