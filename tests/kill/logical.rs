@@ -79,7 +79,7 @@ pub(crate) fn destroy(paths: &Paths) {
     for device in mapped(paths).iter().filter_map(|line| line.split(' ').next()) {
         let _ = Command::new("dmsetup").args(["resume", device]).status();
     }
-    let _ = Command::new("lvm").args(["vgremove", "--yes", "-ff", &group]).status();
+    let _ = Command::new("lvm").args(["vgremove", "--yes", "-ff", &group]).output();
     let file = paths.prefix().join("group.img");
     let attached = Command::new("losetup").args(["--noheadings", "-O", "NAME", "-j"]).arg(&file).output();
     for device in String::from_utf8_lossy(&attached.expect("losetup").stdout).split_whitespace() {

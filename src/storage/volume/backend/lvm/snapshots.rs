@@ -3,6 +3,7 @@
 //! The device mapper holds a mounted file system still while it takes a snapshot, and lets it go on whoever dies.
 //! Commands: snapshot 4, rollback 5 (thin) or 5 (linear), remove 2, clone 5.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use super::tags::{Marked, Phase};
 use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::Backend;
 use crate::storage::volume::backend::lvm::group_file::{attach_file, find_after};
 use crate::storage::volume::directory::entries;
 use crate::storage::volume::pool::{not_found, what};
@@ -117,7 +117,7 @@ impl LogicalVolumes {
         let marked = Marked { snapshot: Some(spec.name.clone()), phase: Phase::Made, ..marked };
         arguments.extend(marked.arguments(&self.record.tag));
         arguments.push(self.full(origin));
-        command::run(&arguments).map(drop)
+        self.change(&marked.volume, &arguments)
     }
 
     pub(super) fn roll_back(&self, name: &VolumeName, snapshot: &SnapshotName) -> Result<()> {
@@ -133,7 +133,7 @@ impl LogicalVolumes {
         sync_parent(&mark)?;
         let begun = if reserve_bytes.is_some() {
             // It is what it was from the moment on in which this has begun; the rest is copying.
-            command::run(&["lvconvert", "--merge", "-i", "1", &self.full(&logical)])
+            self.change(name, &["lvconvert", "--merge", "-i", "1", &self.full(&logical)])
         } else {
             let next = format!("{}{NEXT}", self.logical(name, None));
             let mut arguments: Vec<String> =
@@ -142,7 +142,7 @@ impl LogicalVolumes {
             let marked = Marked::read(found, &self.record.tag).ok_or_else(|| not_found(name))?;
             arguments.extend(Marked { snapshot: None, ..marked }.arguments(&self.record.tag));
             arguments.push(self.full(&logical));
-            command::run(&arguments)
+            self.change(name, &arguments)
         };
         let finished = self.finish_rollback(name);
         begun?;
@@ -174,9 +174,9 @@ impl LogicalVolumes {
         }
         if self.find(&group, name).is_some() {
             self.check_free(name)?;
-            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+            self.change(name, &["lvremove", "-y", &self.full(&logical)])?;
         }
-        command::run(&["lvrename", &self.full(&next), &self.full(&logical)]).map(drop)
+        self.change(name, &["lvrename", &self.full(&next), &self.full(&logical)])
     }
 
     /// Waits until the volume is what its snapshot was, and makes that snapshot again.
@@ -192,7 +192,10 @@ impl LogicalVolumes {
             }
             if !polled {
                 // Who watched it may have died with the machine.
-                command::run(&["lvchange", "-ay", "--poll", "y", &self.full(&self.logical(name, None))])?;
+                self.change(
+                    name,
+                    &["lvchange", "-ay", "--poll", "y", &self.full(&self.logical(name, None))],
+                )?;
                 polled = true;
             }
             Ok(None)
@@ -218,7 +221,7 @@ impl LogicalVolumes {
         let group = self.group()?;
         let logical = self.logical(name, Some(snapshot));
         if self.marked(&group).any(|(found, marked)| found.name == logical && marked.snapshot.is_some()) {
-            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+            self.change(name, &["lvremove", "-y", &self.full(&logical)])?;
         }
         Ok(())
     }
@@ -234,6 +237,9 @@ impl LogicalVolumes {
             self.settle(origin.volume)?;
         }
         let lock = self.acquire(&to.name)?;
+        if self.finish_rollback(&to.name)? {
+            return Ok(false);
+        }
         let created = self.create(to, |_, arguments| {
             if linear {
                 let (size, group) = (format!("{}b", to.size_bytes), self.record.lvm.volume_group.to_string());
@@ -299,25 +305,25 @@ impl LogicalVolumes {
     pub(super) fn tidy_group(&self) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         let group = self.group()?;
-        for (_, marked) in self.marked(&group).filter(|(_, marked)| marked.phase == Phase::Making) {
-            // Who is making it now holds its lock.
-            let lock = self.acquire(&marked.volume)?;
+        let locked = entries(&self.directory.path().join("locks"))?.into_iter();
+        let locked = locked.filter_map(|entry| VolumeName::new(entry.to_str()?.strip_suffix(".lock")?).ok());
+        let mut names: BTreeSet<VolumeName> = locked.collect();
+        names.extend(self.marked(&group).map(|(_, marked)| marked.volume));
+        names.retain(|name| self.find(&group, name).is_none_or(|(_, marked)| marked.phase == Phase::Making));
+        for name in names {
+            // Who is making it now holds its lock, and so does a command that a killed process left.
+            let lock = self.acquire(&name)?;
+            self.finish_rollback(&name)?;
             let now = self.group()?;
-            if let Some((found, Marked { phase: Phase::Making, .. })) = self.find(&now, &marked.volume) {
-                command::run(&["lvremove", "-y", &self.full(&found.name)])?;
-                removed.push(format!("logical volume {}", self.full(&found.name)));
-                lock.remove()?;
-            }
-        }
-        for entry in entries(&self.directory.path().join("locks"))? {
-            let name = entry.to_str().and_then(|entry| VolumeName::new(entry.strip_suffix(".lock")?).ok());
-            let Some(name) = name else { continue };
-            if self.find(&group, &name).is_none() {
-                let lock = self.acquire(&name)?;
-                if self.look(&name)?.is_none() {
-                    lock.remove()?;
+            match self.find(&now, &name) {
+                Some((found, Marked { phase: Phase::Making, .. })) => {
+                    self.change(&name, &["lvremove", "-y", &self.full(&found.name)])?;
+                    removed.push(format!("logical volume {}", self.full(&found.name)));
                 }
+                Some(_) => continue,
+                None => {}
             }
+            lock.remove()?;
         }
         for entry in entries(&self.directory.path().join("rollback"))? {
             let path = self.directory.path().join("rollback").join(&entry);
