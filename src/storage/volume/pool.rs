@@ -34,7 +34,7 @@ impl VolumePool {
     /// (mode 0700) if it is missing; the one above it must exist.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
+    /// [`Error::Invalid`] if `directory` is not absolute, or is something else; [`Error::Os`] if it cannot be made.
     pub fn loop_files(directory: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { kind: Kind::LoopFiles(LoopFiles::ensure(&directory.into())?) })
     }
@@ -48,7 +48,7 @@ impl VolumePool {
     /// A reboot loses them: [`open`](VolumePool::open) says so, [`ensure`](VolumePool::ensure) makes an empty one again.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
+    /// [`Error::Invalid`] if `directory` is not absolute, or is something else; [`Error::Os`] if it cannot be made.
     pub fn tmpfs(directory: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { kind: Kind::Tmpfs(Tmpfs::ensure(&directory.into())?) })
     }
