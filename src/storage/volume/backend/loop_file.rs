@@ -9,7 +9,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::statvfs;
 use rustix::io::Errno;
@@ -17,8 +16,10 @@ use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::file::{look, publish, record_allocation, record_growing, unnamed};
-use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
+use crate::storage::volume::backend::file::{
+    is_growing, look, open_regular, publish, record_allocation, record_growing, unnamed,
+};
+use crate::storage::volume::backend::{Backend, Draft, Found, RELEASE_TIMEOUT, Source, shrinking};
 use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries, remove_directory};
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
@@ -30,10 +31,6 @@ use crate::sys::lock::FileLock;
 use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::mount::viewers_of;
 use crate::sys::sparse;
-
-/// How long an unmounted volume may still be held by a copy of the mount namespace, as a container that is just
-/// being started has for a moment.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Loop files in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,10 +146,7 @@ impl Backend for LoopFiles {
     }
 
     fn open(&self, name: &VolumeName) -> Result<File> {
-        let path = self.path(name);
-        absent_is_none(File::open(&path))
-            .map_err(|e| Error::os("open", path.display(), e))?
-            .ok_or_else(|| not_found(name))
+        open_regular(&self.path(name), 0, &what(name))?.ok_or_else(|| not_found(name))
     }
 
     /// A file without a name that holds the file system, on the disk.
@@ -264,16 +258,21 @@ impl Backend for LoopFiles {
             let present =
                 file.metadata().map(|m| m.len()).map_err(|e| Error::os("fstat", path.display(), e))?;
             let more = spec.size_bytes.checked_sub(present).ok_or_else(|| shrinking(spec, present))?;
+            let set_len =
+                |length| file.set_len(length).map_err(|e| Error::os("ftruncate", path.display(), e));
+            // Gives back what an interrupted call took behind the end.
+            set_len(present)?;
             if more > 0 {
                 let what = format!("{more} more bytes of {}", what(&spec.name));
                 self.check_room(&self.room()?, more, &what)?;
+                let was_growing = is_growing(&file);
+                record_growing(&file, true, &path)?;
                 if let Err(error) = self.take_space(&file, spec) {
-                    // Gives back what was taken behind the end.
-                    file.set_len(present).map_err(|e| Error::os("ftruncate", path.display(), e))?;
+                    set_len(present)?;
+                    record_growing(&file, was_growing, &path)?;
                     return Err(error);
                 }
-                record_growing(&file, true, &path)?;
-                file.set_len(spec.size_bytes).map_err(|e| Error::os("ftruncate", path.display(), e))?;
+                set_len(spec.size_bytes)?;
             }
             file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))?;
         }

@@ -1,6 +1,7 @@
 //! Running `lvm` (`man 8 lvm`), and reading why it refused.
 //!
-//! A command takes 20 to 50 milliseconds and goes on when this process is killed: it ends whole or not at all.
+//! A command takes 20 to 50 milliseconds and goes on when this process is killed: it ends whole or not at all. Until then
+//! it has a part of its volume's lock.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -13,6 +14,11 @@ use crate::sys::{file, tool};
 
 /// Runs one command of `lvm`, without a shell and without a person to ask. Returns what it printed.
 pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
+    run_with(arguments, Stdio::null())
+}
+
+/// The same with something as its standard input, which it does not read.
+pub(super) fn run_with<S: AsRef<OsStr>>(arguments: &[S], input: Stdio) -> Result<String> {
     let verb =
         arguments.first().map_or_else(String::new, |verb| verb.as_ref().to_string_lossy().into_owned());
     let _entered = debug_span!("lvm", verb).entered();
@@ -20,7 +26,7 @@ pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
         what: "a logical volume".to_owned(),
         needs: "the program `lvm` is missing: install the package lvm2".to_owned(),
     })?;
-    command.args(arguments).stdin(Stdio::null()).env("LVM_SUPPRESS_FD_WARNINGS", "1");
+    command.args(arguments).stdin(input).env("LVM_SUPPRESS_FD_WARNINGS", "1");
     if !Path::new("/run/udev/control").exists() {
         // It would wait for a daemon that is not there to make the device's node.
         command.env("DM_DISABLE_UDEV", "1");

@@ -3,6 +3,7 @@
 //! The device mapper holds a mounted file system still while it takes a snapshot, and lets it go on whoever dies.
 //! Commands: snapshot 4, rollback 5 (thin) or 5 (linear), remove 2, clone 5.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,12 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use super::command;
 use super::fill;
-use super::report::{Group, Layout, part};
+use super::report::{Group, Layout, LogicalVolume, part};
 use super::tags::{Marked, Phase};
 use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::Backend;
 use crate::storage::volume::backend::lvm::group_file::{attach_file, find_after};
 use crate::storage::volume::directory::entries;
 use crate::storage::volume::pool::{not_found, what};
@@ -44,7 +44,7 @@ impl LogicalVolumes {
     pub(super) fn snapshots_in(&self, group: &Group, name: &VolumeName) -> Vec<Snapshot> {
         let mut snapshots: Vec<Snapshot> = self
             .marked(group)
-            .filter(|(_, marked)| marked.volume == *name)
+            .filter(|(found, marked)| marked.volume == *name && !is_half_snapshot(found, marked))
             .filter_map(|(found, marked)| {
                 let linear = found.layout == Layout::LinearSnapshot;
                 let reserve = linear.then(|| Reserve {
@@ -90,7 +90,7 @@ impl LogicalVolumes {
             }
         }
         self.settle(name)?;
-        self.make_snapshot(&found.name, marked, spec)
+        self.make_snapshot(&group, &found.name, marked, spec)
             .map_err(|e| self.full_or(e, &group, spec.reserve_bytes.unwrap_or(found.size_bytes), &promised))
     }
 
@@ -105,8 +105,12 @@ impl LogicalVolumes {
         syncfs(inside).map_err(|e| Error::os("syncfs", target.display(), e))
     }
 
-    fn make_snapshot(&self, origin: &str, marked: Marked, spec: &SnapshotSpec) -> Result<()> {
+    fn make_snapshot(&self, group: &Group, origin: &str, marked: Marked, spec: &SnapshotSpec) -> Result<()> {
         let logical = self.logical(&marked.volume, Some(&spec.name));
+        if self.marked(group).any(|(found, marked)| found.name == logical && is_half_snapshot(found, &marked))
+        {
+            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+        }
         let mut arguments: Vec<String> =
             ["lvcreate", "--yes", "-s", "-n", &logical].map(str::to_owned).to_vec();
         match spec.reserve_bytes {
@@ -117,7 +121,7 @@ impl LogicalVolumes {
         let marked = Marked { snapshot: Some(spec.name.clone()), phase: Phase::Made, ..marked };
         arguments.extend(marked.arguments(&self.record.tag));
         arguments.push(self.full(origin));
-        command::run(&arguments).map(drop)
+        self.change(&marked.volume, &arguments)
     }
 
     pub(super) fn roll_back(&self, name: &VolumeName, snapshot: &SnapshotName) -> Result<()> {
@@ -133,7 +137,7 @@ impl LogicalVolumes {
         sync_parent(&mark)?;
         let begun = if reserve_bytes.is_some() {
             // It is what it was from the moment on in which this has begun; the rest is copying.
-            command::run(&["lvconvert", "--merge", "-i", "1", &self.full(&logical)])
+            self.change(name, &["lvconvert", "--merge", "-i", "1", &self.full(&logical)])
         } else {
             let next = format!("{}{NEXT}", self.logical(name, None));
             let mut arguments: Vec<String> =
@@ -142,7 +146,7 @@ impl LogicalVolumes {
             let marked = Marked::read(found, &self.record.tag).ok_or_else(|| not_found(name))?;
             arguments.extend(Marked { snapshot: None, ..marked }.arguments(&self.record.tag));
             arguments.push(self.full(&logical));
-            command::run(&arguments)
+            self.change(name, &arguments)
         };
         let finished = self.finish_rollback(name);
         begun?;
@@ -174,9 +178,9 @@ impl LogicalVolumes {
         }
         if self.find(&group, name).is_some() {
             self.check_free(name)?;
-            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+            self.change(name, &["lvremove", "-y", &self.full(&logical)])?;
         }
-        command::run(&["lvrename", &self.full(&next), &self.full(&logical)]).map(drop)
+        self.change(name, &["lvrename", &self.full(&next), &self.full(&logical)])
     }
 
     /// Waits until the volume is what its snapshot was, and makes that snapshot again.
@@ -186,13 +190,19 @@ impl LogicalVolumes {
         let mut polled = false;
         let merged = wait::until(deadline, || {
             let group = self.whole_group()?;
-            let Some(found) = group.find(&logical) else { return Ok(Some(true)) };
+            let found = self.marked(&group).find(|(found, _)| found.name == logical);
+            let Some((found, _)) = found.filter(|(found, marked)| !is_half_snapshot(found, marked)) else {
+                return Ok(Some(true));
+            };
             if !found.merging {
                 return Ok(Some(false));
             }
             if !polled {
                 // Who watched it may have died with the machine.
-                command::run(&["lvchange", "-ay", "--poll", "y", &self.full(&self.logical(name, None))])?;
+                self.change(
+                    name,
+                    &["lvchange", "-ay", "--poll", "y", &self.full(&self.logical(name, None))],
+                )?;
                 polled = true;
             }
             Ok(None)
@@ -202,7 +212,7 @@ impl LogicalVolumes {
         match merged {
             Some(true) => {
                 let spec = SnapshotSpec { name: snapshot.clone(), reserve_bytes: Some(reserve_bytes) };
-                self.make_snapshot(&found.name, marked, &spec)
+                self.make_snapshot(&group, &found.name, marked, &spec)
                     .map_err(|e| self.full_or(e, &group, reserve_bytes, &called(name, snapshot)))
             }
             // It never began: all is as it was.
@@ -218,7 +228,7 @@ impl LogicalVolumes {
         let group = self.group()?;
         let logical = self.logical(name, Some(snapshot));
         if self.marked(&group).any(|(found, marked)| found.name == logical && marked.snapshot.is_some()) {
-            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+            self.change(name, &["lvremove", "-y", &self.full(&logical)])?;
         }
         Ok(())
     }
@@ -234,6 +244,9 @@ impl LogicalVolumes {
             self.settle(origin.volume)?;
         }
         let lock = self.acquire(&to.name)?;
+        if self.finish_rollback(&to.name)? {
+            return Ok(false);
+        }
         let created = self.create(to, |_, arguments| {
             if linear {
                 let (size, group) = (format!("{}b", to.size_bytes), self.record.lvm.volume_group.to_string());
@@ -299,25 +312,26 @@ impl LogicalVolumes {
     pub(super) fn tidy_group(&self) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         let group = self.group()?;
-        for (_, marked) in self.marked(&group).filter(|(_, marked)| marked.phase == Phase::Making) {
-            // Who is making it now holds its lock.
-            let lock = self.acquire(&marked.volume)?;
+        self.tidy_snapshots(&group, &mut removed)?;
+        let locked = entries(&self.directory.path().join("locks"))?.into_iter();
+        let locked = locked.filter_map(|entry| VolumeName::new(entry.to_str()?.strip_suffix(".lock")?).ok());
+        let mut names: BTreeSet<VolumeName> = locked.collect();
+        names.extend(self.marked(&group).map(|(_, marked)| marked.volume));
+        names.retain(|name| self.find(&group, name).is_none_or(|(_, marked)| marked.phase == Phase::Making));
+        for name in names {
+            // Who is making it now holds its lock, and so does a command that a killed process left.
+            let lock = self.acquire(&name)?;
+            self.finish_rollback(&name)?;
             let now = self.group()?;
-            if let Some((found, Marked { phase: Phase::Making, .. })) = self.find(&now, &marked.volume) {
-                command::run(&["lvremove", "-y", &self.full(&found.name)])?;
-                removed.push(format!("logical volume {}", self.full(&found.name)));
-                lock.remove()?;
-            }
-        }
-        for entry in entries(&self.directory.path().join("locks"))? {
-            let name = entry.to_str().and_then(|entry| VolumeName::new(entry.strip_suffix(".lock")?).ok());
-            let Some(name) = name else { continue };
-            if self.find(&group, &name).is_none() {
-                let lock = self.acquire(&name)?;
-                if self.look(&name)?.is_none() {
-                    lock.remove()?;
+            match self.find(&now, &name) {
+                Some((found, Marked { phase: Phase::Making, .. })) => {
+                    self.change(&name, &["lvremove", "-y", &self.full(&found.name)])?;
+                    removed.push(format!("logical volume {}", self.full(&found.name)));
                 }
+                Some(_) => continue,
+                None => {}
             }
+            lock.remove()?;
         }
         for entry in entries(&self.directory.path().join("rollback"))? {
             let path = self.directory.path().join("rollback").join(&entry);
@@ -329,7 +343,31 @@ impl LogicalVolumes {
         Ok(removed)
     }
 
+    /// Removes halves of snapshots.
+    fn tidy_snapshots(&self, group: &Group, removed: &mut Vec<String>) -> Result<()> {
+        let is_half = |(found, marked): &(&LogicalVolume, Marked)| {
+            found.name == self.logical(&marked.volume, marked.snapshot.as_ref())
+                && is_half_snapshot(found, marked)
+        };
+        for (half, marked) in self.marked(group).filter(is_half) {
+            // Who is making it now holds its volume's lock.
+            let _lock = self.acquire(&marked.volume)?;
+            let now = self.group()?;
+            if self.marked(&now).filter(is_half).any(|(found, _)| found.name == half.name) {
+                self.change(&marked.volume, &["lvremove", "-y", &self.full(&half.name)])?;
+                removed.push(format!("logical volume {}", self.full(&half.name)));
+            }
+        }
+        Ok(())
+    }
+
     fn rollback_mark(&self, name: &VolumeName) -> PathBuf {
         self.directory.path().join("rollback").join(name.as_str())
     }
+}
+
+/// LVM makes a linear volume's snapshot in two steps: a power cut between them leaves the space set aside for it, with all its
+/// tags, and a snapshot of nothing.
+fn is_half_snapshot(found: &LogicalVolume, marked: &Marked) -> bool {
+    marked.snapshot.is_some() && found.layout == Layout::Linear
 }
