@@ -68,7 +68,7 @@ impl Filesystem {
         let pool = if self == Self::Directory { "directories" } else { "tmpfs" };
         Err(Error::Unsupported {
             what: format!("{self} on a device"),
-            needs: format!("a pool made with `VolumePool::{pool}`, or another file system"),
+            needs: format!("it takes a pool made with `VolumePool::{pool}`, or another file system"),
         })
     }
 
@@ -78,7 +78,7 @@ impl Filesystem {
             match error.errno().map(Errno::from_raw_os_error) {
                 Some(Errno::NODEV) => Error::Unsupported {
                     what: format!("mounting {what}"),
-                    needs: format!("the kernel's {self}: run `modprobe {self}`"),
+                    needs: format!("it takes the kernel's {self}: run `modprobe {self}`"),
                 },
                 Some(Errno::UCLEAN | Errno::BADMSG | Errno::IO) => self.damaged(what, Chain(&error)),
                 // Its superblock has been read already. Of ext4 it can also be a feature of a newer one.
