@@ -135,6 +135,9 @@ fn is_told_without_its_limit<B: BackEnd>() {
     for refused in [message(pool.open(name)), message(pool.ensure(&wanted)), message(volume.mount())] {
         assert!(refused.contains("limit of its project was taken off"), "{refused}");
     }
+    assert_eq!(pool.recover().expect("recover"), ["limit of volume `data` put back"]);
+    assert_eq!(pool.recover().expect("recover"), Vec::<String>::new());
+    assert_eq!(pool.ensure(&wanted).expect("as it was"), volume);
     kernel::run("setquota", ["-P", FIRST, "0", "16384", "0", "0", on]);
     let refused = message(pool.ensure(&wanted));
     assert!(refused.contains("size_bytes is 16777216, not 33554432"), "{refused}");

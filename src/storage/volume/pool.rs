@@ -239,7 +239,8 @@ impl VolumePool {
     }
 
     /// Makes volumes usable again after a crash or a reboot, and says what it did: lets a volume go on that was held still
-    /// for a snapshot. It never makes a volume, and never formats anything. Call it before volumes are mounted.
+    /// for a snapshot, puts back limits of directories that are lost. It never makes a volume, and never formats anything.
+    /// Call it before volumes are mounted.
     ///
     /// # Errors
     /// [`Error::Os`] if a directory cannot be read or changed.

@@ -101,7 +101,7 @@ impl Halves<'_> {
         if account.limit_bytes > 0 {
             self.quotas.set_limit(project, 0, 0)?;
         }
-        remove_directory(&half).map(drop)
+        remove_tree(&self.directory(), Path::new(&project.to_string()))
     }
 
     /// Discards what nobody is at, and says what it was.

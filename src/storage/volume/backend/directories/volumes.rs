@@ -2,17 +2,21 @@
 //!
 //! ```text
 //! DIR/volumes/NAME/ID/    what is shown of the volume, in the project ID
-//! DIR/halves/ID/ID/       the same of one that is being made or removed
+//! DIR/volumes/NAME/size   its size in bytes
+//! DIR/halves/ID/          the same of one that is being made or removed
 //! ```
 //!
 //! A volume appears, whole, and goes, by one rename. The directory's name is its project: who is root in a container can
 //! change what the file system says, and not what the directory is called. A project that has a half is nobody else's.
+//!
+//! The quota says what the size is. It is written down, too, because an xfs that is mounted without quotas after a power cut
+//! leaves out what its log has of them.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::fs::statvfs;
 use tracing::debug;
@@ -29,13 +33,15 @@ use crate::storage::volume::pool::{promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
-use crate::sys::file::{absent_is_none, sync_parent};
+use crate::sys::file::{self, absent_is_none, sync_parent};
 use crate::sys::lock::FileLock;
 use crate::sys::mount::viewers_of_directory;
 use crate::sys::quota::{Account, ProjectQuotas, inherited_project};
 use crate::sys::tree::remove_tree;
 use crate::sys::wait;
 
+/// Where the size is written down.
+const SIZE: &str = "size";
 /// As on an ext4 of the volume's size.
 const BYTES_PER_INODE: u64 = 16 << 10;
 /// Who starts a container at this moment has a copy of all mounts.
@@ -109,7 +115,8 @@ impl Directories {
     /// Makes an empty half a volume. The caller holds the pool's lock.
     fn complete(&self, halves: &Halves<'_>, project: u32, spec: &VolumeSpec) -> Result<()> {
         let home = self.home(&spec.name);
-        set_limit(&halves.quotas, project, spec)?;
+        record_size(&halves.path(project), spec.size_bytes)?;
+        set_limit(&halves.quotas, project, spec.size_bytes, &what(&spec.name))?;
         fs::rename(halves.path(project), &home).map_err(|e| Error::os("rename", home.display(), e))?;
         // Both file systems write changes in their order: with this one the others are on the disk.
         sync_parent(&home)
@@ -194,7 +201,7 @@ impl Backend for Directories {
             )
         } else if account.limit_bytes == 0 {
             Some(
-                "the limit of its project was taken off, so that it is not held to its size (`man 8 setquota`)",
+                "the limit of its project was taken off, so that it is not held to its size: `recover` puts it back",
             )
         } else {
             None
@@ -289,12 +296,11 @@ impl Backend for Directories {
             .ok_or_else(|| shrinking(spec, present.size_bytes))?;
         self.check_room(more, &format!("{more} more bytes of {}", what(&spec.name)))?;
         let project = self.project(&spec.name)?.ok_or_else(|| self.absent(&spec.name))?;
-        set_limit(&self.quotas()?, project, spec)?;
-        // A limit cannot be flushed by itself. Both file systems write changes in their order: one made after it can.
+        set_limit(&self.quotas()?, project, spec.size_bytes, &what(&spec.name))?;
+        // It flushes the limit, too: both file systems write changes in their order.
         let home = self.home(&spec.name);
-        File::open(&home)
-            .and_then(|home| home.set_modified(SystemTime::now()).and_then(|()| home.sync_all()))
-            .map_err(|e| Error::os("fsync", home.display(), e))
+        record_size(&home, spec.size_bytes)?;
+        sync_parent(&home.join(SIZE))
     }
 
     fn lengthened(&self, _spec: &VolumeSpec) -> Result<()> {
@@ -335,8 +341,22 @@ impl Backend for Directories {
         self.no_snapshots(origin.volume)
     }
 
+    /// Puts limits back that are lost.
     fn recover(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
+        let mut recovered = Vec::new();
+        for name in self.names()? {
+            let Some(_lock) = self.lock(&name)? else { continue };
+            let Some(project) = self.project(&name)? else { continue };
+            let quotas = self.quotas()?;
+            if quotas.account(project)?.limit_bytes > 0 {
+                continue;
+            }
+            if let Some(size_bytes) = recorded_size(&self.home(&name))? {
+                set_limit(&quotas, project, size_bytes, &what(&name))?;
+                recovered.push(format!("limit of {} put back", what(&name)));
+            }
+        }
+        Ok(recovered)
     }
 
     fn tidy(&self) -> Result<Vec<String>> {
@@ -352,12 +372,20 @@ fn identity(path: &Path) -> Result<Option<(u64, u64)>> {
 }
 
 /// Sets the limit, and reads it back.
-fn set_limit(quotas: &ProjectQuotas, project: u32, spec: &VolumeSpec) -> Result<()> {
-    quotas.set_limit(project, spec.size_bytes, spec.size_bytes / BYTES_PER_INODE)?;
+fn set_limit(quotas: &ProjectQuotas, project: u32, size_bytes: u64, what: &str) -> Result<()> {
+    quotas.set_limit(project, size_bytes, size_bytes / BYTES_PER_INODE)?;
     let limit = quotas.account(project)?.limit_bytes;
-    if limit == spec.size_bytes {
+    if limit == size_bytes {
         return Ok(());
     }
-    let difference = format!("its limit is {limit} bytes after it was set to {}", spec.size_bytes);
-    Err(Error::Differs { what: what(&spec.name), difference })
+    let difference = format!("its limit is {limit} bytes after it was set to {size_bytes}");
+    Err(Error::Differs { what: what.to_owned(), difference })
+}
+
+fn record_size(home: &Path, size_bytes: u64) -> Result<()> {
+    file::publish(&home.join(SIZE), size_bytes.to_string().as_bytes())
+}
+
+fn recorded_size(home: &Path) -> Result<Option<u64>> {
+    Ok(file::read_if_exists(&home.join(SIZE))?.and_then(|text| text.parse().ok()))
 }
