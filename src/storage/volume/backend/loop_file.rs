@@ -91,7 +91,7 @@ impl LoopFiles {
                 Some(libc::EROFS | libc::EACCES | libc::EPERM) => Error::Unsupported {
                     what: format!("writing to {}", what(name)),
                     needs: format!(
-                        "a file that can be written: {} is read-only ({e}); see `lsattr` and the mount it is on",
+                        "it takes a file that can be written; {} is read-only ({e}); see `lsattr` and the mount it is on",
                         path.display()
                     ),
                 },

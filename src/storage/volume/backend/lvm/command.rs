@@ -10,7 +10,7 @@ use std::process::Stdio;
 use tracing::debug_span;
 
 use crate::error::{Error, Result};
-use crate::sys::tool;
+use crate::sys::{file, tool};
 
 /// Runs one command of `lvm`, without a shell and without a person to ask. Returns what it printed.
 pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
@@ -42,6 +42,28 @@ pub(super) fn run_with<S: AsRef<OsStr>>(arguments: &[S], input: Stdio) -> Result
     })
 }
 
+/// Makes sure that the kernel has the device mapper: loads the module if it is missing.
+pub(super) fn require_device_mapper() -> Result<()> {
+    let misc = Path::new("/proc/misc");
+    if lists_device_mapper(&file::read(misc)?) {
+        return Ok(());
+    }
+    if let Some(mut modprobe) = tool::command("modprobe") {
+        tool::output(modprobe.arg("dm_mod"))?;
+        if lists_device_mapper(&file::read(misc)?) {
+            return Ok(());
+        }
+    }
+    Err(Error::Unsupported {
+        what: "a logical volume".to_owned(),
+        needs: "it takes the kernel's device mapper (CONFIG_BLK_DEV_DM): run `modprobe dm_mod`".to_owned(),
+    })
+}
+
+fn lists_device_mapper(misc: &str) -> bool {
+    misc.lines().any(|line| line.split_whitespace().last() == Some("device-mapper"))
+}
+
 /// Whether a command failed because the group, or the thin pool in it, is full.
 pub(super) fn is_full(error: &Error) -> bool {
     const SAID: [&str; 5] = [
@@ -57,6 +79,12 @@ pub(super) fn is_full(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_mapper_is_a_device_of_its_own() {
+        assert!(lists_device_mapper("236 device-mapper\n237 loop-control\n"));
+        assert!(!lists_device_mapper("237 loop-control\n"));
+    }
 
     #[test]
     fn full_groups_are_told_from_other_failures() {

@@ -66,7 +66,7 @@ pub(super) fn mark_making(file: &File, making: bool, path: &Path) -> Result<()> 
         Ok(()) | Err(Errno::NODATA) => Ok(()),
         Err(Errno::OPNOTSUPP | Errno::PERM) => Err(Error::Unsupported {
             what: format!("a volume group in `{}`", path.display()),
-            needs: "a file system with extended attributes: ext4, xfs, btrfs".to_owned(),
+            needs: "it takes a file system with extended attributes: ext4, xfs, btrfs".to_owned(),
         }),
         Err(error) => Err(Error::os("fsetxattr", path.display(), error)),
     }
