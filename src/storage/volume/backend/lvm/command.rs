@@ -5,14 +5,24 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tracing::debug_span;
 
 use crate::error::{Error, Result};
 use crate::sys::tool;
 
+/// How long a command may take: its locks can be another's, and its disks slow, but who waits is told in the end.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Runs one command of `lvm`, without a shell and without a person to ask. Returns what it printed.
+/// [`Error::Busy`] if it hangs.
 pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
+    run_within(TIMEOUT, arguments)
+}
+
+/// As [`run`], for one that may take longer.
+pub(super) fn run_within<S: AsRef<OsStr>>(timeout: Duration, arguments: &[S]) -> Result<String> {
     let verb =
         arguments.first().map_or_else(String::new, |verb| verb.as_ref().to_string_lossy().into_owned());
     let _entered = debug_span!("lvm", verb).entered();
@@ -25,7 +35,7 @@ pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
         // It would wait for a daemon that is not there to make the device's node.
         command.env("DM_DISABLE_UDEV", "1");
     }
-    let output = tool::output(&mut command)?;
+    let output = tool::output_within(&mut command, timeout)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -137,7 +137,8 @@ impl LogicalVolumes {
         sync_parent(&mark)?;
         let begun = if reserve_bytes.is_some() {
             // It is what it was from the moment on in which this has begun; the rest is copying.
-            command::run(&["lvconvert", "--merge", "-i", "1", &self.full(&logical)])
+            let merge = ["lvconvert", "--merge", "-i", "1", &self.full(&logical)];
+            command::run_within(MERGE_TIMEOUT, &merge)
         } else {
             let next = format!("{}{NEXT}", self.logical(name, None));
             let mut arguments: Vec<String> =
