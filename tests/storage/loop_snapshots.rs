@@ -211,7 +211,7 @@ fn loop_snapshots_on_a_full_disk_hold_nothing_still() {
     assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
     assert_eq!(rustix::fs::statvfs(&disk).expect("statvfs").f_bfree.abs_diff(before) * 4096 / MIB, 0);
     assert_eq!(volume.snapshots().expect("snapshots").len(), 1);
-    assert_eq!(pool.list().expect("list"), [name.clone()]);
+    assert_eq!(pool.list().expect("list"), [name]);
 
     // Not even what is written is on the disk, when somebody else has filled it.
     let space = volume.mount().expect("mount");

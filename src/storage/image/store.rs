@@ -33,6 +33,18 @@ const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
 /// The images of a cluster as one of its hosts sees them. Several processes may use one at the same time; on several
 /// hosts, each with a cache of its own.
 ///
+/// ```no_run
+/// # use docklet::storage::{ImageOptions, ImageSource, ImageStore, ImageTarget};
+/// # fn example() -> docklet::Result<()> {
+/// let images = ImageStore::new("/srv/cluster/images", "/var/lib/layers")?; // of a host: `host.images()`
+/// let name = "debian".parse()?;
+/// let source = ImageSource::OciLayout { path: "/srv/oci".into(), reference: Some("bookworm".to_owned()) };
+/// let image = images.import(&source, &name, &ImageOptions::default(), &mut |_progress| {})?;
+/// assert_eq!(image.content, images.resolve(&name)?);
+/// images.export(&name, &ImageTarget::OciArchive("/srv/backup/debian.tar".into()))
+/// # }
+/// ```
+///
 /// Only root may read what is stored: it holds other people's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageStore {
@@ -144,7 +156,6 @@ impl ImageStore {
     pub fn tag(&self, source: &ImageName, name: &ImageName, options: &ImageOptions) -> Result<()> {
         let span = info_span!("tag_image", image = %source, name = %name);
         let _entered = span.enter();
-        let _lock = self.lock_names()?;
         let content = self.tags.open(source)?.content;
         self.staged(|staging| {
             self.pin(staging, &content)?;
@@ -223,6 +234,8 @@ impl ImageStore {
         options: &ImageOptions,
     ) -> Result<()> {
         content.check(0)?;
+        // Who changes what is told of a name must not put back the image that it had.
+        let _lock = self.lock_names()?;
         let tag = Tag::new(content.clone(), options.owner.clone(), options.description.clone());
         self.tags.publish(staging, name, &tag, options.replace)
     }
@@ -230,8 +243,20 @@ impl ImageStore {
     /// Keeps what the image needs from being collected, and checks that it is there.
     pub(super) fn pin(&self, staging: &mut Staging, content: &ImageContent) -> Result<()> {
         staging.pin(content.blobs())?;
+        self.keep_layers(staging, &content.layer_ids())?;
         // In this order: what a collection took before it could know of this is missing now, and what is there stays.
         content.blobs().try_for_each(|digest| self.blobs.open(digest).map(drop))
+    }
+
+    /// Keeps collections of this host from retiring the layers with these ids until the operation ends. Whether they are
+    /// there is to be asked afterwards: a collection that did not see this yet is over by then.
+    pub(super) fn keep_layers<'a>(
+        &self,
+        staging: &mut Staging,
+        ids: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<()> {
+        let _lock = self.lock_names()?;
+        staging.pin(ids)
     }
 
     /// Runs `work` with directories of its own.

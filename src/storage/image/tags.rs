@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::name::{ImageName, UserName};
 use crate::storage::image::content::ImageContent;
-use crate::storage::image::staging::{Staging, entries};
+use crate::storage::image::staging::{Staging, entries, modified};
 use crate::storage::volume::directory::make_directory;
 use crate::sys::file::{publish, read_if_exists, remove_file, sync_parent};
 
@@ -131,6 +131,11 @@ impl Tags {
 
     /// All names, sorted.
     pub(crate) fn names(&self) -> Result<Vec<ImageName>> {
+        // Away with the file server that it is on: that is not a store without names, whose layers nobody needs.
+        if modified(&self.directory).is_none() {
+            let what = format!("directory of images' names `{}`", self.directory.display());
+            return Err(Error::NotFound { what });
+        }
         let stems = entries(&self.directory)?;
         // A file of another name is none of ours.
         let mut names: Vec<ImageName> =
@@ -157,7 +162,7 @@ pub(crate) fn what(name: &ImageName) -> String {
 pub(crate) fn exists(name: &ImageName) -> Error {
     Error::Differs {
         what: what(name),
-        difference: "its name was to be given to a new one; remove it, or ask for it to be replaced"
+        difference: "a new one was to get that name: choose another, or set `ImageOptions::replace`"
             .to_owned(),
     }
 }

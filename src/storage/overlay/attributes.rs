@@ -19,7 +19,7 @@ pub(super) type Attributes = BTreeMap<OsString, Vec<u8>>;
 const SIZE_MAX: usize = 65_536;
 
 /// Reads those of `file`, which may be any kind, opened with `O_PATH`.
-pub(super) fn read(file: impl AsFd) -> rustix::io::Result<Attributes> {
+pub(super) fn read(file: &impl AsFd) -> rustix::io::Result<Attributes> {
     let path = descriptor_path(file);
     let mut names = vec![0; SIZE_MAX];
     let length = match listxattr(&path, &mut names) {
@@ -40,12 +40,12 @@ pub(super) fn read(file: impl AsFd) -> rustix::io::Result<Attributes> {
 }
 
 /// The value of one attribute of `file`, opened as for [`read`].
-pub(super) fn one(file: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<u8>>> {
+pub(super) fn one(file: &impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<u8>>> {
     value(&descriptor_path(file), OsStr::new(name))
 }
 
 /// What `O_PATH` descriptors have instead of `fgetxattr`. It leads to the file itself, also if that is a link.
-fn descriptor_path(file: impl AsFd) -> String {
+fn descriptor_path(file: &impl AsFd) -> String {
     format!("/proc/thread-self/fd/{}", file.as_fd().as_raw_fd())
 }
 
@@ -70,7 +70,7 @@ fn value(path: &str, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
 }
 
 /// Whether this file of a layer says that there is nothing of its name below.
-pub(super) fn is_whiteout(file: impl AsFd, found: &Stat) -> rustix::io::Result<bool> {
+pub(super) fn is_whiteout(file: &impl AsFd, found: &Stat) -> rustix::io::Result<bool> {
     match FileType::from_raw_mode(found.st_mode) {
         FileType::CharacterDevice => Ok(found.st_rdev == 0),
         // The other form, for layers that are themselves kept in an overlay. Kernel 6.7.
@@ -80,7 +80,7 @@ pub(super) fn is_whiteout(file: impl AsFd, found: &Stat) -> rustix::io::Result<b
 }
 
 /// Whether this directory of a layer hides those below it.
-pub(super) fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
+pub(super) fn is_opaque(directory: &impl AsFd) -> rustix::io::Result<bool> {
     Ok(one(directory, "trusted.overlay.opaque")?.as_deref() == Some(b"y"))
 }
 

@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -75,6 +76,9 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(()),
         Err(_) if path.is_dir() => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(Error::invalid("directory", path.to_string_lossy(), "is something else already"))
+        }
         Err(error) => Err(Error::os("mkdir", path.display(), error)),
     }
 }
@@ -84,4 +88,15 @@ pub(crate) fn remove_directory(path: &Path) -> Result<bool> {
     absent_is_none(fs::remove_dir(path))
         .map(|removed| removed.is_some())
         .map_err(|e| Error::os("rmdir", path.display(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_no_pool() {
+        let message = PoolDirectory::ensure(Path::new("/proc/version"), &[]).unwrap_err().to_string();
+        assert_eq!(message, "invalid directory \"/proc/version\": is something else already");
+    }
 }

@@ -16,7 +16,7 @@ pub(crate) fn is_kept(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name == b"security.capability" || is_acl(name)
 }
 
-pub(crate) fn is_acl(name: &[u8]) -> bool {
+fn is_acl(name: &[u8]) -> bool {
     matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
 }
 
@@ -43,8 +43,17 @@ pub(crate) fn value(fd: impl AsFd, name: &[u8], buffer: &mut [u8]) -> rustix::io
     Ok(buffer[..length].to_vec())
 }
 
+/// What the attribute `name` of a file of `owner` says with the ids of a map. `None` if one has no place there.
+pub(crate) fn mapped(name: &[u8], value: Vec<u8>, owner: (u32, u32), map: MapOwner<'_>) -> Option<Vec<u8>> {
+    match name {
+        b"security.capability" => map_capability(value, owner, map),
+        name if is_acl(name) => map_acl(value, owner, map),
+        _ => Some(value),
+    }
+}
+
 /// An access control list with other users and groups. `None` if one has no place in the map, or it is no such list.
-pub(crate) fn map_acl(mut list: Vec<u8>, owner: (u32, u32), map: MapOwner<'_>) -> Option<Vec<u8>> {
+fn map_acl(mut list: Vec<u8>, owner: (u32, u32), map: MapOwner<'_>) -> Option<Vec<u8>> {
     const USER: u16 = 0x02;
     const GROUP: u16 = 0x08;
     let (_version, entries) = list.split_first_chunk_mut::<4>()?;
@@ -60,6 +69,23 @@ pub(crate) fn map_acl(mut list: Vec<u8>, owner: (u32, u32), map: MapOwner<'_>) -
         *id = new.to_le_bytes();
     }
     Some(list)
+}
+
+/// A file's capability with the ids of a map (`linux/capability.h`, `vfs_ns_cap_data`). The third version is the second with
+/// a user at its end: the root of the namespace that it counts in. `None` if that has no place in the map.
+fn map_capability(mut value: Vec<u8>, owner: (u32, u32), map: MapOwner<'_>) -> Option<Vec<u8>> {
+    let Ok([_, _, _, version @ 3, .., a, b, c, d]) = <&mut [u8; 24]>::try_from(value.as_mut_slice()) else {
+        return Some(value);
+    };
+    let root = map(u32::from_le_bytes([*a, *b, *c, *d]), owner.1)?.0;
+    if root == 0 {
+        // So every container understands it, and so it was before the container's root was somebody else outside.
+        *version = 2;
+        value.truncate(20);
+    } else {
+        [*a, *b, *c, *d] = root.to_le_bytes();
+    }
+    Some(value)
 }
 
 #[cfg(test)]
@@ -82,5 +108,19 @@ mod tests {
         assert_eq!(map_acl(list(5, 1006), (1000, 1000), &map), None);
         assert_eq!(map_acl(vec![2, 0], (1000, 1000), &map), None);
         assert_eq!(map_acl(vec![2, 0, 0, 0, 1], (1000, 1000), &map), None);
+    }
+
+    #[test]
+    fn capabilities_are_mapped() {
+        let version_3 = |root: u32| [&[1, 0, 0, 3, 0, 4][..], &[0; 14], &root.to_le_bytes()].concat();
+        let version_2 = [&[1, 0, 0, 2, 0, 4][..], &[0; 14]].concat();
+        let map = |user: u32, group: u32| Some((user.checked_sub(1000)?, group.checked_sub(1000)?));
+        let check =
+            |value: Vec<u8>, expected| assert_eq!(map_capability(value, (1000, 1000), &map), expected);
+        check(version_3(1000), Some(version_2.clone()));
+        check(version_3(1007), Some(version_3(7)));
+        check(version_3(7), None);
+        check(version_2.clone(), Some(version_2));
+        check(vec![3], Some(vec![3]));
     }
 }

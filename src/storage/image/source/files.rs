@@ -1,7 +1,7 @@
 //! Files by name in a directory, or in a tar archive that stands for one.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -11,10 +11,11 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::storage::image::compression::Compression;
-use crate::storage::image::layer::member::Kind;
+use crate::storage::image::layer::member::{Kind, located};
 use crate::storage::image::layer::options::UnpackLimits;
 use crate::storage::image::layer::reader::TarReader;
 use crate::sys::confined::ConfinedRoot;
+use crate::sys::file::absent_is_none;
 
 /// The longest document, in bytes.
 const DOCUMENT_MAX: u64 = 4 << 20;
@@ -49,6 +50,15 @@ enum Found {
     Link(Vec<u8>),
 }
 
+/// What is at `path`, where an image comes from.
+pub(crate) fn look(path: &Path) -> Result<Metadata> {
+    if !path.is_absolute() {
+        return Err(Error::invalid("image source", path.to_string_lossy(), "must be an absolute path"));
+    }
+    let found = absent_is_none(fs::metadata(path)).map_err(|e| Error::os("stat", path.display(), e))?;
+    found.ok_or_else(|| Error::NotFound { what: format!("`{}`", path.display()) })
+}
+
 /// A file, or a part of one.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -60,9 +70,7 @@ pub(crate) struct Part {
 impl Files {
     /// `path` is a directory or a tar archive. Of an archive all headers are read.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let what = || Error::NotFound { what: format!("`{}`", path.display()) };
-        let found = std::fs::metadata(path).map_err(|_| what())?;
-        let place = if found.is_dir() {
+        let place = if look(path)?.is_dir() {
             Place::Directory(ConfinedRoot::open(path)?)
         } else {
             let file = open_regular(path)?;
@@ -173,20 +181,27 @@ fn members(file: &File, path: &Path) -> Result<BTreeMap<Vec<u8>, Found>> {
     }
     let mut reader = TarReader::new(BufReader::with_capacity(256 << 10, whole), LIMITS);
     let mut members = BTreeMap::new();
-    while let Some(member) = reader.next()? {
+    let place = format_args!("`{}`", path.display());
+    while let Some(member) = reader.next().map_err(|e| located(e, place))? {
         let Some(name) = normal(&member.path) else {
             return Err(member.refused("must not be empty or lead upwards"));
         };
-        let found = match member.kind {
+        let link = if let Kind::Symlink(text) | Kind::HardLink(text) = &member.kind { text.len() } else { 0 };
+        if name.len().max(link) > LIMITS.path_bytes {
+            return Err(member.refused(format!("must have at most {} bytes", LIMITS.path_bytes)));
+        }
+        let found = match &member.kind {
             Kind::File(content) if content.extents.is_none() => {
                 Found::File { offset: reader.position(), size: content.size }
             }
             Kind::File(_) => return Err(member.refused("must not be sparse")),
-            Kind::Symlink(text) => Found::Link(text),
+            Kind::Symlink(text) => Found::Link(text.clone()),
             Kind::HardLink(target) => Found::Link([b"/", target.as_slice()].concat()),
             _ => continue,
         };
-        members.insert(name, found);
+        if members.insert(name, found).is_some() {
+            return Err(member.refused("is there twice: some readers take the first, some the last"));
+        }
     }
     Ok(members)
 }

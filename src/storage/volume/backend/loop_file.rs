@@ -9,7 +9,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::fs::statvfs;
 use rustix::io::Errno;
@@ -20,7 +19,7 @@ use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::file::{
     is_growing, look, open_regular, publish, record_allocation, record_growing, unnamed,
 };
-use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
+use crate::storage::volume::backend::{Backend, Draft, Found, RELEASE_TIMEOUT, Source, shrinking};
 use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries, remove_directory};
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
@@ -32,10 +31,6 @@ use crate::sys::lock::FileLock;
 use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::mount::viewers_of;
 use crate::sys::sparse;
-
-/// How long an unmounted volume may still be held by a copy of the mount namespace, as a container that is just
-/// being started has for a moment.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Loop files in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +91,7 @@ impl LoopFiles {
                 Some(libc::EROFS | libc::EACCES | libc::EPERM) => Error::Unsupported {
                     what: format!("writing to {}", what(name)),
                     needs: format!(
-                        "a file that can be written: {} is read-only ({e}); see `lsattr` and the mount it is on",
+                        "it takes a file that can be written; {} is read-only ({e}); see `lsattr` and the mount it is on",
                         path.display()
                     ),
                 },

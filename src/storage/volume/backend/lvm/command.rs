@@ -1,6 +1,7 @@
 //! Running `lvm` (`man 8 lvm`), and reading why it refused.
 //!
-//! A command takes 20 to 50 milliseconds and goes on when this process is killed: it ends whole or not at all.
+//! A command takes 20 to 50 milliseconds and goes on when this process is killed: it ends whole or not at all. Until then
+//! it has a part of its volume's lock.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -10,19 +11,21 @@ use std::time::Duration;
 use tracing::debug_span;
 
 use crate::error::{Error, Result};
-use crate::sys::tool;
+use crate::sys::{file, tool};
 
 /// How long a command may take: its locks can be another's, and its disks slow, but who waits is told in the end.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// The same of one that waits until a volume is what its snapshot was: all that has changed is copied back.
+pub(super) const MERGE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Runs one command of `lvm`, without a shell and without a person to ask. Returns what it printed.
 /// [`Error::Busy`] if it hangs.
 pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
-    run_within(TIMEOUT, arguments)
+    run_with(arguments, Stdio::null())
 }
 
-/// As [`run`], for one that may take longer.
-pub(super) fn run_within<S: AsRef<OsStr>>(timeout: Duration, arguments: &[S]) -> Result<String> {
+/// The same with something as its standard input, which it does not read.
+pub(super) fn run_with<S: AsRef<OsStr>>(arguments: &[S], input: Stdio) -> Result<String> {
     let verb =
         arguments.first().map_or_else(String::new, |verb| verb.as_ref().to_string_lossy().into_owned());
     let _entered = debug_span!("lvm", verb).entered();
@@ -30,11 +33,12 @@ pub(super) fn run_within<S: AsRef<OsStr>>(timeout: Duration, arguments: &[S]) ->
         what: "a logical volume".to_owned(),
         needs: "the program `lvm` is missing: install the package lvm2".to_owned(),
     })?;
-    command.args(arguments).stdin(Stdio::null()).env("LVM_SUPPRESS_FD_WARNINGS", "1");
+    command.args(arguments).stdin(input).env("LVM_SUPPRESS_FD_WARNINGS", "1");
     if !Path::new("/run/udev/control").exists() {
         // It would wait for a daemon that is not there to make the device's node.
         command.env("DM_DISABLE_UDEV", "1");
     }
+    let timeout = if verb == "lvconvert" { MERGE_TIMEOUT } else { TIMEOUT };
     let output = tool::output_within(&mut command, timeout)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -44,6 +48,28 @@ pub(super) fn run_within<S: AsRef<OsStr>>(timeout: Duration, arguments: &[S]) ->
         status: output.status.to_string(),
         stderr: tool::said(&output.stderr),
     })
+}
+
+/// Makes sure that the kernel has the device mapper: loads the module if it is missing.
+pub(super) fn require_device_mapper() -> Result<()> {
+    let misc = Path::new("/proc/misc");
+    if lists_device_mapper(&file::read(misc)?) {
+        return Ok(());
+    }
+    if let Some(mut modprobe) = tool::command("modprobe") {
+        tool::output(modprobe.arg("dm_mod"))?;
+        if lists_device_mapper(&file::read(misc)?) {
+            return Ok(());
+        }
+    }
+    Err(Error::Unsupported {
+        what: "a logical volume".to_owned(),
+        needs: "it takes the kernel's device mapper (CONFIG_BLK_DEV_DM): run `modprobe dm_mod`".to_owned(),
+    })
+}
+
+fn lists_device_mapper(misc: &str) -> bool {
+    misc.lines().any(|line| line.split_whitespace().last() == Some("device-mapper"))
 }
 
 /// Whether a command failed because the group, or the thin pool in it, is full.
@@ -61,6 +87,12 @@ pub(super) fn is_full(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_mapper_is_a_device_of_its_own() {
+        assert!(lists_device_mapper("236 device-mapper\n237 loop-control\n"));
+        assert!(!lists_device_mapper("237 loop-control\n"));
+    }
 
     #[test]
     fn full_groups_are_told_from_other_failures() {
