@@ -194,19 +194,25 @@ impl Temporary {
             what: format!("image target `{}`", target.display()),
             reason: "another process is writing it".to_owned(),
         };
+        // Others may write to the directory above: a link is not followed, and a fifo not waited for.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || {
+            let opened = rustix::fs::open(&path, flags, Mode::empty());
+            opened.map(File::from).map_err(|e| Error::os("open", path.display(), e))
+        };
         // What a killed one left is removed, and made again.
         for _ in 0..2 {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let left = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
+                    let left = open()?;
                     lock(&left).map_err(|_| busy())?;
                     remove_tree(&parent, &name)?;
                     continue;
                 }
                 Err(error) => return Err(failed("mkdir", &path, 0, error)),
             }
-            let directory = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
+            let directory = open()?;
             lock(&directory).map_err(|_| busy())?;
             return Ok(Self { parent, name, directory });
         }
