@@ -85,6 +85,12 @@ impl LoopFiles {
     pub(super) fn roll_back(&self, spec: &VolumeSpec, snapshot: &SnapshotName) -> Result<()> {
         let path = self.path(&spec.name);
         self.check_detached(&spec.name)?;
+        if !self.may_share()? {
+            // For a moment the copy is there besides both, in room that others may have been promised.
+            let held = fs::symlink_metadata(self.snapshot_file(&spec.name, snapshot))
+                .map_or(0, |metadata| metadata.blocks().saturating_mul(512));
+            self.check_promise(0, held, &format!("a copy of {}", called(&spec.name, snapshot)))?;
+        }
         let origin = Origin { volume: &spec.name, snapshot: Some(snapshot) };
         let file = self.copy_of(&origin, &self.files())?;
         self.finish_copy(&file, spec, &path)?;

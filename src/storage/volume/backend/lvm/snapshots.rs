@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
@@ -27,8 +26,6 @@ use crate::sys::file::{publish, read_if_exists, remove_file, sync_parent};
 use crate::sys::mount::mounted_on;
 use crate::sys::wait;
 
-/// How long a linear volume may take to become what its snapshot is: all that was changed is copied back.
-const MERGE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// At the end of the name of a logical volume that is about to be its volume.
 const NEXT: &str = "n";
 
@@ -109,7 +106,7 @@ impl LogicalVolumes {
         let logical = self.logical(&marked.volume, Some(&spec.name));
         if self.marked(group).any(|(found, marked)| found.name == logical && is_half_snapshot(found, &marked))
         {
-            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+            self.change(&marked.volume, &["lvremove", "-y", &self.full(&logical)])?;
         }
         let mut arguments: Vec<String> =
             ["lvcreate", "--yes", "-s", "-n", &logical].map(str::to_owned).to_vec();
@@ -186,7 +183,7 @@ impl LogicalVolumes {
     /// Waits until the volume is what its snapshot was, and makes that snapshot again.
     fn finish_merge(&self, name: &VolumeName, snapshot: &SnapshotName, reserve_bytes: u64) -> Result<()> {
         let logical = self.logical(name, Some(snapshot));
-        let deadline = wait::deadline(MERGE_TIMEOUT);
+        let deadline = wait::deadline(command::MERGE_TIMEOUT);
         let mut polled = false;
         let merged = wait::until(deadline, || {
             let group = self.whole_group()?;
