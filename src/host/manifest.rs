@@ -3,7 +3,6 @@
 //! A manifest is on the disk, durably, before the first object of its container is made, and is the last thing
 //! that goes. It records the objects' names as they were chosen, so that a later version finds what this one made.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -14,6 +13,7 @@ use crate::error::{Chain, Error, Result};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
 use crate::storage::{ImageContent, PoolSpec};
+use crate::sys::directory::entries;
 use crate::sys::file;
 
 /// The version of the files' format that this version writes. It reads this and older ones.
@@ -240,8 +240,7 @@ impl<R: Record> Records<R> {
 
     fn stems(&self, endings: &[&str]) -> Result<Vec<R::Name>> {
         let mut stems = std::collections::BTreeSet::new();
-        for entry in fs::read_dir(&self.dir).map_err(|e| Error::os("readdir", self.dir.display(), e))? {
-            let entry = entry.map_err(|e| Error::os("readdir", self.dir.display(), e))?.file_name();
+        for entry in entries(&self.dir)? {
             let entry = entry.to_string_lossy();
             stems.extend(endings.iter().filter_map(|ending| entry.strip_suffix(ending)).map(str::to_owned));
         }

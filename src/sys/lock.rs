@@ -14,6 +14,9 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::sys::{file, wait};
 
+/// How long to wait for another process that is at the same thing, where what it does there is short.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A held lock. Dropping it releases it.
 #[derive(Debug)]
 #[must_use = "the lock is released when this is dropped"]

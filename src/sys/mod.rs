@@ -4,6 +4,7 @@ pub(crate) mod block;
 mod clone;
 pub(crate) mod confined;
 pub(crate) mod detached;
+pub(crate) mod directory;
 pub(crate) mod fiemap;
 pub(crate) mod file;
 pub(crate) mod freeze;

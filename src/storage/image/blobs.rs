@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::storage::image::digest::{Digest, Hashing};
 use crate::storage::image::layer::reader::reading;
 use crate::storage::image::staging::{Staging, entries, modified};
-use crate::storage::volume::directory::make_directory;
+use crate::sys::directory::make_directory;
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
 
 /// Bytes copied at once.

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::storage::image::digest::Digest;
-use crate::storage::volume::directory::make_directory;
+use crate::sys::directory::{entries_if_exists, make_directory};
 use crate::sys::file::{absent_is_none, read_if_exists};
 use crate::sys::tree::remove_tree;
 
@@ -177,17 +177,8 @@ pub(crate) fn is_older(time: SystemTime, age: Duration) -> bool {
 
 /// The names in a directory, sorted; none if there is no such directory.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<String>> {
-    let read = || -> std::io::Result<Vec<String>> {
-        let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name()));
-        Ok(names
-            .collect::<std::io::Result<Vec<_>>>()?
-            .into_iter()
-            .filter_map(|name| name.into_string().ok())
-            .collect())
-    };
-    let mut names = absent_is_none(read())
-        .map_err(|e| Error::os("getdents", directory.display(), e))?
-        .unwrap_or_default();
+    let names = entries_if_exists(directory)?.into_iter();
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
     names.sort();
     Ok(names)
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::name::{ImageName, UserName};
 use crate::storage::image::content::ImageContent;
 use crate::storage::image::staging::{Staging, entries};
-use crate::storage::volume::directory::make_directory;
+use crate::sys::directory::make_directory;
 use crate::sys::file::{publish, read_if_exists, remove_file, sync_parent};
 
 /// The version of the files' format that this version writes. It reads no other yet.

@@ -19,14 +19,15 @@ use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::file::{look, publish, record_allocation, record_growing, unnamed};
 use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
-use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries, remove_directory};
+use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::template;
+use crate::sys::directory::{entries, entries_if_exists, remove_directory};
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::mount::viewers_of;
 use crate::sys::sparse;
@@ -60,7 +61,8 @@ impl LoopFiles {
         let snapshots = self.directory.path().join("snapshots");
         directories.extend(entries(&snapshots)?.iter().map(|volume| snapshots.join(volume)));
         for directory in directories {
-            for name in absent_is_empty(entries(&directory))? {
+            // The directories of snapshots come and go meanwhile.
+            for name in entries_if_exists(&directory)? {
                 let path = directory.join(name);
                 let found = absent_is_none(fs::symlink_metadata(&path))
                     .map_err(|e| Error::os("stat", path.display(), e))?;
@@ -335,14 +337,6 @@ impl Backend for LoopFiles {
 
     fn clone_volume(&self, origin: &Origin<'_>, to: &VolumeSpec) -> Result<bool> {
         self.make_clone(origin, to)
-    }
-}
-
-/// Volumes come and go meanwhile, and the directories of their snapshots.
-fn absent_is_empty(result: Result<Vec<std::ffi::OsString>>) -> Result<Vec<std::ffi::OsString>> {
-    match result {
-        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(Vec::new()),
-        result => result,
     }
 }
 

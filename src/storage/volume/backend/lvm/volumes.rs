@@ -24,13 +24,13 @@ use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::shrinking;
 use crate::storage::volume::backend::{Backend, Draft, Found, Source};
-use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory};
+use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::template;
 use crate::sys::file::absent_is_none;
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::mount::viewers_of;
 use crate::sys::{block, wait};
 
