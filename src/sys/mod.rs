@@ -22,5 +22,6 @@ pub(crate) mod sparse;
 pub(crate) mod tmpfs;
 pub(crate) mod tool;
 pub(crate) mod tree;
+pub(crate) mod unnamed;
 pub(crate) mod userns;
 pub(crate) mod wait;

@@ -8,9 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Timespec, flock, linkat, renameat_with, syncfs,
-};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, Timespec, flock, renameat_with, syncfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info_span};
@@ -24,6 +22,7 @@ use crate::storage::image::oci::{
 };
 use crate::sys::file::sync_parent;
 use crate::sys::tree::remove_tree;
+use crate::sys::unnamed::{publish, unnamed};
 
 /// A manifest is read whole, to know what belongs to it.
 const MANIFEST_MAX: u64 = 4 << 20;
@@ -148,10 +147,7 @@ fn fill(temporary: &Temporary, contents: &Contents, blobs: OpenBlob<'_>) -> Resu
 /// The file has no name until it is whole.
 fn archive(path: &Path, contents: &Contents, blobs: OpenBlob<'_>) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(parent, flags, Mode::from_raw_mode(0o600))
-        .map_err(|e| Error::os("open", parent.display(), e))?;
-    let file = File::from(file);
+    let file = unnamed(parent)?;
     let failed = |bytes: u64| move |e: io::Error| failed("write", path, bytes, e);
     let mut writer = TarWriter::new(BufWriter::with_capacity(256 << 10, &file));
     let mut put = |name: String, content: &mut dyn Read, size: u64| {
@@ -168,11 +164,7 @@ fn archive(path: &Path, contents: &Contents, blobs: OpenBlob<'_>) -> Result<()> 
     }
     writer.finish().and_then(|mut buffered| buffered.flush()).map_err(failed(0))?;
     file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))?;
-    let own = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-    match linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW) {
-        Err(Errno::EXIST) => Err(exists(path)),
-        result => result.map_err(|e| Error::os("linkat", path.display(), e)),
-    }
+    if publish(&file, path)? { Ok(()) } else { Err(exists(path)) }
 }
 
 /// The directory beside the target that becomes it. The lock on it tells that its maker lives.

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{FileType, Stat, getxattr, listxattr};
 use rustix::io::Errno;
 
 use crate::idmap::IdMap;
+use crate::sys::file::descriptor_path;
 
 /// All extended attributes of a file but an overlay's own.
 pub(super) type Attributes = BTreeMap<OsString, Vec<u8>>;
@@ -20,6 +21,7 @@ const SIZE_MAX: usize = 65_536;
 
 /// Reads those of `file`, which may be any kind, opened with `O_PATH`.
 pub(super) fn read(file: impl AsFd) -> rustix::io::Result<Attributes> {
+    // Instead of `fgetxattr`, which wants more than `O_PATH`.
     let path = descriptor_path(file);
     let mut names = vec![0; SIZE_MAX];
     let length = match listxattr(&path, &mut names) {
@@ -42,11 +44,6 @@ pub(super) fn read(file: impl AsFd) -> rustix::io::Result<Attributes> {
 /// The value of one attribute of `file`, opened as for [`read`].
 pub(super) fn one(file: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<u8>>> {
     value(&descriptor_path(file), OsStr::new(name))
-}
-
-/// What `O_PATH` descriptors have instead of `fgetxattr`. It leads to the file itself, also if that is a link.
-fn descriptor_path(file: impl AsFd) -> String {
-    format!("/proc/thread-self/fd/{}", file.as_fd().as_raw_fd())
 }
 
 fn value(path: &str, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {

@@ -17,6 +17,7 @@ use crate::storage::overlay::assembly::PROBE;
 use crate::storage::overlay::attributes::{self, is_opaque, is_whiteout};
 use crate::storage::overlay::lookup::{Entry, Lowers, Place, open_beneath};
 use crate::storage::overlay::plan::OverlayPlan;
+use crate::sys::file::descriptor_path;
 
 /// One path at which a root is another than its layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,6 +262,5 @@ fn same_bytes(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
 }
 
 fn readable(file: &OwnedFd) -> io::Result<File> {
-    use std::os::fd::AsRawFd;
-    File::open(format!("/proc/thread-self/fd/{}", file.as_raw_fd()))
+    File::open(descriptor_path(file))
 }

@@ -1,13 +1,14 @@
 //! Directories that are the same between looking and using (`man 2 openat2` on `RESOLVE_NO_SYMLINKS`).
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::sys::file::descriptor_path;
 
 /// A directory of the host: an absolute path without links, and which directory it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +40,8 @@ impl Directory {
             rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::os("open", path.display(), e))?;
         let identity = identity(&opened, path)?;
         // The kernel's own name for it, in one call however long the way is.
-        let link = format!("/proc/thread-self/fd/{}", opened.as_raw_fd());
-        let path = fs::read_link(&link).map_err(|e| Error::os("readlink", path.display(), e))?;
+        let path =
+            fs::read_link(descriptor_path(&opened)).map_err(|e| Error::os("readlink", path.display(), e))?;
         Ok(Self { path, identity })
     }
 

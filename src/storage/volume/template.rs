@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime};
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::storage::volume::backend::{publish, unnamed};
 use crate::storage::volume::filesystem::{Filesystem, Superblock};
 use crate::sys::directory::entries;
 use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::lock::FileLock;
 use crate::sys::sparse;
+use crate::sys::unnamed::{publish, unnamed};
 
 /// How many templates are kept; the oldest go first. Each takes some megabytes at most.
 const KEPT: usize = 8;

@@ -17,7 +17,7 @@ use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::file::{look, publish, record_allocation, record_growing, unnamed};
+use crate::storage::volume::backend::file::{look, record_allocation, record_growing};
 use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, promise, what};
@@ -31,6 +31,7 @@ use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::mount::viewers_of;
 use crate::sys::sparse;
+use crate::sys::unnamed::{publish, unnamed};
 
 /// How long an unmounted volume may still be held by a copy of the mount namespace, as a container that is just
 /// being started has for a moment.

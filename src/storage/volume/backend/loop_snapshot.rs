@@ -17,7 +17,7 @@ use tracing::debug_span;
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::file::{publish, record_allocation, unnamed};
+use crate::storage::volume::backend::file::record_allocation;
 use crate::storage::volume::backend::loop_file::LoopFiles;
 use crate::storage::volume::backend::{Backend, Draft};
 use crate::storage::volume::pool::{not_found, promise, what};
@@ -28,6 +28,7 @@ use crate::sys::fiemap::{self, Extent};
 use crate::sys::file::{absent_is_none, publish as publish_text, publish_volatile, remove_file, sync_parent};
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::mounted_on;
+use crate::sys::unnamed::{publish, unnamed};
 use crate::sys::{freeze, sparse};
 
 impl LoopFiles {

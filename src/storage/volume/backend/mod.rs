@@ -25,7 +25,6 @@ use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
 
-pub(crate) use self::file::{publish, unnamed};
 pub(crate) use self::loop_file::LoopFiles;
 use self::lvm::LogicalVolumes;
 pub(crate) use self::tmpfs::Tmpfs;

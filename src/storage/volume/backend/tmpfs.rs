@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::{Backend, Draft, Found, Source, publish, shrinking, unnamed};
+use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
 use crate::storage::volume::pool::{not_found, promise, what};
@@ -29,6 +29,7 @@ use crate::sys::directory::{entries, make_directory, remove_directory};
 use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::mount::{mounted_on, unmount_at};
+use crate::sys::unnamed::{publish, unnamed};
 use crate::sys::{kernel, tmpfs};
 
 /// Volumes in memory.
