@@ -18,6 +18,8 @@ pub(crate) mod mountinfo;
 pub(crate) mod netns;
 pub(crate) mod pidfd;
 pub(crate) mod process;
+pub(crate) mod random;
+pub(crate) mod record;
 pub(crate) mod sparse;
 pub(crate) mod tmpfs;
 pub(crate) mod tool;

@@ -28,6 +28,7 @@ use crate::storage::image::layer::{DeviceNodes, Progress, UnpackOptions, unpack_
 use crate::storage::image::staging::{self, Staging, entries, modified};
 use crate::sys::file::{read_if_exists, sync_parent};
 use crate::sys::lock::FileLock;
+use crate::sys::record;
 
 /// How long to wait for another process that unpacks the same layer.
 const UNPACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -149,8 +150,7 @@ impl LayerCache {
             no_space(Error::os(call, path.display(), e), "a layer", &self.directory)
         };
         let size = layer.directory.join(SIZE);
-        let json = serde_json::to_vec(&layer.size).map_err(|e| failed("serialize", &size, e.into()))?;
-        fs::write(&size, json).map_err(|e| failed("write", &size, e))?;
+        fs::write(&size, record::encode(&layer.size, &size)?).map_err(|e| failed("write", &size, e))?;
         // One flush of the file system instead of one per file.
         let flushed = fs::File::open(&layer.directory).map_err(|e| failed("open", &layer.directory, e))?;
         debug_span!("flush")

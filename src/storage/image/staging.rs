@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::storage::image::digest::Digest;
 use crate::sys::directory::{entries_if_exists, make_directory};
 use crate::sys::file::{absent_is_none, read_if_exists};
+use crate::sys::random;
 use crate::sys::tree::remove_tree;
 
 /// How the names of local directories begin: being made, being removed.
@@ -44,7 +45,7 @@ impl Staging {
     fn begin(global: &Path, local: &Path) -> Result<Self> {
         // Between making and locking another process can take it for a dead one's, and remove it.
         for _ in 0..100 {
-            let id = unique()?;
+            let id = random::id()?;
             let path = local.join(format!("{NEW}{id}"));
             make_directory(&path)?;
             let Ok(directory) = File::open(&path) else { continue };
@@ -110,7 +111,7 @@ impl Staging {
 
 /// Renames `entry` of `local` to what is being removed, so that it is gone in one step.
 pub(crate) fn hide(local: &Path, entry: &str) -> Result<()> {
-    let hidden = format!("{OLD}{}", unique()?);
+    let hidden = format!("{OLD}{}", random::id()?);
     let path = local.join(entry);
     absent_is_none(fs::rename(&path, local.join(&hidden)))
         .map(drop)
@@ -201,12 +202,4 @@ fn dead(path: &Path) -> Result<Option<File>> {
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(Error::os("flock", path.display(), error)),
     }
-}
-
-/// A name that nobody else chooses, on no host.
-fn unique() -> Result<String> {
-    let mut bytes = [0_u8; 8];
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Error::os("getrandom", "a name", e))?;
-    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }

@@ -15,17 +15,15 @@ use tracing::{debug, info_span};
 
 use crate::error::{Error, Result};
 use crate::storage::image::digest::{Digest, Hashing};
+use crate::storage::image::documents;
 use crate::storage::image::layer::member::{Content, Kind, Member};
 use crate::storage::image::layer::writer::TarWriter;
 use crate::storage::image::oci::{
-    Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, Platform, REF_NAME, parse,
+    DOCUMENT_MAX, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, Platform, REF_NAME, parse,
 };
 use crate::sys::file::sync_parent;
 use crate::sys::tree::remove_tree;
 use crate::sys::unnamed::{publish, unnamed};
-
-/// A manifest is read whole, to know what belongs to it.
-const MANIFEST_MAX: u64 = 4 << 20;
 
 /// Where an image is written to, in which form. Nothing may be there yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,7 +87,7 @@ impl Contents {
     fn of(reference: &str, digest: &Digest, blobs: OpenBlob<'_>) -> Result<Self> {
         let mut text = Vec::new();
         blobs(digest)?
-            .take(MANIFEST_MAX)
+            .take(DOCUMENT_MAX)
             .read_to_end(&mut text)
             .map_err(|e| Error::os("read", format_args!("blob {digest}"), e))?;
         digest.check(Digest::of(&text))?;
@@ -107,7 +105,7 @@ impl Contents {
         let media_type = Some(INDEX.to_owned());
         let index = Index { schema_version: 2, media_type, manifests: vec![descriptor] };
         let layout = Layout { image_layout_version: "1.0.0".to_owned() };
-        Ok(Self { layout: json(&layout)?, index: json(&index)?, blobs: all })
+        Ok(Self { layout: documents::bytes(&layout)?, index: documents::bytes(&index)?, blobs: all })
     }
 }
 
@@ -233,11 +231,6 @@ fn member(name: String, size: u64) -> Member {
     let kind = Kind::File(Content { size, extents: None });
     let mtime = Timespec { tv_sec: 0, tv_nsec: 0 };
     Member { path: name.into_bytes(), kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Vec::new() }
-}
-
-fn json(document: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(document)
-        .map_err(|e| Error::os("serialize", "an image's document", io::Error::other(e)))
 }
 
 fn exists(path: &Path) -> Error {

@@ -25,7 +25,7 @@ use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::directory::entries;
 use crate::sys::file::{publish, read_if_exists, remove_file, sync_parent};
 use crate::sys::mount::mounted_on;
-use crate::sys::wait;
+use crate::sys::{record, wait};
 
 /// How long a linear volume may take to become what its snapshot is: all that was changed is copied back.
 const MERGE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -127,9 +127,8 @@ impl LogicalVolumes {
         let found = group.find(&logical).ok_or_else(|| Error::NotFound { what: called(name, snapshot) })?;
         let reserve_bytes = (found.layout == Layout::LinearSnapshot).then_some(found.size_bytes);
         let mark = self.rollback_mark(name);
-        let json = serde_json::to_vec(&Rollback { snapshot: snapshot.clone(), reserve_bytes })
-            .map_err(|e| Error::os("serialize", mark.display(), std::io::Error::other(e)))?;
-        publish(&mark, &json)?;
+        let rollback = Rollback { snapshot: snapshot.clone(), reserve_bytes };
+        publish(&mark, &record::encode(&rollback, &mark)?)?;
         sync_parent(&mark)?;
         let begun = if reserve_bytes.is_some() {
             // It is what it was from the moment on in which this has begun; the rest is copying.
