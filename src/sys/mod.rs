@@ -1,5 +1,6 @@
 //! The operating system's calls as this crate needs them. Private; the only place with unsafe code.
 
+pub(crate) mod beneath;
 pub(crate) mod block;
 mod clone;
 pub(crate) mod confined;

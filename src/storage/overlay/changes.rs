@@ -15,8 +15,9 @@ use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::storage::overlay::assembly::PROBE;
 use crate::storage::overlay::attributes::{self, is_opaque, is_whiteout};
-use crate::storage::overlay::lookup::{Entry, Lowers, Place, open_beneath};
+use crate::storage::overlay::lookup::{Entry, Lowers, Place};
 use crate::storage::overlay::plan::OverlayPlan;
+use crate::sys::beneath::open_beneath;
 use crate::sys::file::descriptor_path;
 
 /// One path at which a root is another than its layers.

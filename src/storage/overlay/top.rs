@@ -1,17 +1,16 @@
 //! What lies on top of the layers: the directories `upper` and `work` of a volume (kernel
 //! `Documentation/filesystems/overlayfs.rst`).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat, openat2, statat,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, statat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::storage::overlay::directory::Directory;
+use crate::sys::beneath::open_beneath;
 
 /// A volume's two directories.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +53,8 @@ impl Top {
             move |e: Errno| Error::os(call, path.display(), e)
         };
         make(opened.as_fd(), "upper", space)?;
-        let upper = inside(opened.as_fd(), "upper", OFlags::RDONLY).map_err(failed("openat2"))?;
+        let upper = open_beneath(opened.as_fd(), "upper", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(failed("openat2"))?;
         fchown(&upper, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).map_err(failed("fchown"))?;
         fchmod(&upper, Mode::from_raw_mode(like.st_mode & 0o7777)).map_err(failed("fchmod"))?;
         make(opened.as_fd(), "work", space)?;
@@ -63,7 +63,11 @@ impl Top {
 
     /// Whether it can be used once more, by the ids of `map`.
     fn check(&self, space: &Directory, map: Option<&IdMap>) -> Result<()> {
-        let volatile = inside(self.work.open()?.as_fd(), "work/incompat/volatile", OFlags::PATH);
+        let volatile = open_beneath(
+            self.work.open()?.as_fd(),
+            "work/incompat/volatile",
+            OFlags::PATH | OFlags::DIRECTORY,
+        );
         if volatile.is_ok() {
             return Err(Error::Damaged {
                 what: what(space),
@@ -93,11 +97,6 @@ impl Top {
 /// How messages name the volume that is mounted on `space`.
 pub(super) fn what(space: &Directory) -> String {
     format!("volume mounted on `{}`", space.path().display())
-}
-
-fn inside(directory: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    openat2(directory, path, flags | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 /// Whether there is a directory `name`. Something else of that name is [`Error::Differs`].

@@ -9,8 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, fstat, major, minor, openat2,
-    readlinkat, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, fstat, major, minor, readlinkat, statat,
 };
 use rustix::io::Errno;
 use serde::Serialize;
@@ -25,6 +24,7 @@ use crate::storage::image::layer::options::UnpackLimits;
 use crate::storage::image::layer::tree::{is_opaque, is_whiteout, mtime};
 use crate::storage::image::layer::writer::TarWriter;
 use crate::storage::image::layer::xattrs;
+use crate::sys::beneath::open_beneath;
 
 /// What errors call the tree.
 const TREE: &str = "tree to pack";
@@ -159,7 +159,11 @@ impl<W: Write> Packing<'_, W> {
         let kind = FileType::from_raw_mode(found.st_mode);
         if kind == FileType::Directory {
             self.path.push(b'/');
-            let fd = match self.open(above, name, OFlags::DIRECTORY) {
+            let fd = match open_beneath(
+                above.as_fd(),
+                OsStr::from_bytes(name),
+                OFlags::RDONLY | OFlags::DIRECTORY,
+            ) {
                 Err(Errno::XDEV) => return self.write(&self.member(Kind::Directory, &found)?).map(|()| None),
                 result => result.map_err(|e| self.failed("openat2", e))?,
             };
@@ -211,7 +215,8 @@ impl<W: Write> Packing<'_, W> {
             what: format!("file `{}`", path.display()),
             reason: "it changes while it is packed, or something is mounted on it".to_owned(),
         };
-        let file = match self.open(above, name, OFlags::NONBLOCK | OFlags::NOATIME) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME;
+        let file = match open_beneath(above.as_fd(), OsStr::from_bytes(name), flags) {
             Err(Errno::XDEV | Errno::LOOP | Errno::NOENT) => return Err(changed(&self.shown())),
             result => result.map_err(|e| self.failed("openat2", e))?,
         };
@@ -289,12 +294,6 @@ impl<W: Write> Packing<'_, W> {
         }
         names.sort_unstable_by(|a, b| b.cmp(a));
         Ok(Level { fd, names, path: self.path.len() })
-    }
-
-    fn open(&self, above: &OwnedFd, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat2(above.as_fd(), name, flags, Mode::empty(), resolve)
     }
 
     fn shown(&self) -> PathBuf {
