@@ -14,6 +14,7 @@ mod support;
 mod top;
 
 pub use self::changes::{Change, Changed, Changes, Difference};
+pub(crate) use self::input::LAYERS_MAX;
 pub use self::options::MountMethod;
 pub use self::plan::{OverlayLayers, OverlayPlan};
 pub use self::root::OverlayRoot;

@@ -18,7 +18,7 @@ use tracing::{debug, debug_span};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::file::{look, record_allocation, record_growing};
-use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
+use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking, still_held};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
@@ -29,7 +29,6 @@ use crate::sys::directory::{entries, entries_if_exists, remove_directory};
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
 use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::loopdev::{self, LoopDevice};
-use crate::sys::mount::viewers_of;
 use crate::sys::sparse;
 use crate::sys::unnamed::{publish, unnamed};
 
@@ -80,7 +79,10 @@ impl LoopFiles {
         Ok(room)
     }
 
-    fn check_room(&self, room: &Room, bytes: u64, what: &str) -> Result<()> {
+    /// Whether `bytes` more may be promised to `what`, which has `taken` of them from the disk already.
+    pub(super) fn check_promise(&self, taken: u64, bytes: u64, what: &str) -> Result<()> {
+        let mut room = self.room()?;
+        room.available_bytes = room.available_bytes.saturating_add(taken);
         room.check(self.directory.ratio, bytes, what)
     }
 
@@ -108,7 +110,7 @@ impl LoopFiles {
     }
 
     /// Takes the disk space of a preallocated volume.
-    fn take_space(&self, file: &File, spec: &VolumeSpec) -> Result<()> {
+    pub(super) fn take_space(&self, file: &File, spec: &VolumeSpec) -> Result<()> {
         if spec.allocation == Allocation::Sparse {
             return Ok(());
         }
@@ -163,7 +165,7 @@ impl Backend for LoopFiles {
         let path = self.path(&spec.name);
         let what = promise(spec);
         let room = self.room()?;
-        self.check_room(&room, spec.size_bytes, &what)?;
+        room.check(self.directory.ratio, spec.size_bytes, &what)?;
         let out_of_space = |errno| match errno {
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace {
                 what: what.clone(),
@@ -197,10 +199,7 @@ impl Backend for LoopFiles {
         {
             let _entered = debug_span!("check_and_link").entered();
             let _lock = self.directory.lock()?;
-            let mut room = self.room()?;
-            // What the new file takes is part of what it is promised.
-            room.available_bytes = room.available_bytes.saturating_add(allocated(file, &path)?);
-            self.check_room(&room, spec.size_bytes, &promise(spec))?;
+            self.check_promise(allocated(file, &path)?, spec.size_bytes, &promise(spec))?;
             if !publish(file, &path)? {
                 return Ok(false);
             }
@@ -243,19 +242,8 @@ impl Backend for LoopFiles {
         if loopdev::wait_until_free(number, &path, RELEASE_TIMEOUT)? {
             return Ok(());
         }
-        let viewers = viewers_of(loopdev::device_number(number));
-        let holder = if viewers.is_empty() {
-            "another program holds".to_owned()
-        } else {
-            format!("another mount namespace holds, that of process {},", viewers.join(", "))
-        };
-        Err(Error::Busy {
-            what: what(name),
-            reason: format!(
-                "it is no longer mounted here, but {holder} /dev/loop{number}; end that, or unmount or detach it \
-                 there, and repeat"
-            ),
-        })
+        let device = PathBuf::from(format!("/dev/loop{number}"));
+        Err(still_held(name, &device, Some(loopdev::device_number(number))))
     }
 
     /// The file first, durably: a file system that ends before its file is grown by the next call, one that ends
@@ -269,7 +257,7 @@ impl Backend for LoopFiles {
             let more = spec.size_bytes.checked_sub(present).ok_or_else(|| shrinking(spec, present))?;
             if more > 0 {
                 let what = format!("{more} more bytes of {}", what(&spec.name));
-                self.check_room(&self.room()?, more, &what)?;
+                self.check_promise(0, more, &what)?;
                 if let Err(error) = self.take_space(&file, spec) {
                     // Gives back what was taken behind the end.
                     file.set_len(present).map_err(|e| Error::os("ftruncate", path.display(), e))?;

@@ -24,6 +24,7 @@ use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
+use crate::sys::mount::viewers_of;
 
 pub(crate) use self::loop_file::LoopFiles;
 use self::lvm::LogicalVolumes;
@@ -189,6 +190,21 @@ pub(crate) trait Backend: fmt::Debug {
 
     /// Removes what a crash can leave of the back end's own, and says what it removed. Needs no lock.
     fn tidy(&self) -> Result<Vec<String>>;
+}
+
+/// The volume's device is held after it was unmounted.
+pub(crate) fn still_held(name: &VolumeName, device: &Path, number: Option<u64>) -> Error {
+    let viewers = number.map_or_else(Vec::new, viewers_of);
+    let holder = if viewers.is_empty() {
+        "another program holds".to_owned()
+    } else {
+        format!("another mount namespace holds, that of process {},", viewers.join(", "))
+    };
+    let reason = format!(
+        "it is no longer mounted here, but {holder} {}; end that, or unmount or detach it there, and repeat",
+        device.display()
+    );
+    Error::Busy { what: what(name), reason }
 }
 
 /// Volumes never shrink.

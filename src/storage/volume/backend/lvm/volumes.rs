@@ -23,7 +23,7 @@ use super::tags::{Marked, Phase, logical_name};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::shrinking;
-use crate::storage::volume::backend::{Backend, Draft, Found, Source};
+use crate::storage::volume::backend::{Backend, Draft, Found, Source, still_held};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
@@ -31,7 +31,6 @@ use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::template;
 use crate::sys::file::absent_is_none;
 use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
-use crate::sys::mount::viewers_of;
 use crate::sys::{block, wait};
 
 /// How long an unmounted volume may still be held by a copy of the mount namespace.
@@ -279,19 +278,7 @@ impl Backend for LogicalVolumes {
         if wait::until_true(wait::deadline(RELEASE_TIMEOUT), || block::is_free(&path))? {
             return Ok(());
         }
-        let viewers = block::number(&path)?.map_or_else(Vec::new, viewers_of);
-        let holder = if viewers.is_empty() {
-            "another program holds".to_owned()
-        } else {
-            format!("another mount namespace holds, that of process {},", viewers.join(", "))
-        };
-        Err(Error::Busy {
-            what: what(name),
-            reason: format!(
-                "it is no longer mounted here, but {holder} {}; end that, and repeat",
-                path.display()
-            ),
-        })
+        Err(still_held(name, &path, block::number(&path)?))
     }
 
     /// The note first: a file system that ends before its device is grown by the next call.
