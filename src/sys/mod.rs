@@ -21,6 +21,7 @@ pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod record;
+pub(crate) mod space;
 pub(crate) mod sparse;
 pub(crate) mod tmpfs;
 pub(crate) mod tool;

@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
-use crate::storage::image::blobs::no_space;
 use crate::storage::image::chain::Chain;
 use crate::storage::image::digest::Digest;
 use crate::storage::image::layer::{DeviceNodes, Progress, UnpackOptions, unpack_layer};
@@ -29,6 +28,7 @@ use crate::storage::image::staging::{self, Staging, entries, modified};
 use crate::sys::file::{read_if_exists, sync_parent};
 use crate::sys::lock::FileLock;
 use crate::sys::record;
+use crate::sys::space::or_no_space;
 
 /// How long to wait for another process that unpacks the same layer.
 const UNPACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -147,7 +147,8 @@ impl LayerCache {
     /// The caller holds the layer's lock, and there is no such layer. Returns where it is then.
     fn publish(&self, layer: &NewLayer) -> Result<PathBuf> {
         let failed = |call: &'static str, path: &Path, e: std::io::Error| {
-            no_space(Error::os(call, path.display(), e), "a layer", &self.directory)
+            let what = format!("a layer in {}", self.directory.display());
+            or_no_space(Error::os(call, path.display(), e), what, None, &self.directory)
         };
         let size = layer.directory.join(SIZE);
         fs::write(&size, record::encode(&layer.size, &size)?).map_err(|e| failed("write", &size, e))?;

@@ -22,6 +22,7 @@ use crate::storage::image::oci::{
     DOCUMENT_MAX, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, Platform, REF_NAME, parse,
 };
 use crate::sys::file::sync_parent;
+use crate::sys::space::or_no_space;
 use crate::sys::tree::remove_tree;
 use crate::sys::unnamed::{publish, unnamed};
 
@@ -239,13 +240,6 @@ fn exists(path: &Path) -> Error {
 }
 
 fn failed(call: &'static str, path: &Path, needed_bytes: u64, error: io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            let parent = path.parent().unwrap_or(Path::new("/"));
-            let available =
-                rustix::fs::statvfs(parent).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-            Error::NoSpace { what: format!("`{}`", path.display()), needed_bytes, available_bytes: available }
-        }
-        _ => Error::os(call, path.display(), error),
-    }
+    let (what, parent) = (format!("`{}`", path.display()), path.parent().unwrap_or(Path::new("/")));
+    or_no_space(Error::os(call, path.display(), error), what, Some(needed_bytes), parent)
 }

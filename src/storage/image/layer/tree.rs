@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Timespec, XattrFlags, fgetxattr, fsetxattr, fstat, fstatvfs,
-    futimens, mkdirat, mknodat, openat, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, Stat, Timespec, XattrFlags, fgetxattr, fsetxattr, fstat, futimens,
+    mkdirat, mknodat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::storage::image::layer::entries::times;
 use crate::storage::image::layer::lower;
 use crate::storage::image::layer::member::{Member, refused};
+use crate::sys::space::or_no_space;
 use crate::sys::tree::remove_tree;
 
 /// How many directories that only whiteouts told about are remembered.
@@ -298,18 +299,9 @@ impl FreshTree {
 
     /// The error of a call for the current member. A full disk is one of its own.
     pub(crate) fn failed(&self, call: &'static str, error: impl Into<std::io::Error>) -> Error {
-        let error = error.into();
         let target = self.path.join(String::from_utf8_lossy(&self.member).trim_start_matches('/'));
-        if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
-            let available =
-                fstatvfs(&self.levels[0].fd).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-            return Error::NoSpace {
-                what: format!("`{}`", target.display()),
-                needed_bytes: self.member_bytes,
-                available_bytes: available,
-            };
-        }
-        Error::os(call, target.display(), error)
+        let what = format!("`{}`", target.display());
+        or_no_space(Error::os(call, target.display(), error), what, Some(self.member_bytes), &self.path)
     }
 }
 

@@ -11,7 +11,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::statvfs;
 use rustix::io::Errno;
 use tracing::{debug, debug_span};
 
@@ -29,6 +28,7 @@ use crate::sys::directory::{entries, entries_if_exists, remove_directory};
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
 use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::loopdev::{self, LoopDevice};
+use crate::sys::space::available_bytes;
 use crate::sys::sparse;
 use crate::sys::unnamed::{publish, unnamed};
 
@@ -53,9 +53,7 @@ impl LoopFiles {
 
     pub(super) fn room(&self) -> Result<Room> {
         let files = self.files();
-        let space = statvfs(&files).map_err(|e| Error::os("statvfs", files.display(), e))?;
-        let mut room =
-            Room { available_bytes: space.f_bavail.saturating_mul(space.f_frsize), ..Room::default() };
+        let mut room = Room { available_bytes: available_bytes(&files)?, ..Room::default() };
         let mut all = Vec::new();
         let mut directories = vec![files];
         let snapshots = self.directory.path().join("snapshots");
