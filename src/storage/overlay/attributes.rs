@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::fs::{FileType, Stat, getxattr, listxattr};
+use rustix::fs::{getxattr, listxattr};
 use rustix::io::Errno;
 
 use crate::idmap::IdMap;
@@ -64,21 +64,6 @@ fn value(path: &str, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
         Err(Errno::NODATA) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Whether this file of a layer says that there is nothing of its name below.
-pub(super) fn is_whiteout(file: impl AsFd, found: &Stat) -> rustix::io::Result<bool> {
-    match FileType::from_raw_mode(found.st_mode) {
-        FileType::CharacterDevice => Ok(found.st_rdev == 0),
-        // The other form, for layers that are themselves kept in an overlay. Kernel 6.7.
-        FileType::RegularFile if found.st_size == 0 => Ok(one(file, "trusted.overlay.whiteout")?.is_some()),
-        _ => Ok(false),
-    }
-}
-
-/// Whether this directory of a layer hides those below it.
-pub(super) fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
-    Ok(one(directory, "trusted.overlay.opaque")?.as_deref() == Some(b"y"))
 }
 
 /// The attributes as a container with this map sees them: ids in them are those inside.

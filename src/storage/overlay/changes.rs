@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::storage::overlay::assembly::PROBE;
-use crate::storage::overlay::attributes::{self, is_opaque, is_whiteout};
+use crate::storage::overlay::attributes;
 use crate::storage::overlay::lookup::{Entry, Lowers, Place};
+use crate::storage::overlay::marks::{self, is_opaque, is_whiteout};
 use crate::storage::overlay::plan::OverlayPlan;
 use crate::sys::beneath::open_beneath;
 use crate::sys::file::descriptor_path;
@@ -157,7 +158,7 @@ impl Changes {
         if is_whiteout(&file, &found).map_err(failed("getxattr"))? {
             return Ok(lower.map(|_| Change { path, what: Changed::Removed }));
         }
-        for name in ["trusted.overlay.redirect", "trusted.overlay.metacopy"] {
+        for name in marks::ELSEWHERE {
             if attributes::one(&file, name).map_err(failed("getxattr"))?.is_some() {
                 return Err(Error::Damaged {
                     what: format!("`{}`", self.shown.join(&path).display()),

@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, readlinkat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::storage::overlay::attributes::{is_opaque, is_whiteout};
+use crate::storage::overlay::marks::{is_opaque, is_whiteout};
 use crate::storage::overlay::plan::OverlayLayers;
 use crate::sys::beneath::open_beneath;
 

@@ -6,6 +6,7 @@ mod changes;
 mod directory;
 mod input;
 mod lookup;
+pub(super) mod marks;
 pub(super) mod options;
 mod plan;
 mod root;

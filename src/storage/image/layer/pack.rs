@@ -21,9 +21,10 @@ use crate::storage::image::digest::{Digest, Hashing};
 use crate::storage::image::layer::content;
 use crate::storage::image::layer::member::{Content, Kind, Member, OPAQUE, WHITEOUT};
 use crate::storage::image::layer::options::UnpackLimits;
-use crate::storage::image::layer::tree::{is_opaque, is_whiteout, mtime};
+use crate::storage::image::layer::tree::mtime;
 use crate::storage::image::layer::writer::TarWriter;
 use crate::storage::image::layer::xattrs;
+use crate::storage::overlay::marks::{self, is_opaque, is_whiteout_device};
 use crate::sys::beneath::open_beneath;
 
 /// What errors call the tree.
@@ -170,7 +171,7 @@ impl<W: Write> Packing<'_, W> {
             self.directory(&fd, &found)?;
             return self.level(fd).map(Some);
         }
-        if is_whiteout(&found) {
+        if is_whiteout_device(&found) {
             let at = self.path.len() - name.len();
             self.path.splice(at..at, WHITEOUT.iter().copied());
             return self.write(&mark(self.path.clone())).map(|()| None);
@@ -253,7 +254,7 @@ impl<W: Write> Packing<'_, W> {
     fn xattrs(&mut self, fd: &OwnedFd, found: &Stat) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut kept = Vec::new();
         for name in xattrs::names(fd, &mut self.buffer).map_err(|e| self.failed("flistxattr", e))? {
-            if xattrs::refers_below(&name) {
+            if marks::ELSEWHERE.iter().any(|mark| mark.as_bytes() == name) {
                 let name = String::from_utf8_lossy(&name);
                 let rule = format!(
                     "`{name}` means content of a lower layer: mount with redirect_dir=off,metacopy=off"

@@ -20,11 +20,6 @@ pub(crate) fn is_acl(name: &[u8]) -> bool {
     matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
 }
 
-/// Whether overlayfs says by it that a part of the file or directory is elsewhere.
-pub(crate) fn refers_below(name: &[u8]) -> bool {
-    matches!(name, b"trusted.overlay.redirect" | b"trusted.overlay.metacopy")
-}
-
 /// The names of all attributes, sorted. `buffer` holds [`MAX`] bytes.
 pub(crate) fn names(fd: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<Vec<Vec<u8>>> {
     let length = match flistxattr(fd, &mut *buffer) {
