@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::storage::Digest;
 use crate::sys::file::descriptor_path;
 
 /// A directory of the host: an absolute path without links, and which directory it was when it was looked at.
@@ -68,17 +68,12 @@ impl Directory {
 
     /// 16 digits that stand for these directories in this order.
     pub(super) fn fingerprint<'a>(directories: impl IntoIterator<Item = &'a Self>) -> String {
-        let mut hash = Sha256::new();
-        for Identity { device, inode, born } in directories.into_iter().map(|directory| &directory.identity) {
-            hash.update(format!("{device:?} {inode} {born:?}\n"));
-        }
-        digits(hash)
+        let line = |Self { identity: Identity { device, inode, born }, .. }: &Self| {
+            format!("{device:?} {inode} {born:?}\n")
+        };
+        let lines: String = directories.into_iter().map(line).collect();
+        Digest::of(lines.as_bytes()).short()
     }
-}
-
-/// The first 16 digits of a hash: it tells apart what somebody changed, and keeps nobody from forging it.
-pub(super) fn digits(hash: Sha256) -> String {
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {

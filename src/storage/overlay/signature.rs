@@ -2,17 +2,16 @@
 
 use std::ffi::OsStr;
 
-use sha2::{Digest, Sha256};
-
 use crate::idmap::IdMap;
-use crate::storage::overlay::directory::{Directory, digits};
+use crate::storage::Digest;
+use crate::storage::overlay::directory::Directory;
 use crate::storage::overlay::top::Top;
 
 /// What an overlay is called in the list of mounts, where it tells which one it is: paths do not tell an exchanged
 /// directory, and of a map nothing else is shown.
 pub(super) fn source(layers: &[Directory], top: Option<&Top>, map: Option<&IdMap>) -> String {
     let upper = top.map(|top| Directory::fingerprint([&top.upper, &top.work]));
-    let ids = map.map(|map| digits(Sha256::new().chain_update(map.to_string())));
+    let ids = map.map(|map| Digest::of(map.to_string().as_bytes()).short());
     let or_none = |part: Option<String>| part.unwrap_or_else(|| "none".to_owned());
     let layers = Directory::fingerprint(layers);
     format!("docklet:layers={layers},upper={},ids={}", or_none(upper), or_none(ids))
