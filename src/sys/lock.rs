@@ -45,6 +45,14 @@ impl FileLock {
         })
     }
 
+    /// As [`FileLock::acquire_existing`], without waiting. `None` if somebody holds it, too.
+    pub(crate) fn try_existing(path: &Path) -> Result<Option<Self>> {
+        match Self::try_acquire(path, OpenOptions::new().read(true)) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            result => result,
+        }
+    }
+
     fn try_acquire(path: &Path, options: &mut OpenOptions) -> Result<Option<Self>> {
         // Nonblocking: a fifo in the way must not hang us.
         let file = options

@@ -9,17 +9,15 @@
 //! shared one. Other hosts cannot see the lock; they go by age.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::storage::image::digest::Digest;
 use crate::sys::directory::{entries_if_exists, make_directory};
 use crate::sys::file::{absent_is_none, read_if_exists};
+use crate::sys::lock::FileLock;
 use crate::sys::random;
 use crate::sys::tree::remove_tree;
 
@@ -35,8 +33,8 @@ pub(crate) struct Staging {
     id: String,
     local: PathBuf,
     global: PathBuf,
-    /// The local directory: it holds the lock.
-    _directory: File,
+    /// On the local directory.
+    _lock: FileLock,
     made: u32,
 }
 
@@ -48,10 +46,9 @@ impl Staging {
             let id = random::id()?;
             let path = local.join(format!("{NEW}{id}"));
             make_directory(&path)?;
-            let Ok(directory) = File::open(&path) else { continue };
-            if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
+            if let Some(lock) = FileLock::try_existing(&path)? {
                 let (local, global) = (local.to_owned(), staging_of(global));
-                return Ok(Self { id, local, global, _directory: directory, made: 0 });
+                return Ok(Self { id, local, global, _lock: lock, made: 0 });
             }
         }
         Err(Error::Busy {
@@ -124,7 +121,8 @@ pub(crate) fn tidy(global: &Path, local: &Path) -> Result<Vec<String>> {
     for name in entries(local)? {
         let path = local.join(&name);
         if let Some(id) = name.strip_prefix(NEW) {
-            let Some(lock) = dead(&path)? else { continue };
+            // Its maker lives.
+            let Some(lock) = FileLock::try_existing(&path)? else { continue };
             remove_shared(&staging_of(global), id)?;
             remove_tree(local, Path::new(&name))?;
             drop(lock);
@@ -191,15 +189,4 @@ fn staging_of(global: &Path) -> PathBuf {
 /// Removes an operation's shared directory, if it has one. Where that can only be read there is none.
 fn remove_shared(staging: &Path, id: &str) -> Result<()> {
     if modified(&staging.join(id)).is_some() { remove_tree(staging, Path::new(id)) } else { Ok(()) }
-}
-
-/// The lock of a directory whose maker is dead; `None` if it lives.
-fn dead(path: &Path) -> Result<Option<File>> {
-    let failed = |e: std::io::Error| Error::os("open", path.display(), e);
-    let Some(directory) = absent_is_none(File::open(path)).map_err(failed)? else { return Ok(None) };
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(directory)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(Error::os("flock", path.display(), error)),
-    }
 }

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, Timespec, flock, renameat_with, syncfs};
+use rustix::fs::{CWD, RenameFlags, Timespec, renameat_with, syncfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info_span};
@@ -22,6 +21,7 @@ use crate::storage::image::oci::{
     DOCUMENT_MAX, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, Platform, REF_NAME, parse,
 };
 use crate::sys::file::sync_parent;
+use crate::sys::lock::FileLock;
 use crate::sys::space::or_no_space;
 use crate::sys::tree::remove_tree;
 use crate::sys::unnamed::{publish, unnamed};
@@ -140,7 +140,8 @@ fn fill(temporary: &Temporary, contents: &Contents, blobs: OpenBlob<'_>) -> Resu
         check(blob, digest, *size)?;
     }
     // One flush of the file system instead of one per file.
-    syncfs(&temporary.directory).map_err(|e| Error::os("syncfs", root.display(), e))
+    let flushed = File::open(&root).map_err(|e| Error::os("open", root.display(), e))?;
+    syncfs(&flushed).map_err(|e| Error::os("syncfs", root.display(), e))
 }
 
 /// The file has no name until it is whole.
@@ -170,7 +171,7 @@ fn archive(path: &Path, contents: &Contents, blobs: OpenBlob<'_>) -> Result<()> 
 struct Temporary {
     parent: PathBuf,
     name: PathBuf,
-    directory: File,
+    _lock: FileLock,
 }
 
 impl Temporary {
@@ -190,16 +191,14 @@ impl Temporary {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let left = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
-                    lock(&left).map_err(|_| busy())?;
+                    let _left = FileLock::try_existing(&path)?.ok_or_else(busy)?;
                     remove_tree(&parent, &name)?;
                     continue;
                 }
                 Err(error) => return Err(failed("mkdir", &path, 0, error)),
             }
-            let directory = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?;
-            lock(&directory).map_err(|_| busy())?;
-            return Ok(Self { parent, name, directory });
+            let lock = FileLock::try_existing(&path)?.ok_or_else(busy)?;
+            return Ok(Self { parent, name, _lock: lock });
         }
         Err(busy())
     }
@@ -210,10 +209,6 @@ impl Temporary {
             result => result.map_err(|e| Error::os("renameat2", target.display(), e)),
         }
     }
-}
-
-fn lock(directory: impl AsFd) -> rustix::io::Result<()> {
-    flock(directory, FlockOperation::NonBlockingLockExclusive)
 }
 
 /// Whether a blob that was copied was what it should be.
