@@ -1,10 +1,14 @@
 //! Single directories: making, listing and removing them (`man 2 mkdir`, `man 2 getdents`). What is in them is
 //! [`tree`](crate::sys::tree)'s.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+
+use rustix::fs::Dir;
 
 use crate::error::{Error, Result};
 use crate::sys::file::absent_is_none;
@@ -30,6 +34,20 @@ pub(crate) fn entries(path: &Path) -> Result<Vec<OsString>> {
     fs::read_dir(path)
         .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
         .map_err(|e| Error::os("getdents", path.display(), e))
+}
+
+/// The names in an open directory, sorted, the last first: to be taken off the end one by one.
+pub(crate) fn names_backwards(directory: impl AsFd) -> rustix::io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    names.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(names)
 }
 
 /// As [`entries`]; none if there is no such directory.

@@ -126,7 +126,7 @@ impl ImageStore {
             return Ok(Layer { diff_id, blob, size_bytes });
         }
         let archive = self.blobs.open(&blob)?;
-        let mut unpacking = |progress: super::Progress| tell(ImportStep::Unpack, progress.bytes);
+        let mut unpacking = |progress: super::UnpackProgress| tell(ImportStep::Unpack, progress.bytes);
         let new = self.layers.unpack(staging, chain, archive, source.diff_id, &mut unpacking)?;
         self.layers.add(chain, &new)?;
         Ok(Layer { diff_id: new.diff_id, blob, size_bytes })

@@ -23,7 +23,7 @@ use tracing::{debug, debug_span};
 use crate::error::{Error, Result};
 use crate::storage::image::chain::Chain;
 use crate::storage::image::digest::Digest;
-use crate::storage::image::layer::{DeviceNodes, Progress, UnpackOptions, unpack_layer};
+use crate::storage::image::layer::{DeviceNodes, UnpackOptions, UnpackProgress, unpack_layer};
 use crate::storage::image::staging::{self, Staging, entries, modified};
 use crate::sys::file::{read_if_exists, sync_parent};
 use crate::sys::lock::FileLock;
@@ -110,7 +110,7 @@ impl LayerCache {
         chain: &Chain,
         archive: impl Read,
         diff_id: Option<Digest>,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(UnpackProgress),
     ) -> Result<NewLayer> {
         let directory = self.make(staging)?;
         // The same on every host, whatever was asked for where the layer was made.

@@ -37,7 +37,7 @@ pub enum ImageTarget {
 }
 
 /// Gives the blob with this digest.
-pub type OpenBlob<'a> = &'a dyn Fn(&Digest) -> Result<File>;
+type OpenBlob<'a> = &'a dyn Fn(&Digest) -> Result<File>;
 
 impl ImageTarget {
     /// Writes the image with this manifest, under the name `reference`. Each blob is checked against its digest. The target

@@ -4,10 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, readlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +18,7 @@ use crate::storage::overlay::lookup::{Entry, Lowers, Place};
 use crate::storage::overlay::marks::{self, is_opaque, is_whiteout};
 use crate::storage::overlay::plan::OverlayPlan;
 use crate::sys::beneath::open_beneath;
+use crate::sys::directory::names_backwards;
 use crate::sys::file::descriptor_path;
 
 /// One path at which a root is another than its layers.
@@ -196,16 +196,7 @@ impl Changes {
             Err(Errno::NOENT) => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
-        let mut names = Vec::new();
-        for entry in Dir::new(opened).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
-            }
-        }
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(names)
+        names_backwards(opened).map_err(failed)
     }
 
     fn compare(&self, path: &Path, file: &OwnedFd, found: &Stat, lower: &Entry) -> Result<Difference> {

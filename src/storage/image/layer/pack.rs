@@ -1,16 +1,14 @@
 //! From a tree, which may be the upper directory of an overlay, to an archive; what `unpack` undoes.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, fstat, major, minor, readlinkat, statat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, fstat, major, minor, readlinkat, statat};
 use rustix::io::Errno;
 use serde::Serialize;
 use tracing::{debug, info_span};
@@ -26,6 +24,7 @@ use crate::storage::image::layer::writer::TarWriter;
 use crate::storage::image::layer::xattrs;
 use crate::storage::overlay::marks::{self, is_opaque, is_whiteout_device};
 use crate::sys::beneath::open_beneath;
+use crate::sys::directory::names_backwards;
 
 /// What errors call the tree.
 const TREE: &str = "tree to pack";
@@ -117,7 +116,7 @@ struct Packing<'a, W: Write> {
 struct Level {
     fd: OwnedFd,
     /// The names in it that are left, the next one last.
-    names: Vec<Vec<u8>>,
+    names: Vec<OsString>,
     /// How long the path of it is.
     path: usize,
 }
@@ -138,7 +137,7 @@ impl<W: Write> Packing<'_, W> {
                 levels.pop();
                 continue;
             };
-            if let Some(below) = self.entry(&level.fd, &name)? {
+            if let Some(below) = self.entry(&level.fd, name.as_bytes())? {
                 levels.push(below);
             }
             let limits = UnpackLimits::default();
@@ -285,15 +284,7 @@ impl<W: Write> Packing<'_, W> {
     }
 
     fn level(&self, fd: OwnedFd) -> Result<Level> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&fd).map_err(|e| self.failed("openat", e))? {
-            let entry = entry.map_err(|e| self.failed("getdents", e))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
-            }
-        }
-        names.sort_unstable_by(|a, b| b.cmp(a));
+        let names = names_backwards(&fd).map_err(|e| self.failed("getdents", e))?;
         Ok(Level { fd, names, path: self.path.len() })
     }
 
