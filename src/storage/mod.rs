@@ -10,6 +10,7 @@
 //! All of it needs root in the initial user namespace, loop devices, and the kernel's `ext4` and `overlay`.
 //! The calls block; a program on tokio makes them on blocking threads. Nothing here is undone by dropping a value.
 
+mod acl;
 mod image;
 mod overlay;
 mod volume;

@@ -11,6 +11,7 @@ use rustix::fs::{getxattr, listxattr};
 use rustix::io::Errno;
 
 use crate::idmap::IdMap;
+use crate::storage::acl;
 use crate::sys::file::descriptor_path;
 
 /// All extended attributes of a file but an overlay's own.
@@ -69,10 +70,11 @@ fn value(path: &str, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
 /// The attributes as a container with this map sees them: ids in them are those inside.
 pub(super) fn inside(mut attributes: Attributes, map: &IdMap) -> Attributes {
     for (name, value) in &mut attributes {
-        match name.as_bytes() {
-            b"security.capability" => capability_inside(value, map),
-            b"system.posix_acl_access" | b"system.posix_acl_default" => list_inside(value, map),
-            _ => {}
+        if name == "security.capability" {
+            capability_inside(value, map);
+        } else if acl::NAMES.iter().any(|acl| name == acl) {
+            // Who is nobody inside stays as outside: then they differ. So does what is no list.
+            let _ = acl::map_ids(value, |_, id| Some(map.inside(id).unwrap_or(id)));
         }
     }
     attributes
@@ -86,20 +88,6 @@ fn capability_inside(value: &mut Vec<u8>, map: &IdMap) {
     if *version == 3 && u32::from_le_bytes([*a, *b, *c, *d]) == map.root() {
         *version = 2;
         value.truncate(20);
-    }
-}
-
-/// Four bytes of version, then eight for each entry: tag, permissions, id.
-fn list_inside(value: &mut [u8], map: &IdMap) {
-    const USER: u16 = 0x02;
-    const GROUP: u16 = 0x08;
-    for entry in value.get_mut(4..).unwrap_or_default().chunks_exact_mut(8) {
-        let [tag_low, tag_high, _, _, a, b, c, d] = entry else { continue };
-        if matches!(u16::from_le_bytes([*tag_low, *tag_high]), USER | GROUP)
-            && let Some(id) = map.inside(u32::from_le_bytes([*a, *b, *c, *d]))
-        {
-            [*a, *b, *c, *d] = id.to_le_bytes();
-        }
     }
 }
 

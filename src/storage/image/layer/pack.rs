@@ -14,6 +14,7 @@ use serde::Serialize;
 use tracing::{debug, info_span};
 
 use crate::error::{Error, Result};
+use crate::storage::acl::{self, Who};
 use crate::storage::image::compression::{Compression, Encoder};
 use crate::storage::image::digest::{Digest, Hashing};
 use crate::storage::image::layer::content;
@@ -267,9 +268,15 @@ impl<W: Write> Packing<'_, W> {
                 xattrs::value(fd, &name, &mut self.buffer).map_err(|e| self.failed("fgetxattr", e))?;
             let value = match self.options.map_owner {
                 Some(map) if xattrs::is_acl(&name) => {
-                    xattrs::map_acl(value, (found.st_uid, found.st_gid), map).ok_or_else(|| {
+                    let mut value = value;
+                    let mapped = |who, id| match who {
+                        Who::User => Some(map(id, found.st_gid)?.0),
+                        Who::Group => Some(map(found.st_uid, id)?.1),
+                    };
+                    acl::map_ids(&mut value, mapped).ok_or_else(|| {
                         self.refused("its access control list names owners without a place in the map")
-                    })?
+                    })?;
+                    value
                 }
                 _ => value,
             };
