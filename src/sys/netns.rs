@@ -118,7 +118,7 @@ fn make_pinned(file: &File, path: &Path) -> Result<()> {
             .map_err(|e| Error::os("unshare(CLONE_NEWNET)", path.display(), e))?;
         raise_loopback().map_err(|e| Error::os("ioctl(SIOCSIFFLAGS)", "lo", e))?;
         // Through the descriptor: a link that somebody puts at `path` now cannot lead the mount elsewhere.
-        mount_bind("/proc/thread-self/ns/net", descriptor_path(&file))
+        mount_bind("/proc/thread-self/ns/net", descriptor_path(file))
             .map_err(|e| Error::os("mount(MS_BIND)", path.display(), e))
     })?
 }

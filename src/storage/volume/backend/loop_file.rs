@@ -17,7 +17,9 @@ use tracing::{debug, debug_span};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::file::{look, record_allocation, record_growing};
-use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking, still_held};
+use crate::storage::volume::backend::{
+    Backend, Draft, Found, Source, check_no_snapshots, shrinking, still_held,
+};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
@@ -278,12 +280,7 @@ impl Backend for LoopFiles {
 
     fn remove(&self, name: &VolumeName) -> Result<()> {
         let path = self.path(name);
-        let snapshots = self.snapshots_of(name)?;
-        if !snapshots.is_empty() {
-            let names: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
-            let reason = format!("it has snapshots, which would be lost with it: {}", names.join(", "));
-            return Err(Error::Busy { what: what(name), reason });
-        }
+        check_no_snapshots(name, &self.snapshots_of(name)?)?;
         match self.check_detached(name) {
             Err(Error::NotFound { .. }) => return Ok(()),
             checked => checked?,

@@ -207,6 +207,16 @@ pub(crate) fn still_held(name: &VolumeName, device: &Path, number: Option<u64>) 
     Error::Busy { what: what(name), reason }
 }
 
+/// Whether a volume can go without taking its snapshots with it.
+pub(crate) fn check_no_snapshots(name: &VolumeName, snapshots: &[Snapshot]) -> Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
+    let reason = format!("it has snapshots, which would be lost with it: {}", names.join(", "));
+    Err(Error::Busy { what: what(name), reason })
+}
+
 /// Volumes never shrink.
 pub(crate) fn shrinking(spec: &VolumeSpec, present: u64) -> Error {
     let rule = format!("volumes never shrink: {} has {present} bytes", what(&spec.name));

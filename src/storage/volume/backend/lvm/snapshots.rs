@@ -232,34 +232,18 @@ impl LogicalVolumes {
         if origin.snapshot.is_none() {
             self.settle(origin.volume)?;
         }
-        let lock = self.acquire(&to.name)?;
-        let created = self.create(to, |_, arguments| {
-            if linear {
-                let (size, group) = (format!("{}b", to.size_bytes), self.record.lvm.volume_group.to_string());
-                arguments.extend(["-Z", "y", "-W", "n", "-L"].map(str::to_owned));
-                arguments.extend([size, group]);
-            } else {
-                arguments.extend(["-s", "-k", "n"].map(str::to_owned));
-                arguments.push(self.full(&source));
-            }
-            Ok(())
-        });
-        let made = match created {
-            Ok(true) => self
-                .complete(&to.name, |device| {
-                    if linear {
-                        fill::from_volume(&self.activated(&source)?, device, to.filesystem)
-                    } else {
-                        fill::make_unique(device, to.filesystem)
-                    }
-                })
-                .map(|()| true),
-            created => created,
+        let how = if linear {
+            self.linear(to.size_bytes)
+        } else {
+            ["-s", "-k", "n", &self.full(&source)].map(str::to_owned).to_vec()
         };
-        if made.is_err() {
-            lock.remove()?;
-        }
-        made
+        self.make(to, how, |device| {
+            if linear {
+                fill::from_volume(&self.activated(&source)?, device, to.filesystem)
+            } else {
+                fill::make_unique(device, to.filesystem)
+            }
+        })
     }
 
     /// After a reboot: the files that the group is in are attached again, the volumes' devices made, and what was begun is
