@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use linux_raw_sys::ioctl::{FIFREEZE, FITHAW};
@@ -29,6 +30,12 @@ pub(crate) fn thaw(directory: &Path) -> Result<bool> {
         Err(Errno::INVAL) => Ok(false),
         Err(error) => Err(Error::os("FITHAW", directory.display(), error)),
     }
+}
+
+/// As [`thaw`], of a mount that is nowhere.
+pub(crate) fn thaw_mount(mount: BorrowedFd<'_>) -> Result<bool> {
+    // The descriptor itself is one that no request can be made on.
+    thaw(Path::new(&format!("/proc/thread-self/fd/{}", mount.as_raw_fd())))
 }
 
 fn request(directory: &Path, request: u32) -> Result<rustix::io::Result<()>> {

@@ -115,16 +115,8 @@ pub(crate) fn mount_device(
     options: &[(&str, Option<&str>)],
     target: &Path,
 ) -> Result<()> {
-    let result = FsContext::open(filesystem).and_then(|context| {
-        context.text("source", device)?;
-        for (key, value) in options {
-            match value {
-                Some(value) => context.text(key, *value)?,
-                None => context.flag(key)?,
-            }
-        }
-        context.mount(MountAttrFlags::MOUNT_ATTR_NOATIME, target)
-    });
+    let result = configured(device, filesystem, options)
+        .and_then(|context| context.mount(MountAttrFlags::MOUNT_ATTR_NOATIME, target));
     match result {
         Ok(()) => {}
         Err(error) if error.errno == Errno::NOSYS => {
@@ -138,6 +130,34 @@ pub(crate) fn mount_device(
     }
     debug!(device = %device.display(), target = %target.display(), filesystem, "mounted");
     Ok(())
+}
+
+/// A mount of the file system on block device `device` that is nowhere to be seen, and goes with the descriptor. Of one that
+/// is mounted, or held by the kernel, it is another mount of the same.
+pub(crate) fn mount_nowhere(
+    device: &Path,
+    filesystem: &str,
+    options: &[(&str, Option<&str>)],
+) -> Result<OwnedFd> {
+    configured(device, filesystem, options)
+        .and_then(|context| context.make(MountAttrFlags::MOUNT_ATTR_NOATIME))
+        .map_err(|error| error.about(device.display()))
+}
+
+fn configured(
+    device: &Path,
+    filesystem: &str,
+    options: &[(&str, Option<&str>)],
+) -> Result<FsContext, FsError> {
+    let context = FsContext::open(filesystem)?;
+    context.text("source", device)?;
+    for (key, value) in options {
+        match value {
+            Some(value) => context.text(key, *value)?,
+            None => context.flag(key)?,
+        }
+    }
+    Ok(context)
 }
 
 /// `mount(2)`. The options must have less than a page: the kernel cuts the rest off without a word.

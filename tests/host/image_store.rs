@@ -12,6 +12,7 @@ use docklet::{Error, Result};
 
 use crate::image::{AT_ONCE, contents, name, store};
 use crate::kernel;
+use crate::listing::xattrs;
 use crate::sandbox::{Sandbox, alone};
 use crate::volume::{MIB, message, pool, spec};
 
@@ -219,6 +220,9 @@ fn image_owners_are_mapped_back() {
     for (path, owner) in [(upper.clone(), [200_000, 200_000]), (upper.join("mine"), [200_007, 200_008])] {
         chown(path, Some(owner[0]), Some(owner[1])).expect("chown");
     }
+    // As the kernel writes it for the container's root: it counts where 200000 is root.
+    let capability = [&[1, 0, 0, 3, 0, 0x20][..], &[0; 14], &200_000_u32.to_le_bytes()].concat();
+    crate::layer::xattr(&upper.join("mine"), "security.capability", &capability);
     let options = ImageOptions::default();
     let image = store.commit(&base, &upper, &name("mapped"), &options, Some(&map)).expect("commit");
     let owner = |path: &str| {
@@ -226,6 +230,8 @@ fn image_owners_are_mapped_back() {
         (found.uid(), found.gid())
     };
     assert_eq!((owner(""), owner("mine")), ((0, 0), (7, 8)));
+    let found = &xattrs(&image.layers[0].join("mine"))["security.capability"];
+    assert_eq!(found, &[&[1, 0, 0, 2, 0, 0x20][..], &[0; 14]].concat(), "it counts for any container's root");
     fs::write(upper.join("foreign"), "x").expect("write");
     let error = store.commit(&base, &upper, &name("foreign"), &options, Some(&map)).expect_err("refused");
     assert!(matches!(error, Error::Invalid { .. }), "{error}");

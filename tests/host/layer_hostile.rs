@@ -275,6 +275,13 @@ fn what_two_readers_could_take_for_two_things_is_refused() {
         [new().add(EntryType::new(b'M'), b"x", b"", b""), new().add(EntryType::new(b'Z'), b"x", b"", b"")],
         "not known",
     );
+    let named = || new().pax(&[("GNU.sparse.name", b"other"), ("GNU.sparse.size", b"5")]);
+    Victim::refuses(
+        [named().symlink("x", "t"), named().directory("x"), named().hard_link("x", "t")],
+        "only a file may have holes",
+    );
+    Victim::refuses([named().file("x", "")], "map of holes");
+    Victim::refuses([named().add(EntryType::GNUSparse, b"x", b"", b"")], "not known");
     let pax = new().pax(&[("path", b"one")]).pax(&[("path", b"two")]).file("x", "");
     Victim::finds_damaged(&pax.end(), "two extended headers");
     Victim::finds_damaged(&new().pax(&[("path", b"one")]).end(), "ends after an extended header");

@@ -14,6 +14,7 @@ mod exec;
 mod host;
 mod image;
 mod image_formats;
+mod image_hostile;
 mod image_import;
 mod image_store;
 mod isolation;

@@ -395,6 +395,9 @@ fn changes_in_deep_directories() {
         fixture.plan().changes().expect("changes").map(|c| c.expect("a change").path).collect();
     assert_eq!(paths.len(), 40);
     assert_eq!(paths[39].as_os_str().len(), 40 * 251 - 1);
+    fs::write(fixture.target.join("later"), "x").expect("write");
+    let last = fixture.plan().changes().expect("changes").last().expect("one").expect("a change");
+    assert_eq!(last.path, Path::new("later"), "the way back up ends at the root");
     fixture.end();
 }
 

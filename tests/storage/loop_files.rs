@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use docklet::Error;
 use docklet::name::VolumeName;
-use docklet::storage::{Filesystem, Volume, VolumePool, VolumeSpec};
+use docklet::storage::{Filesystem, SnapshotSpec, Volume, VolumePool, VolumeSpec};
 
 use crate::kernel;
 use crate::sandbox::Sandbox;
@@ -237,4 +237,88 @@ fn volume_pool_is_tidied() {
     assert_eq!(pool.list().expect("list"), [kept.spec().name.clone()]);
     assert_eq!(kernel::mounts_beneath(space.path()).len(), 1);
     kept.unmount().expect("unmount");
+}
+
+/// In the place of files that are ours: whatever it is, it is neither waited for nor followed.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn volume_strangers_in_the_place_of_files_hold_nobody_up() {
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    let volumes = sandbox.paths.volumes();
+    let elsewhere = sandbox.dir("elsewhere").join("file");
+    fs::write(&elsewhere, "important").expect("write");
+    let place = |path: &Path, kind: &str| match kind {
+        "fifo" => drop(kernel::run("mkfifo", [path])),
+        "link" => symlink(&elsewhere, path).expect("symlink"),
+        "loose link" => symlink("/nowhere/at/all", path).expect("symlink"),
+        "device" => drop(kernel::run("mknod", [path, Path::new("c"), Path::new("5"), Path::new("0")])),
+        _ => fs::create_dir(path).expect("mkdir"),
+    };
+    for kind in ["fifo", "link", "loose link", "device", "directory"] {
+        // A template.
+        let wanted = spec("data", 32 * MIB);
+        let template = volumes.join(format!("templates/ext4-{}.img", wanted.size_bytes));
+        let _ = fs::remove_file(&template);
+        place(&template, kind);
+        if kind == "directory" {
+            pool.ensure(&wanted).expect_err("a directory is not removed");
+            fs::remove_dir(&template).expect("rmdir");
+        }
+        let volume = pool.ensure(&wanted).expect(kind);
+        volume.mount().expect(kind);
+        volume.unmount().expect(kind);
+        // A snapshot.
+        let then = SnapshotSpec::new("then".parse().expect("name"));
+        volume.snapshot(&then).expect("snapshot");
+        let snapshot = volumes.join("snapshots/data/then.img");
+        fs::remove_file(&snapshot).expect("unlink");
+        place(&snapshot, kind);
+        assert_eq!(volume.snapshots().expect(kind), []);
+        volume.clone().rollback(&then.name).expect_err(kind);
+        pool.clone_snapshot(&wanted.name, &then.name, &"copy".parse().expect("name")).expect_err(kind);
+        volume.snapshot(&then).expect_err(kind);
+        if kind == "directory" {
+            fs::remove_dir(&snapshot).expect("rmdir");
+        }
+        volume.remove_snapshot(&then.name).expect(kind);
+        // A volume that a handle is of.
+        fs::remove_file(volume.file()).expect("unlink");
+        place(&volume.file(), kind);
+        for refused in [
+            volume.mount().map(drop),
+            volume.unmount(),
+            volume.usage().map(drop),
+            volume.clone().grow(64 * MIB),
+            volume.snapshot(&then).map(drop),
+            pool.clone_volume(&wanted.name, &"copy".parse().expect("name")).map(drop),
+            pool.remove(&wanted.name),
+        ] {
+            refused.expect_err(kind);
+        }
+        assert!(fs::symlink_metadata(volume.file()).is_ok(), "{kind}: it is left alone");
+        pool.list().expect(kind);
+        pool.recover().expect(kind);
+        pool.tidy().expect(kind);
+        if kind == "directory" { fs::remove_dir(volume.file()) } else { fs::remove_file(volume.file()) }
+            .expect("remove");
+        // Locks, and marks of what is going on.
+        for (name, is_passed) in
+            [("pool.lock", false), ("templates/lock", false), ("frozen/data", kind != "directory")]
+        {
+            let path = volumes.join(name);
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(volumes.join(format!("templates/ext4-{}.img", 48 * MIB)));
+            place(&path, kind);
+            let mounted = pool.ensure(&spec("data", 48 * MIB)).and_then(|volume| volume.mount());
+            assert_eq!(mounted.is_ok(), is_passed, "{kind} {name}: {mounted:?}");
+            if kind == "directory" { fs::remove_dir(&path) } else { fs::remove_file(&path) }
+                .unwrap_or_else(|_| assert_eq!(name, "frozen/data", "{kind}: a mark goes when it is heeded"));
+            if let Ok(volume) = pool.open(&wanted.name) {
+                volume.unmount().expect(name);
+            }
+            pool.remove(&wanted.name).expect(name);
+        }
+        assert_eq!(fs::read(&elsewhere).expect("read"), b"important");
+    }
 }

@@ -1,13 +1,19 @@
 //! Loop devices under many hands at once (`man 4 loop`).
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use docklet::Error;
+use docklet::error::Chain;
+use docklet::name::VolumeName;
+use docklet::storage::{Filesystem, SnapshotSpec, VolumePool};
+
 use crate::kernel;
 use crate::sandbox::Sandbox;
-use crate::stage::together;
+use crate::stage::{check_whole, names_in, together};
 use crate::volume::{MIB, message, pool, spec};
 
 #[test]
@@ -85,4 +91,91 @@ fn volume_races_with_a_copy_of_the_namespace_are_waited_for() {
     long.kill().expect("kill");
     long.wait().expect("wait");
     volume.unmount().expect("unmount");
+}
+
+/// Set in the processes that are at one volume at once: the pool's directory.
+const STORM: &str = "DOCKLET_TEST_STORM";
+
+/// Everything that can be done with one name, by four processes of four threads each: what is refused is refused for a reason,
+/// and nothing is torn or left.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn volume_races_of_many_processes_for_one_name_tear_nothing() {
+    if let Some(directory) = std::env::var_os(STORM) {
+        let pool = VolumePool::loop_files(PathBuf::from(directory)).expect("pool");
+        together(4, |index| storm(&pool, index));
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    let myself = std::env::current_exe().expect("own path");
+    let name = "loop_races::volume_races_of_many_processes_for_one_name_tear_nothing";
+    let storms: Vec<_> = (0..4)
+        .map(|_| {
+            Command::new(&myself)
+                .args(["--exact", name, "--include-ignored", "--quiet", "--nocapture"])
+                .env(STORM, pool_directory(&sandbox))
+                .spawn()
+                .expect("the same program")
+        })
+        .collect();
+    let ended: Vec<_> = storms.into_iter().map(|mut storm| storm.wait().expect("wait")).collect();
+    assert!(ended.iter().all(|status| status.success()), "{ended:?}");
+    pool.recover().expect("recover");
+    for name in pool.list().expect("list") {
+        let volume = pool.open(&name).expect("open");
+        volume.mount().expect("mount");
+        volume.unmount().expect("unmount");
+        check_whole(Filesystem::Ext4, &volume.file());
+        for snapshot in volume.snapshots().expect("snapshots") {
+            volume.remove_snapshot(&snapshot.name).expect("remove");
+        }
+        pool.remove(&name).expect("remove");
+    }
+    assert_eq!(kernel::loops_beneath(sandbox.paths.prefix()), Vec::<String>::new());
+    pool.tidy().expect("tidy");
+    for part in ["files", "snapshots", "mounts", "frozen"] {
+        assert_eq!(
+            names_in(&pool_directory(&sandbox).join(part)),
+            Vec::<std::ffi::OsString>::new(),
+            "{part}"
+        );
+    }
+}
+
+fn pool_directory(sandbox: &Sandbox) -> PathBuf {
+    sandbox.paths.volumes()
+}
+
+fn storm(pool: &VolumePool, index: usize) {
+    let wanted = spec("data", 16 * MIB);
+    let (copy, then) =
+        (VolumeName::new("copy").expect("name"), SnapshotSpec::new("then".parse().expect("name")));
+    let mut seed = u64::from(std::process::id()) * 16 + index as u64 + 1;
+    for _ in 0..60 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let opened = || pool.open(&wanted.name);
+        let what = (seed >> 33) % 13;
+        let done = match what {
+            0..=2 => pool.ensure(&wanted).map(drop),
+            3 => opened().and_then(|volume| volume.snapshot(&then).map(drop)),
+            4 => opened().and_then(|mut volume| volume.rollback(&then.name)),
+            5 => opened().and_then(|volume| volume.remove_snapshot(&then.name)),
+            6 => pool.clone_volume(&wanted.name, &copy).map(drop),
+            7 => pool.remove(&copy),
+            8 => pool.remove(&wanted.name),
+            9 => {
+                opened().and_then(|mut volume| volume.grow(if seed >> 60 < 4 { 32 * MIB } else { 24 * MIB }))
+            }
+            10 => opened().and_then(|volume| volume.mount().map(drop)),
+            11 => pool.tidy().map(drop),
+            _ => opened().and_then(|volume| volume.unmount()),
+        };
+        match done {
+            Ok(()) | Err(Error::Busy { .. } | Error::NotFound { .. } | Error::Differs { .. }) => {}
+            // Somebody has grown it, or mounted it where that takes a capability.
+            Err(Error::Invalid { .. } | Error::Unsupported { .. }) if what == 9 => {}
+            Err(error) => panic!("{what}: {}", Chain(&error)),
+        }
+    }
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use docklet::Error;
 use docklet::name::{SnapshotName, VolumeName};
-use docklet::storage::{SnapshotSpec, VolumePool};
+use docklet::storage::{Filesystem, SnapshotSpec, VolumePool};
 
 use crate::kernel;
+use crate::loop_files::{FILESYSTEMS, smallest};
 use crate::loop_space::preallocated;
 use crate::sandbox::Sandbox;
 use crate::volume::{MIB, message, pool, spec};
@@ -119,4 +120,61 @@ fn loop_snapshots_that_were_cut_off_hold_nothing_still() {
         assert!(!mark.exists());
     }
     volume.unmount().expect("unmount");
+}
+
+/// As it is left when the process that froze it was the last of its mount namespace: nothing is mounted any more, and the
+/// kernel keeps the file system, frozen, with its device.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_cut_off_with_their_mount_namespace_hold_nothing_still() {
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    for filesystem in FILESYSTEMS {
+        let volume = pool.ensure(&smallest(filesystem)).expect("ensure");
+        let name = &volume.spec().name;
+        for mend in ["recover", "mount", "remove"] {
+            fs::write(sandbox.paths.volumes().join("frozen").join(name.as_str()), "").expect("mark");
+            let target = sandbox.dir("elsewhere");
+            let script = format!(
+                "mount -o loop {} {target} && fsfreeze --freeze {target}",
+                volume.file().display(),
+                target = target.display()
+            );
+            kernel::run("unshare", ["--mount", "sh", "-c", &script]);
+            match mend {
+                "recover" => {
+                    let done = pool.recover().expect("recover");
+                    assert_eq!(done, [format!("volume `{name}` held still")], "{filesystem}");
+                }
+                "mount" => {
+                    let space = volume.mount().expect("mount");
+                    let file = space.path().join("file");
+                    kernel::run("timeout", ["10", "touch", file.to_str().expect("UTF-8")]);
+                    volume.unmount().expect("unmount");
+                }
+                _ => pool.remove(name).expect("remove"),
+            }
+            let beneath = || kernel::loops_beneath(&sandbox.paths.volumes());
+            assert_eq!(beneath(), Vec::<String>::new(), "{filesystem} {mend}");
+        }
+    }
+}
+
+/// A btrfs that somebody made with other checksums is a volume like any other, but for a clone's own identity.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_make_no_clone_with_a_wrong_checksum() {
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    let wanted = smallest(Filesystem::Btrfs);
+    let file = sandbox.paths.volumes().join("files/data.img");
+    fs::File::create(&file).and_then(|file| file.set_len(wanted.size_bytes)).expect("file");
+    kernel::run("mkfs.btrfs", ["-q", "--csum", "xxhash", file.to_str().expect("UTF-8")]);
+    let volume = pool.ensure(&wanted).expect("adopted");
+    volume.mount().expect("mount");
+    volume.unmount().expect("unmount");
+    let copy = VolumeName::new("copy").expect("name");
+    let refused = pool.clone_volume(&wanted.name, &copy).and_then(|copy| copy.mount()).expect_err("refused");
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    assert_eq!(pool.list().expect("list"), [wanted.name]);
 }

@@ -128,3 +128,31 @@ fn volume_space_growth_is_finished_after_a_crash() {
         pool.remove(&wanted.name).expect("remove");
     }
 }
+
+const GROWING: &str = "trusted.docklet.growing";
+
+/// Killed between taking the space of a preallocated volume and making it longer, and then asked for as it was.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn volume_space_taken_behind_its_end_is_given_back() {
+    let sandbox = Sandbox::new();
+    let (disk, pool) = small_pool(&sandbox);
+    let volume = pool.ensure(&preallocated("data", 20 * MIB)).expect("ensure");
+    let file = volume.file();
+    let shown = file.to_str().expect("UTF-8");
+    let blocks = || fs::metadata(&file).expect("stat").blocks() * 512;
+    for as_asked in [true, false] {
+        rustix::fs::setxattr(&file, GROWING, b"1", rustix::fs::XattrFlags::empty()).expect("setxattr");
+        kernel::run("fallocate", ["--keep-size", "--length=62914560", shown]);
+        assert_eq!(blocks(), 60 * MIB);
+        let size_bytes = if as_asked { 20 * MIB } else { 24 * MIB };
+        if as_asked {
+            pool.ensure(&preallocated("data", size_bytes)).expect("ensure");
+        } else {
+            pool.open(&volume.spec().name).expect("open").grow(size_bytes).expect("grow");
+        }
+        assert_eq!((fs::metadata(&file).expect("stat").len(), blocks()), (size_bytes, size_bytes));
+        assert!(rustix::fs::getxattr(&file, GROWING, &mut [0_u8; 8][..]).is_err());
+    }
+    unmount(&disk);
+}

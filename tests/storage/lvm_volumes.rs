@@ -7,7 +7,7 @@ use std::path::Path;
 use docklet::Error;
 use docklet::name::SnapshotName;
 use docklet::storage::{
-    Allocation, Filesystem, PhysicalSpace, SnapshotSpec, VolumeGroup, VolumePool, VolumeSpec,
+    Allocation, Filesystem, PhysicalSpace, SnapshotSpec, Volume, VolumeGroup, VolumePool, VolumeSpec,
 };
 
 use crate::back_end::{BackEnd, Lvm, LvmLinear, LvmThin};
@@ -262,4 +262,136 @@ fn lvm_thin_pools_promise_what_they_have() {
     assert!(thin.name == "thin" && thin.data.is_some_and(|full| full < 1000), "{usage:?}");
     assert!(thin.metadata.is_some_and(|full| full < 5000) && usage.missing_disks == 0, "{usage:?}");
     pool.remove(&first.spec().name).expect("remove");
+}
+
+fn tags_of(logical: &str) -> Vec<String> {
+    let text = lvm(["lvs", "--noheadings", "-o", "lv_tags", logical]);
+    text.trim().split(',').flat_map(|tag| ["--addtag".to_owned(), tag.to_owned()]).collect()
+}
+
+/// `VG/LV` of the volume, and of its only snapshot.
+fn pair_of<const THIN: bool>(back_end: &Lvm<THIN>, volume: &Volume) -> (String, String) {
+    let group = back_end.group.name.as_str();
+    let own = volume.file().file_name().expect("name").to_str().expect("UTF-8").to_owned();
+    let others = logical_volumes(back_end).into_iter().filter(|name| *name != own && name.starts_with("dk"));
+    let snapshot = others.collect::<Vec<_>>().remove(0);
+    (format!("{group}/{own}"), format!("{group}/{snapshot}"))
+}
+
+/// Killed when the old volume is gone and the new one has not its name yet: what is asked for then is not made empty.
+#[test]
+#[ignore = "needs root: device-mapper"]
+fn lvm_rollbacks_that_were_cut_off_come_first() {
+    let sandbox = Sandbox::new();
+    let back_end = LvmThin::on(&sandbox.dir("disk"));
+    let pool = back_end.pool();
+    let wanted = spec("data", Filesystem::Ext4, Allocation::Sparse);
+    let volume = pool.ensure(&wanted).expect("ensure");
+    fs::write(volume.mount().expect("mount").path().join("file"), "then").expect("write");
+    let then = SnapshotSpec::new("then".parse().expect("name"));
+    volume.snapshot(&then).expect("snapshot");
+    volume.unmount().expect("unmount");
+
+    let (own, snapshot) = pair_of(&back_end, &volume);
+    let next = format!("{}n", own.split_once('/').expect("a name").1);
+    let mut arguments = ["lvcreate", "--yes", "-s", "-k", "n", "-n", &next].map(str::to_owned).to_vec();
+    arguments.extend(tags_of(&own));
+    arguments.push(snapshot);
+    lvm(arguments.iter().map(String::as_str));
+    let mark = sandbox.dir("disk").join("pool/rollback/data");
+    fs::write(&mark, r#"{"snapshot": "then", "reserve_bytes": null}"#).expect("mark");
+    lvm(["lvremove", "--yes", &own]);
+
+    let volume = pool.ensure(&wanted).expect("ensure");
+    assert!(!mark.exists());
+    let space = volume.mount().expect("mount");
+    assert_eq!(fs::read_to_string(space.path().join("file")).expect("read"), "then");
+    volume.unmount().expect("unmount");
+    volume.remove_snapshot(&then.name).expect("remove");
+    pool.remove(&wanted.name).expect("remove");
+    assert_eq!(logical_volumes(&back_end), ["thin"]);
+}
+
+/// As a power cut leaves it that came between the two steps of `lvcreate`.
+#[test]
+#[ignore = "needs root: device-mapper"]
+fn lvm_half_made_snapshots_are_nothing() {
+    let sandbox = Sandbox::new();
+    let back_end = LvmLinear::on(&sandbox.dir("disk"));
+    let pool = back_end.pool();
+    let volume = pool.ensure(&spec("data", Filesystem::Ext4, Allocation::Preallocated)).expect("ensure");
+    let then = SnapshotSpec { name: "then".parse().expect("name"), reserve_bytes: Some(16 * MIB) };
+    volume.snapshot(&then).expect("snapshot");
+    let (_, logical) = pair_of(&back_end, &volume);
+    let tags = tags_of(&logical);
+    let (group, name) = logical.split_once('/').expect("a name");
+    for mend in ["tidy", "snapshot"] {
+        volume.remove_snapshot(&then.name).expect("remove");
+        let mut arguments = ["lvcreate", "--yes", "-L", "16m", "-n", name].map(str::to_owned).to_vec();
+        arguments.extend(tags.iter().cloned().chain([group.to_owned()]));
+        lvm(arguments.iter().map(String::as_str));
+        assert_eq!(volume.snapshots().expect("snapshots"), []);
+        let copy = pool.clone_snapshot(&volume.spec().name, &then.name, &"copy".parse().expect("name"));
+        assert!(matches!(copy, Err(Error::NotFound { .. })), "{copy:?}");
+        if mend == "tidy" {
+            assert_eq!(pool.tidy().expect("tidy"), [format!("logical volume {logical}")]);
+            assert_eq!(logical_volumes(&back_end).len(), 1);
+        } else {
+            volume.snapshot(&then).expect("in its place");
+            assert_eq!(volume.snapshots().expect("snapshots").len(), 1);
+        }
+    }
+    volume.remove_snapshot(&then.name).expect("remove");
+    pool.remove(&volume.spec().name).expect("remove");
+}
+
+/// Commands take a group by its name, which can be another's.
+#[test]
+#[ignore = "needs root: device-mapper"]
+fn lvm_groups_that_were_renamed_are_not_guessed() {
+    let sandbox = Sandbox::new();
+    let back_end = LvmLinear::on(&sandbox.dir("disk"));
+    let pool = back_end.pool();
+    let wanted = spec("data", Filesystem::Ext4, Allocation::Preallocated);
+    let group = back_end.group.name.as_str();
+    let other = format!("{group}-other");
+    lvm(["vgrename", group, &other]);
+    for refused in [pool.ensure(&wanted).map(drop), pool.list().map(drop), pool.remove(&wanted.name)] {
+        assert!(matches!(refused, Err(Error::Differs { .. })), "{refused:?}");
+    }
+    lvm(["vgrename", &other, group]);
+    pool.ensure(&wanted).expect("ensure");
+    pool.remove(&wanted.name).expect("remove");
+}
+
+/// Set in the process whose `lvm` has other settings.
+const SETTINGS: &str = "DOCKLET_TEST_LVM_SETTINGS";
+
+/// What a host has in its `lvm.conf` does not change what a report says.
+#[test]
+#[ignore = "needs root: device-mapper"]
+fn lvm_reports_are_read_whatever_the_hosts_settings() {
+    if std::env::var_os(SETTINGS).is_some() {
+        let sandbox = Sandbox::new();
+        let back_end = LvmLinear::on(&sandbox.dir("disk"));
+        VolumeGroup::ensure(&back_end.group).expect("adopted");
+        assert_eq!(back_end.pool().list().expect("list"), []);
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let settings = sandbox.dir("settings");
+    let text = "report { binary_values_as_numeric=1 compact_output=1 prefixes=1 quoted=0 columns_as_rows=1 }\n\
+                log { verbose=2 report_command_log=1 }\nglobal { units=\"h\" suffix=1 }\n";
+    fs::write(settings.join("lvm.conf"), text).expect("write");
+    let status = std::process::Command::new(std::env::current_exe().expect("own path"))
+        .args([
+            "--exact",
+            "lvm_volumes::lvm_reports_are_read_whatever_the_hosts_settings",
+            "--include-ignored",
+        ])
+        .env(SETTINGS, "1")
+        .env("LVM_SYSTEM_DIR", &settings)
+        .status()
+        .expect("the same program");
+    assert!(status.success(), "{status}");
 }

@@ -7,7 +7,7 @@ use docklet::storage::{Allocation, Filesystem, ProvisionRatio, SnapshotSpec, Vol
 
 use crate::kernel;
 use crate::sandbox::Sandbox;
-use crate::stage::space_of;
+use crate::stage::{space_of, together};
 use crate::volume::{MIB, message, pool, spec};
 
 fn wanted() -> VolumeSpec {
@@ -147,4 +147,36 @@ fn tmpfs_half_made_is_tidied() {
     assert_eq!(fs::read_dir(&held).expect("list").count(), 1);
     pool.remove(&volume.spec().name).expect("remove");
     assert_eq!(fs::read_dir(&held).expect("list").count(), 0);
+}
+
+/// Each fits alone, and no two together.
+#[test]
+#[ignore = "needs root: mounts"]
+fn tmpfs_growth_is_promised_to_one_of_many() {
+    let sandbox = Sandbox::new();
+    let pool = in_memory(&sandbox);
+    let names: Vec<String> = (0..8).map(|index| format!("v{index}")).collect();
+    let large = available_memory() / 4096 * 4096 / 5 * 3 / 4096 * 4096;
+    for _ in 0..20 {
+        let volumes: Vec<_> = names
+            .iter()
+            .map(|name| {
+                pool.ensure(&VolumeSpec { name: name.parse().expect("name"), ..wanted() }).expect("ensure")
+            })
+            .collect();
+        let grown = together(volumes.len(), |index| volumes[index].clone().grow(large));
+        let sizes =
+            volumes.iter().map(|volume| pool.open(&volume.spec().name).expect("open").spec().size_bytes);
+        assert_eq!(sizes.filter(|size| *size == large).count(), 1, "{grown:?}");
+        assert_eq!(grown.iter().filter(|result| result.is_ok()).count(), 1);
+        for volume in &volumes {
+            pool.remove(&volume.spec().name).expect("remove");
+        }
+    }
+}
+
+fn available_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("meminfo");
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:")).expect("MemAvailable");
+    line.split_whitespace().nth(1).expect("number").parse::<u64>().expect("number") * 1024
 }

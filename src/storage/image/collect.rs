@@ -84,7 +84,8 @@ impl ImageStore {
         let _lock = self.lock_names()?;
         let tags = self.tags.all()?;
         let contents = tags.iter().map(|(_, tag)| &tag.content).chain(used);
-        let needed: BTreeSet<Digest> = contents.flat_map(ImageContent::layer_ids).collect();
+        let mut needed = staging::pinned(&self.global)?;
+        needed.extend(contents.flat_map(ImageContent::layer_ids));
         let overlays = overlays()?;
         let mut retired = 0;
         for (id, tree, time) in self.layers.list()? {

@@ -40,10 +40,12 @@ pub(crate) fn add_layer(config: &mut Value, diff_id: &Digest, step: &Step<'_>) -
     let now = rfc3339(SystemTime::now());
     let config = config.as_object_mut().ok_or_else(|| malformed("it is no object"))?;
     config.insert("created".to_owned(), json!(now));
-    let diff_ids = config.get_mut("rootfs").and_then(|rootfs| rootfs.get_mut("diff_ids"));
-    let diff_ids =
-        diff_ids.and_then(Value::as_array_mut).ok_or_else(|| malformed("it has no list of layers"))?;
-    diff_ids.push(json!(diff_id));
+    match config.get_mut("rootfs").and_then(|rootfs| rootfs.get_mut("diff_ids")) {
+        Some(Value::Array(diff_ids)) => diff_ids.push(json!(diff_id)),
+        // As Go writes an empty list.
+        Some(diff_ids @ Value::Null) => *diff_ids = json!([diff_id]),
+        _ => return Err(malformed("it has no list of layers")),
+    }
     let mut entry = Map::new();
     entry.insert("created".to_owned(), json!(now));
     entry.insert("created_by".to_owned(), json!(step.by));
@@ -147,6 +149,9 @@ mod tests {
         assert_eq!(config["history"][0]["created_by"], "test");
         assert!(config["history"][0].get("comment").is_none());
         assert_eq!(config["history"][1]["comment"], "why");
+        let mut none: Value = parse("a document", br#"{"rootfs": {"diff_ids": null}}"#).unwrap();
+        add_layer(&mut none, &digest, &Step { by: "test", comment: "" }).unwrap();
+        assert_eq!(none["rootfs"]["diff_ids"], json!([digest]));
         for bad in ["[]", "{}", r#"{"rootfs": {"diff_ids": {}}}"#] {
             let mut bad: Value = parse("a document", bad.as_bytes()).unwrap();
             add_layer(&mut bad, &digest, &Step { by: "", comment: "" }).unwrap_err();

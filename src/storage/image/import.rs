@@ -3,6 +3,7 @@
 //! What comes from outside is hashed before it gets a name (`man 2 rename`), and unpacked before the image does.
 
 use std::io::{self, Read};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use tracing::{debug, info_span};
@@ -13,6 +14,7 @@ use crate::storage::image::chain::Chain;
 use crate::storage::image::content::{ImageContent, Layer};
 use crate::storage::image::digest::Digest;
 use crate::storage::image::documents::{self, Step};
+use crate::storage::image::layer::diff_id;
 use crate::storage::image::opened::{Image, ImageOptions};
 use crate::storage::image::source::{ImageSource, SourceLayer};
 use crate::storage::image::staging::Staging;
@@ -119,17 +121,28 @@ impl ImageStore {
             }
             None => self.blobs.copy(staging, Counting::new(source.open()?, store))?,
         };
+        let archive = self.blobs.open(&blob)?;
         if let Some(diff_id) = source.diff_id
-            && let Some(tree) = self.layers.find(chain, &diff_id)
+            && let Some(tree) = self.find_kept(staging, chain, &diff_id)?
         {
+            // Not because a configuration says so: who asks for a layer by its DiffID alone may not have it, and it may be
+            // one that is not for everybody.
+            let unpack: &mut dyn FnMut(u64) = &mut |bytes| tell(ImportStep::Unpack, bytes);
+            diff_id::check(Counting::new(archive, unpack), &diff_id)?;
             chain.push(diff_id, tree);
             return Ok(Layer { diff_id, blob, size_bytes });
         }
-        let archive = self.blobs.open(&blob)?;
         let mut unpacking = |progress: super::UnpackProgress| tell(ImportStep::Unpack, progress.bytes);
         let new = self.layers.unpack(staging, chain, archive, source.diff_id, &mut unpacking)?;
         self.layers.add(chain, &new)?;
         Ok(Layer { diff_id: new.diff_id, blob, size_bytes })
+    }
+
+    /// Where the layer is that `chain` would get on top, if it is on this host. No collection takes it from there, whether it
+    /// is there now or made later, before this operation ends.
+    fn find_kept(&self, staging: &mut Staging, chain: &Chain, diff_id: &Digest) -> Result<Option<PathBuf>> {
+        self.keep_layers(staging, [diff_id, &chain.id_with(diff_id)])?;
+        Ok(self.layers.find(chain, diff_id))
     }
 
     /// Stores an image's documents. A manifest is made if there is none.

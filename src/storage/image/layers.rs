@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A layer's id is its DiffID. But where its archive does not say what all of its directories look like, they look as in
-//! the layers below, and the tree fits those alone: then its id is its ChainID.
+//! the layers below, and the tree fits those alone, or the lowest place: then its id is made of all their DiffIDs.
 
 use std::fs::{self, DirBuilder};
 use std::io::Read;
@@ -117,6 +117,18 @@ impl LayerCache {
         let (lower, device_nodes) = (chain.stack(), DeviceNodes::Make);
         let options = UnpackOptions { diff_id, lower, device_nodes, ..UnpackOptions::default() };
         let unpacked = unpack_layer(archive, &NewLayer::tree(&directory), &options, progress)?;
+        // One that was deleted meanwhile told too little about its directories. It is moved away before anything in it goes.
+        if unpacked.implied_directories > 0
+            && let Some(gone) = options.lower.iter().find(|tree| !tree.is_dir())
+        {
+            return Err(Error::Busy {
+                what: format!("layer {}", unpacked.diff_id),
+                reason: format!(
+                    "{} was removed while it was unpacked on top of that; repeat it",
+                    gone.display()
+                ),
+            });
+        }
         let size = Size { bytes: unpacked.bytes, entries: unpacked.entries };
         let diff_id = unpacked.diff_id;
         let id = if unpacked.implied_directories == 0 { diff_id } else { chain.id_with(&diff_id) };

@@ -144,7 +144,6 @@ impl ImageStore {
     pub fn tag(&self, source: &ImageName, name: &ImageName, options: &ImageOptions) -> Result<()> {
         let span = info_span!("tag_image", image = %source, name = %name);
         let _entered = span.enter();
-        let _lock = self.lock_names()?;
         let content = self.tags.open(source)?.content;
         self.staged(|staging| {
             self.pin(staging, &content)?;
@@ -223,6 +222,8 @@ impl ImageStore {
         options: &ImageOptions,
     ) -> Result<()> {
         content.check(0)?;
+        // Who changes what is told of a name must not put back the image that it had.
+        let _lock = self.lock_names()?;
         let tag = Tag::new(content.clone(), options.owner.clone(), options.description.clone());
         self.tags.publish(staging, name, &tag, options.replace)
     }
@@ -230,8 +231,20 @@ impl ImageStore {
     /// Keeps what the image needs from being collected, and checks that it is there.
     pub(super) fn pin(&self, staging: &mut Staging, content: &ImageContent) -> Result<()> {
         staging.pin(content.blobs())?;
+        self.keep_layers(staging, &content.layer_ids())?;
         // In this order: what a collection took before it could know of this is missing now, and what is there stays.
         content.blobs().try_for_each(|digest| self.blobs.open(digest).map(drop))
+    }
+
+    /// Keeps collections of this host from retiring the layers with these ids until the operation ends. Whether they are
+    /// there is to be asked afterwards: a collection that did not see this yet is over by then.
+    pub(super) fn keep_layers<'a>(
+        &self,
+        staging: &mut Staging,
+        ids: impl IntoIterator<Item = &'a Digest>,
+    ) -> Result<()> {
+        let _lock = self.lock_names()?;
+        staging.pin(ids)
     }
 
     /// Runs `work` with directories of its own.

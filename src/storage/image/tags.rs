@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::name::{ImageName, UserName};
 use crate::storage::image::content::ImageContent;
-use crate::storage::image::staging::{Staging, entries};
+use crate::storage::image::staging::{Staging, entries, modified};
 use crate::sys::directory::make_directory;
 use crate::sys::file::{publish, read_if_exists, remove_file, sync_parent};
 use crate::sys::record;
@@ -113,6 +113,11 @@ impl Tags {
 
     /// All names, sorted.
     pub(crate) fn names(&self) -> Result<Vec<ImageName>> {
+        // Away with the file server that it is on: that is not a store without names, whose layers nobody needs.
+        if modified(&self.directory).is_none() {
+            let what = format!("directory of images' names `{}`", self.directory.display());
+            return Err(Error::NotFound { what });
+        }
         let stems = entries(&self.directory)?;
         // A file of another name is none of ours.
         let mut names: Vec<ImageName> =

@@ -72,6 +72,8 @@ pub struct Changes {
     shown: PathBuf,
     lowers: Lowers,
     map: Option<IdMap>,
+    /// The directory that is being looked through: one path, however deep a container's root has nested it.
+    path: PathBuf,
     way: Vec<Level>,
     /// The root is the first.
     begun: bool,
@@ -80,7 +82,6 @@ pub struct Changes {
 /// A directory that is being looked through.
 #[derive(Debug)]
 struct Level {
-    path: PathBuf,
     /// What is still to come, the last first.
     names: Vec<OsString>,
     /// What the layers have there.
@@ -104,7 +105,8 @@ impl OverlayPlan {
         let upper = rustix::fs::open(&shown, flags, Mode::empty())
             .map_err(|e| Error::os("open", shown.display(), e))?;
         let lowers = Lowers::open(&self.layers)?;
-        Ok(Changes { upper, shown, lowers, map: self.map.clone(), way: Vec::new(), begun: false })
+        let (path, way) = (PathBuf::new(), Vec::new());
+        Ok(Changes { upper, shown, lowers, map: self.map.clone(), path, way, begun: false })
     }
 }
 
@@ -122,9 +124,10 @@ impl Iterator for Changes {
             let level = self.way.last_mut()?;
             let Some(name) = level.names.pop() else {
                 self.way.pop();
+                self.path.pop();
                 continue;
             };
-            let path = level.path.join(&name);
+            let path = self.path.join(&name);
             if path == Path::new(PROBE) {
                 continue;
             }
@@ -183,7 +186,8 @@ impl Changes {
             let names = self.names(&path)?;
             let lower = lower.filter(|lower| !opaque && lower.kind() == FileType::Directory);
             let lower = lower.map(|lower| lower.place);
-            self.way.push(Level { path: path.clone(), names, lower });
+            self.path.clone_from(&path);
+            self.way.push(Level { names, lower });
         }
         Ok(what.map(|what| Change { path, what }))
     }

@@ -176,15 +176,21 @@ impl VolumePool {
         let span = info_span!("remove_volume", volume = %name);
         let _entered = span.enter();
         let target = self.mount_point(name);
+        let lock = self.backend().lock(name)?;
         if mounted_on(&target)?.is_some() {
             let reason = format!("it is mounted on {}; unmount it first", target.display());
             return Err(Error::Busy { what: what(name), reason });
         }
-        let lock = self.backend().lock(name)?;
         if lock.is_some() {
-            self.backend().remove(name)?;
+            // First: once the volume is gone, the next one of that name may be mounted there.
+            remove_directory(&target)?;
+            return self.backend().remove(name);
         }
-        remove_directory(&target).map(drop)
+        let _lock = self.directory().lock()?;
+        if self.backend().look(name)?.is_none() {
+            remove_directory(&target)?;
+        }
+        Ok(())
     }
 
     /// Makes volumes usable again after a crash or a reboot, and says what it did: lets a volume go on that was held still

@@ -2,15 +2,14 @@
 //!
 //! A `mkfs` (`man 8 mkfs`) takes ten milliseconds and more; copying what it wrote takes less than one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tracing::debug;
 
 use crate::error::{Error, Result};
+use crate::storage::volume::backend::open_regular;
 use crate::storage::volume::filesystem::{Filesystem, Superblock};
 use crate::sys::directory::entries;
 use crate::sys::file::{remove_file, sync_parent};
@@ -71,10 +70,11 @@ pub(crate) fn prune(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn open_existing(path: &Path, size_bytes: u64) -> Result<Option<File>> {
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::os("open", path.display(), error)),
+    let file = match open_regular(path, 0, "a template") {
+        Ok(Some(file)) => file,
+        // What is no file is no good one, too.
+        Ok(None) | Err(Error::Differs { .. }) => return Ok(None),
+        Err(error) => return Err(error),
     };
     let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
     let good =

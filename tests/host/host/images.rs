@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use docklet::Error;
+use docklet::error::Chain;
 use docklet::host::ContainerSpec;
 use docklet::name::{ContainerName, ImageName};
 use docklet::storage::{CollectOptions, Compression, ImageOptions};
@@ -215,5 +216,49 @@ async fn a_lost_layer_is_unpacked_again() {
     fs::rename(&aside, &blobs).unwrap();
     host.start(&one.name).await.unwrap();
     host.remove(&one.name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Containers come and go while their image's name moves from one image to another and everything unnamed is collected.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn containers_are_launched_while_their_image_is_replaced() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let seed = offline("seed", "busybox");
+    host.launch(seed.clone()).await.unwrap();
+    fixture.sh(&seed.name, "echo 1 > /etc/version").await;
+    host.stop(&seed.name, Duration::ZERO).await.unwrap();
+    let replace = ImageOptions { replace: true, ..ImageOptions::default() };
+    host.commit(&seed.name, &image("moving"), &replace).await.unwrap();
+    let launches: Vec<_> = (0..4)
+        .map(|task| {
+            let host = host.clone();
+            tokio::spawn(async move {
+                for turn in 0..4 {
+                    let spec = offline(&format!("c{task}-{turn}"), "moving");
+                    host.launch(spec.clone()).await.map_err(|e| format!("launch: {}", Chain(&e)))?;
+                    host.stop(&spec.name, Duration::ZERO)
+                        .await
+                        .map_err(|e| format!("stop: {}", Chain(&e)))?;
+                    host.start(&spec.name).await.map_err(|e| format!("start: {}", Chain(&e)))?;
+                    host.remove(&spec.name).await.map_err(|e| format!("remove: {}", Chain(&e)))?;
+                }
+                Ok::<_, String>(())
+            })
+        })
+        .collect();
+    let mut turns = 0;
+    while !launches.iter().all(tokio::task::JoinHandle::is_finished) {
+        host.commit(&seed.name, &image("moving"), &replace).await.unwrap();
+        host.collect_garbage(&AT_ONCE).await.unwrap();
+        turns += 1;
+    }
+    for launch in launches {
+        assert_eq!(launch.await.unwrap(), Ok(()));
+    }
+    assert!(turns > 1);
+    host.remove(&seed.name).await.unwrap();
+    assert_eq!(host.images().verify().unwrap().damaged, Vec::<String>::new());
     fixture.end().await;
 }

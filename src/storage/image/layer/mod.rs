@@ -1,6 +1,7 @@
 //! A layer's two forms, a tar archive and a tree for overlayfs, and the ways between them.
 
 mod content;
+pub(crate) mod diff_id;
 mod entries;
 mod header;
 mod lower;

@@ -14,7 +14,6 @@ use serde::Serialize;
 use tracing::{debug, info_span};
 
 use crate::error::{Error, Result};
-use crate::storage::acl::{self, Who};
 use crate::storage::image::compression::{Compression, Encoder};
 use crate::storage::image::digest::{Digest, Hashing};
 use crate::storage::image::layer::content;
@@ -71,8 +70,8 @@ pub struct Packed {
 /// keeps. Sockets are left out. A directory that something is mounted on is packed empty. No link is followed.
 ///
 /// # Errors
-/// - [`Error::Invalid`] if there is a name beginning with `.wh.`, a path that is too long to unpack, or an owner that
-///   `map_owner` refuses; or if the tree is an overlay's upper directory that refers to lower layers by
+/// - [`Error::Invalid`] if there is a name beginning with `.wh.`, more than the default [`UnpackLimits`] let unpack (of a
+///   file with holes its whole length counts), or an owner that `map_owner` refuses; or if the tree is an overlay's upper directory that refers to lower layers by
 ///   `trusted.overlay.redirect` or `trusted.overlay.metacopy`.
 /// - [`Error::Busy`] if a file changes while it is read, or something is mounted on it.
 /// - [`Error::NoSpace`] if `output` says so; [`Error::Os`] otherwise.
@@ -87,6 +86,7 @@ pub fn pack_layer(tree: &Path, output: impl Write, options: &PackOptions<'_>) ->
         path: Vec::new(),
         links: BTreeMap::new(),
         entries: 0,
+        bytes: 0,
         buffer: vec![0; BUFFER],
     };
     packing.all()?;
@@ -110,6 +110,8 @@ struct Packing<'a, W: Write> {
     /// The first path of what has several.
     links: BTreeMap<(u64, u64), Vec<u8>>,
     entries: u64,
+    /// Of all files so far, holes included.
+    bytes: u64,
     buffer: Vec<u8>,
 }
 
@@ -222,6 +224,12 @@ impl<W: Write> Packing<'_, W> {
             result => result.map_err(|e| self.failed("openat2", e))?,
         };
         let size = u64::try_from(found.st_size).unwrap_or(0);
+        self.bytes = self.bytes.saturating_add(size);
+        let limits = UnpackLimits::default();
+        // Before it is read: a file of terabytes takes its maker no space, and us hours.
+        if size > limits.file_bytes || self.bytes > limits.bytes {
+            return Err(self.refused("it is too large to be unpacked again, or all until here is"));
+        }
         let mut member = self.member(Kind::File(Content { size, extents: None }), found)?;
         let opened = fstat(&file).map_err(|e| self.failed("fstat", e))?;
         if !same(&opened, found) {
@@ -266,19 +274,13 @@ impl<W: Write> Packing<'_, W> {
             }
             let value =
                 xattrs::value(fd, &name, &mut self.buffer).map_err(|e| self.failed("fgetxattr", e))?;
+            let owner = (found.st_uid, found.st_gid);
             let value = match self.options.map_owner {
-                Some(map) if xattrs::is_acl(&name) => {
-                    let mut value = value;
-                    let mapped = |who, id| match who {
-                        Who::User => Some(map(id, found.st_gid)?.0),
-                        Who::Group => Some(map(found.st_uid, id)?.1),
-                    };
-                    acl::map_ids(&mut value, mapped).ok_or_else(|| {
-                        self.refused("its access control list names owners without a place in the map")
-                    })?;
-                    value
-                }
-                _ => value,
+                Some(map) => xattrs::mapped(&name, value, owner, map).ok_or_else(|| {
+                    let name = String::from_utf8_lossy(&name);
+                    self.refused(format!("its `{name}` names owners without a place in the map"))
+                })?,
+                None => value,
             };
             kept.push((name, value));
         }
@@ -287,6 +289,9 @@ impl<W: Write> Packing<'_, W> {
 
     fn write(&mut self, member: &Member) -> Result<()> {
         self.entries += 1;
+        if self.entries > UnpackLimits::default().entries {
+            return Err(self.refused("there is more in it than can be unpacked again"));
+        }
         self.writer.begin(member).map_err(|e| content::writing(e, member.kind.bytes()))
     }
 

@@ -146,7 +146,7 @@ impl<R: Read> TarReader<R> {
                     .content(records, size, &member)
                     .map(|content| Member { kind: Kind::File(content), ..member });
             }
-            b'S' => {
+            b'S' if !is_sparse(records) => {
                 self.begin(size)?;
                 let content = self.old_sparse(header, size, &member)?;
                 return Ok(Member { kind: Kind::File(content), ..member });
@@ -175,6 +175,10 @@ impl<R: Read> TarReader<R> {
         if size != 0 {
             return Err(member.refused("only a file may have content"));
         }
+        // And in whether their name counts.
+        if is_sparse(records) {
+            return Err(member.refused("only a file may have holes"));
+        }
         Ok(member)
     }
 
@@ -183,7 +187,7 @@ impl<R: Read> TarReader<R> {
         let malformed = || member.refused("its map of holes is malformed or too long");
         let real = match records.get("GNU.sparse.realsize").or_else(|| records.get("GNU.sparse.size")) {
             Some(text) => sparse::decimal(text).ok_or_else(malformed)?,
-            None if records.beneath("GNU.sparse.").next().is_some() => return Err(malformed()),
+            None if is_sparse(records) => return Err(malformed()),
             None => return Ok(Content { size, extents: None }),
         };
         let extents = if records.get("GNU.sparse.major") == Some(b"1") {
@@ -194,7 +198,13 @@ impl<R: Read> TarReader<R> {
             let runs = records.beneath("GNU.sparse.");
             let values =
                 runs.filter(|(key, _)| matches!(*key, b"offset" | b"numbytes")).map(|(_, value)| value);
-            sparse::from_numbers(values).ok_or_else(malformed)?
+            let extents = sparse::from_numbers(values).ok_or_else(malformed)?;
+            // Without a map to others it is a plain file, and has another name and size.
+            let count = records.get("GNU.sparse.numblocks").and_then(sparse::decimal);
+            if count != Some(extents.len() as u64) {
+                return Err(malformed());
+            }
+            extents
         };
         if !sparse::is_sound(&extents, real, self.left) {
             return Err(malformed());
@@ -362,6 +372,11 @@ impl Extensions {
     fn is_empty(&self) -> bool {
         self.path.is_none() && self.link.is_none() && self.records.is_empty()
     }
+}
+
+/// Whether the records tell of holes.
+fn is_sparse(records: &Records) -> bool {
+    records.beneath("GNU.sparse.").next().is_some()
 }
 
 /// What went wrong when the archive was read: our own error from below, damage, or the system's.

@@ -13,6 +13,7 @@ use tracing::{debug, info_span};
 use crate::error::{Error, Result};
 use crate::storage::image::compression::{Compression, Decoder};
 use crate::storage::image::digest::{Digest, Hashing};
+use crate::storage::image::layer::diff_id::mismatch;
 use crate::storage::image::layer::member::{Content, Kind, Member, OPAQUE, WHITEOUT};
 use crate::storage::image::layer::options::{DeviceNodes, UnpackOptions};
 use crate::storage::image::layer::reader::{TarReader, reading};
@@ -105,8 +106,7 @@ pub fn unpack_layer(
     let entries = reader.entries();
     let (_, diff_id, bytes) = reader.into_inner().finish();
     if let Some(expected) = options.diff_id.filter(|expected| *expected != diff_id) {
-        let reason = format!("its content hashes to {diff_id}; get it again");
-        return Err(Error::Damaged { what: format!("layer {expected}"), reason });
+        return Err(mismatch(&expected, &diff_id));
     }
     debug!(%diff_id, bytes, entries, "unpacked layer");
     Ok(Unpacked { diff_id, bytes, entries, compression, implied_directories, skipped_devices })

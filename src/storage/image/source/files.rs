@@ -176,16 +176,22 @@ fn members(file: &File, path: &Path) -> Result<BTreeMap<Vec<u8>, Found>> {
         let Some(name) = normal(&member.path) else {
             return Err(member.refused("must not be empty or lead upwards"));
         };
-        let found = match member.kind {
+        let link = if let Kind::Symlink(text) | Kind::HardLink(text) = &member.kind { text.len() } else { 0 };
+        if name.len().max(link) > LIMITS.path_bytes {
+            return Err(member.refused(format!("must have at most {} bytes", LIMITS.path_bytes)));
+        }
+        let found = match &member.kind {
             Kind::File(content) if content.extents.is_none() => {
                 Found::File { offset: reader.position(), size: content.size }
             }
             Kind::File(_) => return Err(member.refused("must not be sparse")),
-            Kind::Symlink(text) => Found::Link(text),
+            Kind::Symlink(text) => Found::Link(text.clone()),
             Kind::HardLink(target) => Found::Link([b"/", target.as_slice()].concat()),
             _ => continue,
         };
-        members.insert(name, found);
+        if members.insert(name, found).is_some() {
+            return Err(member.refused("is there twice: some readers take the first, some the last"));
+        }
     }
     Ok(members)
 }

@@ -21,6 +21,25 @@ const ALLOCATION_XATTR: &str = "trusted.docklet.allocation";
 /// crash interrupted. The sizes alone do not tell: a file system can end a little before its file for good.
 const GROWING_XATTR: &str = "trusted.docklet.growing";
 
+const NOT_REGULAR: &str = "it is not a regular file";
+
+/// Opens a regular file for reading, with `flags` besides: a fifo is not waited for, a link not followed. `None` if there is
+/// nothing. Anything else is [`Error::Differs`] about `what`.
+pub(crate) fn open_regular(path: &Path, flags: i32, what: &str) -> Result<Option<File>> {
+    let odd = || Error::Differs { what: what.to_owned(), difference: NOT_REGULAR.to_owned() };
+    let flags = flags | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO | libc::ENODEV)) => {
+            return Err(odd());
+        }
+        Err(error) => return Err(Error::os("open", path.display(), error)),
+    };
+    let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
+    if metadata.is_file() { Ok(Some(file)) } else { Err(odd()) }
+}
+
 /// Looks at `path`. Nothing is changed, not even an access time. `None` if there is nothing. `what` is named in errors.
 pub(crate) fn look(path: &Path, what: &str) -> Result<Option<Found>> {
     let odd = Found {
@@ -29,21 +48,15 @@ pub(crate) fn look(path: &Path, what: &str) -> Result<Option<Found>> {
         filesystem: None,
         allocation: Allocation::Sparse,
         growing: false,
-        odd: Some("it is not a regular file"),
+        odd: Some(NOT_REGULAR),
     };
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME;
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => {
-            return Ok(Some(odd));
-        }
-        Err(error) => return Err(Error::os("open", path.display(), error)),
+    let file = match open_regular(path, libc::O_NOATIME, what) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(None),
+        Err(Error::Differs { .. }) => return Ok(Some(odd)),
+        Err(error) => return Err(error),
     };
     let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
-    if !metadata.is_file() {
-        return Ok(Some(odd));
-    }
     let allocated_bytes = metadata.blocks().saturating_mul(512);
     let all = allocated_bytes >= metadata.len();
     let by_blocks = if all { Allocation::Preallocated } else { Allocation::Sparse };
@@ -52,7 +65,7 @@ pub(crate) fn look(path: &Path, what: &str) -> Result<Option<Found>> {
         allocated_bytes,
         filesystem: Superblock::find(&file, path, what)?.map(|found| found.filesystem),
         allocation: recorded_allocation(&file).unwrap_or(by_blocks),
-        growing: fgetxattr(&file, GROWING_XATTR, &mut [0_u8; 1][..]).is_ok(),
+        growing: is_growing(&file),
         odd: None,
     }))
 }
@@ -84,4 +97,9 @@ pub(crate) fn record_growing(file: &File, growing: bool, shown: &Path) -> Result
         Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM | Errno::NODATA) => Ok(()),
         Err(error) => Err(Error::os(call, shown.display(), error)),
     }
+}
+
+/// Whether a growth of the file was interrupted.
+pub(crate) fn is_growing(file: &File) -> bool {
+    fgetxattr(file, GROWING_XATTR, &mut [0_u8; 1][..]).is_ok()
 }

@@ -16,7 +16,9 @@ use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::file::{look, record_allocation, record_growing};
+use crate::storage::volume::backend::file::{
+    is_growing, look, open_regular, record_allocation, record_growing,
+};
 use crate::storage::volume::backend::{
     Backend, Draft, Found, Source, check_no_snapshots, shrinking, still_held,
 };
@@ -154,10 +156,7 @@ impl Backend for LoopFiles {
     }
 
     fn open(&self, name: &VolumeName) -> Result<File> {
-        let path = self.path(name);
-        absent_is_none(File::open(&path))
-            .map_err(|e| Error::os("open", path.display(), e))?
-            .ok_or_else(|| not_found(name))
+        open_regular(&self.path(name), 0, &what(name))?.ok_or_else(|| not_found(name))
     }
 
     /// A file without a name that holds the file system, on the disk.
@@ -255,16 +254,21 @@ impl Backend for LoopFiles {
             let present =
                 file.metadata().map(|m| m.len()).map_err(|e| Error::os("fstat", path.display(), e))?;
             let more = spec.size_bytes.checked_sub(present).ok_or_else(|| shrinking(spec, present))?;
+            let set_len =
+                |length| file.set_len(length).map_err(|e| Error::os("ftruncate", path.display(), e));
+            // Gives back what an interrupted call took behind the end.
+            set_len(present)?;
             if more > 0 {
                 let what = format!("{more} more bytes of {}", what(&spec.name));
                 self.check_promise(0, more, &what)?;
+                let was_growing = is_growing(&file);
+                record_growing(&file, true, &path)?;
                 if let Err(error) = self.take_space(&file, spec) {
-                    // Gives back what was taken behind the end.
-                    file.set_len(present).map_err(|e| Error::os("ftruncate", path.display(), e))?;
+                    set_len(present)?;
+                    record_growing(&file, was_growing, &path)?;
                     return Err(error);
                 }
-                record_growing(&file, true, &path)?;
-                file.set_len(spec.size_bytes).map_err(|e| Error::os("ftruncate", path.display(), e))?;
+                set_len(spec.size_bytes)?;
             }
             file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))?;
         }

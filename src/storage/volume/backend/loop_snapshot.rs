@@ -16,7 +16,7 @@ use tracing::debug_span;
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::file::record_allocation;
+use crate::storage::volume::backend::file::{open_regular, record_allocation};
 use crate::storage::volume::backend::loop_file::LoopFiles;
 use crate::storage::volume::backend::{Backend, Draft};
 use crate::storage::volume::pool::{not_found, promise, what};
@@ -129,9 +129,8 @@ impl LoopFiles {
             Some(snapshot) => self.snapshot_file(origin.volume, snapshot),
             None => self.path(origin.volume),
         };
-        let from = absent_is_none(File::open(&path))
-            .map_err(|e| Error::os("open", path.display(), e))?
-            .ok_or_else(|| not_found(origin.volume))?;
+        let from =
+            open_regular(&path, 0, &path.display().to_string())?.ok_or_else(|| not_found(origin.volume))?;
         let to = unnamed(directory)?;
         let copy = || {
             let _span = debug_span!("copy_volume").entered();
@@ -205,9 +204,23 @@ impl LoopFiles {
             return Ok(false);
         }
         let target = self.directory.mount_point(name);
-        let thawed = mounted_on(&target)?.is_some() && freeze::thaw(&target)?;
+        let thawed =
+            if mounted_on(&target)?.is_some() { freeze::thaw(&target)? } else { self.thaw_device(name)? };
         remove_file(&mark)?;
         Ok(thawed)
+    }
+
+    /// The mount may be in another mount namespace, or have gone with the one that it was in.
+    fn thaw_device(&self, name: &VolumeName) -> Result<bool> {
+        let path = self.path(name);
+        let device = match LoopDevice::find(&self.open(name)?, &path) {
+            // What a stranger shows it by is not what was mounted.
+            Err(Error::Busy { .. }) => return Ok(false),
+            found => found?,
+        };
+        let filesystem = self.look(name)?.and_then(|found| found.filesystem);
+        let (Some(device), Some(filesystem)) = (device, filesystem) else { return Ok(false) };
+        filesystem.thaw(&device.path())
     }
 
     /// Lets every volume go on that a process held still which then died, and says which.
@@ -255,8 +268,7 @@ impl LoopFiles {
         let mut shared = BTreeMap::new();
         let mut held = 0_u64;
         for path in files {
-            let file = absent_is_none(File::open(path)).map_err(|e| Error::os("open", path.display(), e))?;
-            let Some(file) = file else { continue };
+            let Some(file) = open_regular(path, 0, &path.display().to_string())? else { continue };
             for Extent { physical, length, shared: is_shared } in fiemap::extents(&file, path)? {
                 if !is_shared || shared.insert(physical, length).is_none() {
                     held = held.saturating_add(length);

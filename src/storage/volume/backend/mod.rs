@@ -26,6 +26,7 @@ use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::viewers_of;
 
+pub(crate) use self::file::open_regular;
 pub(crate) use self::loop_file::LoopFiles;
 use self::lvm::LogicalVolumes;
 pub(crate) use self::tmpfs::Tmpfs;

@@ -215,12 +215,13 @@ impl Backend for Tmpfs {
         Ok(())
     }
 
-    /// Only the promise: the tmpfs and its size are one thing.
+    /// The file system, too: the tmpfs and its size are one thing, and a promise that is not kept yet nobody else sees.
     fn lengthen(&self, spec: &VolumeSpec) -> Result<()> {
         let _lock = self.directory.lock()?;
         let (present, _) = self.space(&spec.name)?.ok_or_else(|| self.absent(&spec.name))?;
         let more = spec.size_bytes.checked_sub(present).ok_or_else(|| shrinking(spec, present))?;
-        self.check_room(more, &format!("{more} more bytes of {}", what(&spec.name)))
+        self.check_room(more, &format!("{more} more bytes of {}", what(&spec.name)))?;
+        if more > 0 { tmpfs::resize(&self.path(&spec.name), spec.size_bytes) } else { Ok(()) }
     }
 
     fn lengthened(&self, _spec: &VolumeSpec) -> Result<()> {

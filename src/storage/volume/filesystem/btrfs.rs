@@ -67,6 +67,12 @@ impl Kind for Btrfs {
             if let Some(mut block) = block
                 && matches!(parse(Some(&block), offset), Finding::Whole(_))
             {
+                if checksum_type(&block) != CHECKSUM_CRC32C {
+                    return Err(Error::Unsupported {
+                        what: format!("another identity of the copy of a btrfs in `{}`", shown.display()),
+                        needs: "a btrfs with the checksum crc32c, as volumes are made with".to_owned(),
+                    });
+                }
                 rename(&mut block, &fsid);
                 copy.write_all_at(&block, offset).map_err(|e| Error::os("write", shown.display(), e))?;
             }
@@ -95,8 +101,7 @@ fn parse(block: Option<&[u8; BYTES]>, offset: u64) -> Finding {
         return Finding::Nothing;
     }
     // Other checksums are other people's choice.
-    let is_crc32c = u16::from_le_bytes(bytes_at(block, CHECKSUM_TYPE)) == CHECKSUM_CRC32C;
-    if is_crc32c && checksum(block) != bytes_at(block, 0) {
+    if checksum_type(block) == CHECKSUM_CRC32C && checksum(block) != bytes_at(block, 0) {
         return Finding::Lost("the superblock of its btrfs is not as it was written");
     }
     let total = u64_at(TOTAL_BYTES);
@@ -106,6 +111,10 @@ fn parse(block: Option<&[u8; BYTES]>, offset: u64) -> Finding {
         size_bytes: total,
         free_bytes: total.saturating_sub(u64_at(BYTES_USED)),
     })
+}
+
+fn checksum_type(block: &[u8; BYTES]) -> u16 {
+    u16::from_le_bytes(bytes_at(block, CHECKSUM_TYPE))
 }
 
 fn checksum(block: &[u8; BYTES]) -> [u8; 4] {

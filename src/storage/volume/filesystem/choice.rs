@@ -1,6 +1,7 @@
 //! The file systems to choose from (kernel `Documentation/filesystems/`).
 
 use std::fmt;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -12,7 +13,8 @@ use crate::storage::volume::filesystem::btrfs::Btrfs;
 use crate::storage::volume::filesystem::ext4::Ext4;
 use crate::storage::volume::filesystem::tmpfs::Tmpfs;
 use crate::storage::volume::filesystem::xfs::Xfs;
-use crate::sys::mount::mount_device;
+use crate::sys::freeze::thaw_mount;
+use crate::sys::mount::{mount_device, mount_nowhere};
 
 /// What a volume is formatted with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,6 +80,13 @@ impl Filesystem {
                 _ => error,
             }
         })
+    }
+
+    /// Lets the file system on block device `device` go on, wherever it is mounted or no longer is: the kernel keeps one that
+    /// is frozen. False if it was not frozen.
+    pub(crate) fn thaw(self, device: &Path) -> Result<bool> {
+        let mount = mount_nowhere(device, &self.to_string(), self.kind().mount_options())?;
+        thaw_mount(mount.as_fd())
     }
 
     /// An [`Error::Damaged`] about `what`, with the program that mends it.

@@ -14,7 +14,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::error::{Error, Result};
 use crate::storage::volume::filesystem::kind::{GrowUnmounted, run_mkfs, succeeded};
-use crate::storage::volume::filesystem::superblock::{Finding, bytes_at, read_at};
+use crate::storage::volume::filesystem::superblock::{Finding, bytes_at, fits, read_at};
 use crate::storage::volume::filesystem::{Filesystem, Kind, Superblock};
 use crate::sys::{growfs, tool, wait};
 
@@ -103,8 +103,13 @@ fn used_blocks(file: &File) -> io::Result<Vec<Range<u64>>> {
     let u32_at = |at: usize| u64::from(u32::from_le_bytes(bytes_at(&superblock, at)));
     let wide = u32_at(0x60) & u64::from(INCOMPAT_64BIT) != 0;
     let blocks = u32_at(0x04) | if wide { u32_at(0x150) << 32 } else { 0 };
-    let per_group = u32_at(0x20).max(1);
+    let per_group = u32_at(0x20);
     let descriptor_bytes = if wide { u64::from(u16::from_le_bytes(bytes_at(&superblock, 0xfe))) } else { 32 };
+    let absurd = || io::Error::new(io::ErrorKind::InvalidData, "an ext4 that is not as mkfs makes it");
+    // A bitmap is one block.
+    if per_group != BLOCK * 8 || descriptor_bytes < 32 || !fits(file, 0, blocks, BLOCK)? {
+        return Err(absurd());
+    }
     let mut used: Vec<Range<u64>> = Vec::new();
     for group in 0..blocks.div_ceil(per_group) {
         let Some(descriptor) = read_at::<64>(file, BLOCK + group * descriptor_bytes)? else { break };
@@ -113,6 +118,9 @@ fn used_blocks(file: &File) -> io::Result<Vec<Range<u64>>> {
         }
         let high = if wide { u64::from(u32::from_le_bytes(bytes_at(&descriptor, 0x20))) << 32 } else { 0 };
         let bitmap = u64::from(u32::from_le_bytes(bytes_at(&descriptor, 0))) | high;
+        if bitmap >= blocks {
+            return Err(absurd());
+        }
         let Some(bitmap) = read_at::<4096>(file, bitmap * BLOCK)? else { break };
         let first = group * per_group;
         for block in first..blocks.min(first + per_group) {

@@ -83,9 +83,62 @@ pub(crate) fn read_at<const N: usize>(file: &File, offset: u64) -> io::Result<Op
     }
 }
 
+/// Whether `count` blocks of `block_bytes`, from block `first` on, are within `file`.
+pub(crate) fn fits(file: &File, first: u64, count: u64, block_bytes: u64) -> io::Result<bool> {
+    let length = seek(file, SeekFrom::End(0))?;
+    let end = first.checked_add(count).and_then(|end| end.checked_mul(block_bytes));
+    Ok(end.is_some_and(|end| end <= length))
+}
+
 /// The bytes of a number that stands at `at`.
 pub(crate) fn bytes_at<const N: usize>(block: &[u8], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&block[at..at + N]);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::*;
+
+    /// Where each kind looks, and what it looks for there.
+    const MAGIC: [(u64, &[u8]); 6] = [
+        (1024 + 0x38, b"\x53\xef"),
+        ((128 << 20) + 0x38, b"\x53\xef"),
+        (0, b"XFSB"),
+        (4096, b"XAGF"),
+        ((64 << 10) + 64, b"_BHRfS_M"),
+        ((64 << 20) + 64, b"_BHRfS_M"),
+    ];
+
+    proptest! {
+        /// Whoever made them: nothing that is read out of one is believed to be small, or to end.
+        #[test]
+        fn any_file_is_looked_at_without_a_panic(
+            length in prop_oneof![0_u64..16384, 0_u64..200 << 20, Just(1 << 40)],
+            pieces in prop::collection::vec((0_usize..6, any::<[u8; 48]>(), -128_i64..1024), 0..8),
+            magic in any::<[bool; 6]>(),
+            per_group in prop_oneof![Just(32768_u32), any::<u32>()],
+        ) {
+            let file = File::from(memfd_create("superblocks", MemfdFlags::CLOEXEC).unwrap());
+            let put = |at: u64, bytes: &[u8]| file.write_all_at(bytes, at).unwrap();
+            for (place, bytes, at) in pieces {
+                put(MAGIC[place].0.saturating_add_signed(at), &bytes);
+            }
+            put(1024 + 0x20, &per_group.to_le_bytes());
+            for ((at, bytes), _) in MAGIC.iter().zip(magic).filter(|(_, planted)| *planted) {
+                put(*at, bytes);
+            }
+            file.set_len(length).unwrap();
+            let _ = Superblock::find(&file, Path::new("memory"), "it");
+            for filesystem in Filesystem::ON_DEVICES {
+                if let Ok(ranges) = filesystem.kind().relies_on(&file) {
+                    prop_assert!(ranges.iter().all(|range| range.start <= range.end && range.end <= length));
+                }
+            }
+        }
+    }
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 use crate::error::Result;
 use crate::storage::volume::filesystem::superblock::Finding;
 use crate::storage::volume::filesystem::{Filesystem, Kind};
-use crate::sys;
 
 pub(crate) struct Tmpfs;
 
@@ -28,8 +27,9 @@ impl Kind for Tmpfs {
         &[]
     }
 
-    fn grow_mounted(&self, _: &File, size_bytes: u64, shown: &Path) -> Result<()> {
-        sys::tmpfs::resize(shown, size_bytes)
+    /// It has no size but that of what it is made of.
+    fn grow_mounted(&self, _: &File, _: u64, _: &Path) -> Result<()> {
+        Ok(())
     }
 
     fn mender(&self) -> &'static str {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::storage::volume::filesystem::kind::{run_mkfs, succeeded};
-use crate::storage::volume::filesystem::superblock::{Finding, bytes_at, read_at};
+use crate::storage::volume::filesystem::superblock::{Finding, bytes_at, fits, read_at};
 use crate::storage::volume::filesystem::{Filesystem, Kind, Superblock};
 use crate::sys::growfs;
 
@@ -47,7 +47,11 @@ impl Kind for Xfs {
         // A block's number has its group's in the high bits.
         let group_bits = u32::from(bytes[124]).min(63);
         let (group, block) = (log_start >> group_bits, log_start & ((1 << group_bits) - 1));
-        let start = (group * u32_at(84) + block) * block_bytes;
+        let start = group.saturating_mul(u32_at(84)).saturating_add(block);
+        if !fits(template, start, u32_at(96), block_bytes)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "an xfs that is not as mkfs makes it"));
+        }
+        let start = start * block_bytes;
         Ok(std::iter::once(start..start + u32_at(96) * block_bytes).collect())
     }
 

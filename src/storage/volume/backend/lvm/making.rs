@@ -22,6 +22,9 @@ impl LogicalVolumes {
         fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<bool> {
         let lock = self.acquire(&spec.name)?;
+        if self.finish_rollback(&spec.name)? {
+            return Ok(false);
+        }
         let made = match self.create(spec, how) {
             Ok(true) => self.complete(&spec.name, fill).map(|()| true),
             created => created,

@@ -82,6 +82,21 @@ impl Record {
         Ok(record)
     }
 
+    /// The pool's group, of all groups. Commands take it by its name, which must be its own still, and no other's.
+    pub(super) fn group_of(&self, groups: Vec<Group>) -> Result<Group> {
+        let name = self.lvm.volume_group.as_str();
+        let called = groups.iter().find(|group| group.uuid == self.uuid).map(|group| group.name.clone());
+        let what = || format!("volume group `{name}` ({}), which has the volumes of a pool,", self.uuid);
+        match called {
+            Some(called) if called == name => the_one(groups, name),
+            Some(called) => Err(Error::Differs {
+                what: what(),
+                difference: format!("it is called `{called}` now; give it its name back with `vgrename`"),
+            }),
+            None => Err(Error::NotFound { what: what() }),
+        }
+    }
+
     fn read(path: &Path) -> Result<Option<Self>> {
         let Some(text) = file::read_if_exists(path)? else { return Ok(None) };
         let record: Self = record::decode(&text, path, FORMAT)?;
@@ -117,4 +132,48 @@ pub(super) fn backing_files(group: &Group) -> Result<Vec<PathBuf>> {
         files.extend(loopdev::backing_of(Path::new(disk))?);
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(name: &str, uuid: &str) -> Group {
+        Group {
+            name: name.to_owned(),
+            uuid: uuid.to_owned(),
+            tags: Vec::new(),
+            size_bytes: 0,
+            free_bytes: 0,
+            extent_bytes: 1,
+            missing: 0,
+            disks: Vec::new(),
+            volumes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_group_is_the_pools_by_identity_and_name() {
+        let record = Record {
+            format: 1,
+            tag: "0123".to_owned(),
+            lvm: LvmPool { volume_group: VolumeGroupName::new("vg").unwrap(), thin_pool: None },
+            uuid: "ours".to_owned(),
+            extent_bytes: 1,
+            files: Vec::new(),
+        };
+        let found = record.group_of(vec![group("other", "x"), group("vg", "ours")]);
+        assert_eq!(found.unwrap().uuid, "ours");
+        for (groups, expected) in [
+            (vec![], "does not exist"),
+            (vec![group("vg", "another")], "does not exist"),
+            (vec![group("renamed", "ours")], "it is called `renamed` now"),
+            (vec![group("renamed", "ours"), group("vg", "another")], "it is called `renamed` now"),
+            (vec![group("vg", "ours"), group("vg", "another")], "several have that name"),
+            (vec![group("vg", "another"), group("vg", "ours")], "several have that name"),
+        ] {
+            let error = record.group_of(groups).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

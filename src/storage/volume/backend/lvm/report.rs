@@ -14,6 +14,10 @@ const DISK_FIELDS: &str = "pv_name,pv_missing";
 const VOLUME_FIELDS: &str = "lv_name,lv_tags,lv_size,lv_layout,lv_active,origin,origin_size,pool_lv,data_percent,\
                              metadata_percent,lv_snapshot_invalid,lv_merging";
 
+/// What the host's `lvm.conf` may say otherwise, and must not: it changes what a report looks like.
+const SETTINGS: &str =
+    "report{binary_values_as_numeric=0 prefixes=0 quoted=1} log{verbose=0 report_command_log=0}";
+
 /// A volume group as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
@@ -95,6 +99,8 @@ pub(super) fn groups() -> Result<Vec<Group>> {
         "--units",
         "b",
         "--nosuffix",
+        "--config",
+        SETTINGS,
         "--configreport",
         "vg",
         "-o",

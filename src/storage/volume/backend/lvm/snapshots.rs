@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command;
 use super::fill;
-use super::report::{Group, Layout, part};
+use super::report::{Group, Layout, LogicalVolume, part};
 use super::tags::{Marked, Phase};
 use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ impl LogicalVolumes {
     pub(super) fn snapshots_in(&self, group: &Group, name: &VolumeName) -> Vec<Snapshot> {
         let mut snapshots: Vec<Snapshot> = self
             .marked(group)
-            .filter(|(_, marked)| marked.volume == *name)
+            .filter(|(found, marked)| marked.volume == *name && !is_half_snapshot(found, marked))
             .filter_map(|(found, marked)| {
                 let linear = found.layout == Layout::LinearSnapshot;
                 let reserve = linear.then(|| Reserve {
@@ -90,7 +90,7 @@ impl LogicalVolumes {
             }
         }
         self.settle(name)?;
-        self.make_snapshot(&found.name, marked, spec)
+        self.make_snapshot(&group, &found.name, marked, spec)
             .map_err(|e| self.full_or(e, &group, spec.reserve_bytes.unwrap_or(found.size_bytes), &promised))
     }
 
@@ -105,8 +105,12 @@ impl LogicalVolumes {
         syncfs(inside).map_err(|e| Error::os("syncfs", target.display(), e))
     }
 
-    fn make_snapshot(&self, origin: &str, marked: Marked, spec: &SnapshotSpec) -> Result<()> {
+    fn make_snapshot(&self, group: &Group, origin: &str, marked: Marked, spec: &SnapshotSpec) -> Result<()> {
         let logical = self.logical(&marked.volume, Some(&spec.name));
+        if self.marked(group).any(|(found, marked)| found.name == logical && is_half_snapshot(found, &marked))
+        {
+            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+        }
         let mut arguments: Vec<String> =
             ["lvcreate", "--yes", "-s", "-n", &logical].map(str::to_owned).to_vec();
         match spec.reserve_bytes {
@@ -185,7 +189,10 @@ impl LogicalVolumes {
         let mut polled = false;
         let merged = wait::until(deadline, || {
             let group = self.whole_group()?;
-            let Some(found) = group.find(&logical) else { return Ok(Some(true)) };
+            let found = self.marked(&group).find(|(found, _)| found.name == logical);
+            let Some((found, _)) = found.filter(|(found, marked)| !is_half_snapshot(found, marked)) else {
+                return Ok(Some(true));
+            };
             if !found.merging {
                 return Ok(Some(false));
             }
@@ -201,7 +208,7 @@ impl LogicalVolumes {
         match merged {
             Some(true) => {
                 let spec = SnapshotSpec { name: snapshot.clone(), reserve_bytes: Some(reserve_bytes) };
-                self.make_snapshot(&found.name, marked, &spec)
+                self.make_snapshot(&group, &found.name, marked, &spec)
                     .map_err(|e| self.full_or(e, &group, reserve_bytes, &called(name, snapshot)))
             }
             // It never began: all is as it was.
@@ -282,14 +289,20 @@ impl LogicalVolumes {
     pub(super) fn tidy_group(&self) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         let group = self.group()?;
-        for (_, marked) in self.marked(&group).filter(|(_, marked)| marked.phase == Phase::Making) {
+        let is_left = |(found, marked): &(&LogicalVolume, Marked)| {
+            found.name == self.logical(&marked.volume, marked.snapshot.as_ref())
+                && (marked.phase == Phase::Making || is_half_snapshot(found, marked))
+        };
+        for (left, marked) in self.marked(&group).filter(is_left) {
             // Who is making it now holds its lock.
             let lock = self.acquire(&marked.volume)?;
             let now = self.group()?;
-            if let Some((found, Marked { phase: Phase::Making, .. })) = self.find(&now, &marked.volume) {
-                command::run(&["lvremove", "-y", &self.full(&found.name)])?;
-                removed.push(format!("logical volume {}", self.full(&found.name)));
-                lock.remove()?;
+            if self.marked(&now).filter(is_left).any(|(found, _)| found.name == left.name) {
+                command::run(&["lvremove", "-y", &self.full(&left.name)])?;
+                removed.push(format!("logical volume {}", self.full(&left.name)));
+                if marked.snapshot.is_none() {
+                    lock.remove()?;
+                }
             }
         }
         for entry in entries(&self.directory.path().join("locks"))? {
@@ -315,4 +328,10 @@ impl LogicalVolumes {
     fn rollback_mark(&self, name: &VolumeName) -> PathBuf {
         self.directory.path().join("rollback").join(name.as_str())
     }
+}
+
+/// LVM makes a linear volume's snapshot in two steps: a power cut between them leaves the space set aside for it, with all its
+/// tags, and a snapshot of nothing.
+fn is_half_snapshot(found: &LogicalVolume, marked: &Marked) -> bool {
+    marked.snapshot.is_some() && found.layout == Layout::Linear
 }

@@ -61,15 +61,7 @@ impl LogicalVolumes {
 
     /// The pool's volume group as it is. One command.
     pub(super) fn group(&self) -> Result<Group> {
-        let found = report::groups()?.into_iter().find(|group| group.uuid == self.record.uuid);
-        found.ok_or_else(|| Error::NotFound {
-            what: format!(
-                "volume group `{}` ({}), which has the volumes of {},",
-                self.record.lvm.volume_group,
-                self.record.uuid,
-                self.directory.path().display()
-            ),
-        })
+        self.record.group_of(report::groups()?)
     }
 
     /// The same, if none of its disks is missing.
