@@ -1,4 +1,4 @@
-//! A volume's life: created, mounted, filled, grown, and removed without a trace.
+//! A volume's life: created, mounted, filled, kept in a snapshot, grown, cloned, brought back, and removed without a trace.
 //!
 //! Run it as root: `cargo run --example volume [ext4|xfs|btrfs]`.
 
@@ -9,8 +9,8 @@ use std::fs;
 use std::process::ExitCode;
 
 use docklet::error::Chain;
-use docklet::name::VolumeName;
-use docklet::storage::{Allocation, Filesystem, VolumePool, VolumeSpec, remove_tree};
+use docklet::name::{SnapshotName, VolumeName};
+use docklet::storage::{Allocation, Filesystem, SnapshotSpec, VolumePool, VolumeSpec, remove_tree};
 
 fn main() -> ExitCode {
     match run() {
@@ -46,13 +46,24 @@ fn run() -> Result<(), Box<dyn Error>> {
     fs::write(space.path().join("file"), vec![b'x'; 8 << 20])?;
     println!("before: {:?}", volume.usage()?);
 
+    let snapshot = SnapshotName::new("before")?;
+    println!("kept:   {:?}", volume.snapshot(&SnapshotSpec::new(snapshot.clone()))?);
+
     // xfs and btrfs may also stay mounted; ext4 may with CAP_SYS_RESOURCE.
     volume.unmount()?;
     volume.grow(1 << 30)?;
     volume.mount()?;
     println!("grown:  {:?}", volume.usage()?);
 
+    // Another volume of what was there, and the volume itself as it was, also in size.
+    let copy = pool.clone_snapshot(&spec.name, &snapshot, &VolumeName::new("copy")?)?;
+    println!("cloned: {:?}", copy.spec());
     volume.unmount()?;
+    volume.rollback(&snapshot)?;
+    println!("back:   {:?}", volume.usage()?);
+
+    volume.remove_snapshot(&snapshot)?;
+    pool.remove(&copy.spec().name)?;
     pool.remove(&spec.name)?;
     remove_tree("/var/tmp".as_ref(), name.as_ref())?;
     println!("removed");

@@ -17,14 +17,12 @@
 //! host.recover().await?; // after a crash or a reboot: whatever was written down is made true again
 //!
 //! let image = "busybox".parse()?;
-//! if !host.images().list()?.contains(&image) {
-//!     host.images().build(&image, |root| {
-//!         root.copy_file("/bin/busybox", "bin/busybox", 0o755)?; // Debian's busybox-static
-//!         root.symlink("bin/sh", "busybox")?;
-//!         root.symlink("sbin/init", "../bin/busybox")?;
-//!         root.write_file("etc/inittab", "::sysinit:/bin/busybox true\n", 0o644)
-//!     })?;
-//! }
+//! host.images().ensure(&image, |root| {
+//!     root.copy_file("/bin/busybox", "bin/busybox", 0o755)?; // Debian's busybox-static
+//!     root.symlink("bin/sh", "busybox")?;
+//!     root.symlink("sbin/init", "../bin/busybox")?;
+//!     root.write_file("etc/inittab", "::sysinit:/bin/busybox true\n", 0o644)
+//! })?;
 //! host.ensure_network(&NetworkSpec {
 //!     name: "lan".parse()?,
 //!     gateway: "10.89.0.1/24".parse()?,
@@ -69,7 +67,7 @@
 //! | [`name`] | names and ids that are valid by construction | – |
 //! | [`idmap`] | which ids of the host a container's ids are | – |
 //! | [`paths`] | where files live under `FS_PREFIX` | a directory that can be written |
-//! | [`storage`] | images, volumes and overlays: bytes on disk become a root | root; Linux 5.9, `loop`, `overlay`, and `ext4`, `xfs` or `btrfs` with its `mkfs` |
+//! | [`storage`] | images, volumes and overlays: bytes on disk become a root | root; Linux 5.9, `loop`, `overlay`, and `ext4`, `xfs` or `btrfs` with its `mkfs`; `lvm` for volumes on LVM; 5.19 for id maps |
 //! | [`net`] | bridges, veth pairs, addresses, NAT, namespaces | `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`; Linux 4.20, `bridge`, `veth`; `nft` for NAT; tokio |
 //! | [`cgroup`] | which hierarchy this host has; limits and figures | root; a controller for each limit; on v1 Linux 5.11 |
 //! | [`lxc`] | a typed configuration, and one container's life | root; liblxc 5.0 with `lxc-start` and `lxc-attach` |
@@ -83,8 +81,8 @@
 //!   place; `remove` is content if it is gone. What exists otherwise than asked is [`Error::Differs`], and is left alone.
 //! - **Nothing is undone by dropping a value.** A container outlives the process that launched it. Dropping a future of
 //!   [`host`] does not stop the operation either.
-//! - **Units.** Fields that end in `_bytes` are bytes, in `_us` microseconds (in JSON); all other times are
-//!   [`Duration`](std::time::Duration)s. No limit is `None` (left to the kernel) or [`cgroup::Limit::Max`], never 0 or -1.
+//! - **Units.** Fields that end in `_bytes` are bytes, in `_us` microseconds (in JSON), in `_s` seconds since 1970; all other
+//!   times are [`Duration`](std::time::Duration)s, in JSON `{"secs": 1, "nanos": 0}`. No limit is `None` (left to the kernel) or [`cgroup::Limit::Max`], never 0 or -1.
 //! - **Errors.** One type, with variants by what a caller can do: mend the input ([`Error::Invalid`]), make what is missing
 //!   ([`Error::NotFound`]), try later ([`Error::Busy`]), change the host ([`Error::Unsupported`]), call
 //!   [`Host::recover`](host::Host::recover) ([`Error::LeftBehind`]). The message names the object, and the remedy if there
@@ -106,7 +104,7 @@
 //!
 //! # Features
 //!
-//! There are none: the library is one piece, and builds with Rust and a linker alone.
+//! There are none: the library is one piece, and builds with Rust and a C compiler alone.
 
 pub mod cgroup;
 pub mod error;

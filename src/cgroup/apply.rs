@@ -218,7 +218,7 @@ impl Cgroup {
         }
         Error::Unsupported {
             what: format!("{} of cgroup `{}`", setting.file, self.path()),
-            needs: format!("{} in cgroup.subtree_control of the group above it", setting.controller),
+            needs: format!("it takes {} in cgroup.subtree_control of the group above it", setting.controller),
         }
     }
 

@@ -41,7 +41,7 @@ impl Cgroup {
         let Some(dir) = self.unified_dir() else {
             return Err(Error::Unsupported {
                 what: "waiting for changes of a cgroup".to_owned(),
-                needs: "a cgroup2 mount: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified".to_owned(),
+                needs: "it takes a cgroup2 mount: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified".to_owned(),
             });
         };
         let path = dir.join("cgroup.events");

@@ -34,7 +34,7 @@ impl Cgroup {
             (None, None) if self.exists() => {
                 return Err(crate::Error::Unsupported {
                     what: format!("freezing cgroup `{}`", self.path()),
-                    needs: "cgroup2 from kernel 5.2 on, or the v1 freezer (CONFIG_CGROUP_FREEZER=y), and the group in it"
+                    needs: "it takes cgroup2 from kernel 5.2 on, or the v1 freezer (CONFIG_CGROUP_FREEZER=y), and the group in it"
                         .to_owned(),
                 });
             }

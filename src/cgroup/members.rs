@@ -76,7 +76,7 @@ impl Cgroup {
             .or_else(|| mounts.first())
             .ok_or_else(|| Error::Unsupported {
                 what: "tracking processes".to_owned(),
-                needs: "a mounted cgroup hierarchy".to_owned(),
+                needs: "it takes a mounted cgroup hierarchy".to_owned(),
             })
     }
 }

@@ -91,6 +91,13 @@ fn check(subject: &'static str, result: Result<String>) -> Check {
     }
 }
 
+fn optional(check: Check) -> Check {
+    match check.finding {
+        Finding::Missing => Check { finding: Finding::Limited, ..check },
+        _ => check,
+    }
+}
+
 fn local_checks(paths: &Paths) -> Vec<Check> {
     let mut checks = vec![check("root", root()), check("kernel", kernel()), check("prefix", prefix(paths))];
     checks.push(space(paths));
@@ -113,15 +120,12 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
     checks.push(check("loop devices", device("/dev/loop-control", "modprobe loop")));
     checks.push(check("apparmor", apparmor()));
     checks.push(check("mkfs.ext4", program("mkfs.ext4", "e2fsprogs")));
-    if uses_lvm(paths) {
-        checks.push(check("lvm", program("lvm", "lvm2")));
-    }
-    let mut nftables = check("nftables", program("nft", "nftables"));
-    if nftables.finding == Finding::Missing {
-        // Only networks with address translation need it.
-        nftables.finding = Finding::Limited;
-    }
-    checks.push(nftables);
+    // What only volumes of that kind need, and only networks with address translation.
+    checks.push(optional(check("mkfs.xfs", program("mkfs.xfs", "xfsprogs"))));
+    checks.push(optional(check("mkfs.btrfs", program("mkfs.btrfs", "btrfs-progs"))));
+    let lvm = check("lvm", program("lvm", "lvm2"));
+    checks.push(if uses_lvm(paths) { lvm } else { optional(lvm) });
+    checks.push(optional(check("nftables", program("nft", "nftables"))));
     checks
 }
 

@@ -33,7 +33,9 @@ use crate::storage::{Allocation, Filesystem};
 pub struct ContainerSpec {
     /// Unique on the host; also the host name inside.
     pub name: ContainerName,
-    /// The image that the root is made of.
+    /// The image that the root is made of: its layers. What its configuration says of a command, an entrypoint, an
+    /// environment, a user or a directory to work in is not used; [`init`](Self::init) and
+    /// [`environment`](Self::environment) are what counts.
     pub image: ImageName,
     /// The volume that takes everything the container writes to its root. It goes with the container.
     #[serde(default)]
@@ -50,7 +52,7 @@ pub struct ContainerSpec {
     /// The first process and how it is asked to stop.
     #[serde(default)]
     pub init: Init,
-    /// The first process's environment.
+    /// The first process's environment. Default: empty. LXC adds `PATH`, if it is not in it, and `container`.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
 }

@@ -104,7 +104,7 @@ impl LxcConfig {
         if target.version.major >= 7 && (devices || limits.iter().any(|s| s.version == Version::V1)) {
             return Err(Error::Unsupported {
                 what: format!("limiting a container with liblxc {} on cgroup v1", target.version),
-                needs: "cgroup v2 (boot with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all), or liblxc 5 or 6: \
+                needs: "it takes cgroup v2 (boot with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all), or liblxc 5 or 6: \
                         version 7 has no keys for v1"
                     .to_owned(),
             });

@@ -59,12 +59,12 @@ impl LxcTarget {
         let text = ask_version(&lxc_start)?;
         let version = parse_version(&text).ok_or_else(|| Error::Unsupported {
             what: format!("liblxc {:?}", text.trim()),
-            needs: "a version of liblxc from 5.0 on (Debian: apt install lxc)".to_owned(),
+            needs: "it takes liblxc 5.0 or later (Debian: apt install lxc)".to_owned(),
         })?;
         if version < (LxcVersion { major: 5, minor: 0, patch: 0 }) {
             return Err(Error::Unsupported {
                 what: format!("liblxc {version}"),
-                needs: "liblxc 5.0 or later, which knows lxc.cgroup.dir.container.inner (Debian 12 and later have it)".to_owned(),
+                needs: "it takes liblxc 5.0 or later, which knows lxc.cgroup.dir.container.inner (Debian 12 and later have it)".to_owned(),
             });
         }
         let seccomp = Path::new(SECCOMP).is_file().then(|| PathBuf::from(SECCOMP));

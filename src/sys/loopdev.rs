@@ -292,7 +292,7 @@ fn kernel_device(device: u64) -> u64 {
 fn no_loop_support() -> Error {
     Error::Unsupported {
         what: "a loop-file volume".to_owned(),
-        needs: "loop devices (/dev/loop-control): run `modprobe loop`, and put `loop` into \
+        needs: "it takes loop devices (/dev/loop-control): run `modprobe loop`, and put `loop` into \
                 /etc/modules-load.d/docklet.conf to have it after a reboot"
             .to_owned(),
     }

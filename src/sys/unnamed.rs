@@ -22,7 +22,7 @@ pub(crate) fn unnamed(directory: &Path) -> Result<File> {
         .map_err(|e| match e.raw_os_error() {
             Some(libc::EOPNOTSUPP) => Error::Unsupported {
                 what: format!("a file that appears whole in `{}`", directory.display()),
-                needs: "a file system with O_TMPFILE: ext4, xfs, btrfs or tmpfs".to_owned(),
+                needs: "it takes a file system with O_TMPFILE: ext4, xfs, btrfs or tmpfs".to_owned(),
             },
             _ => Error::os("open(O_TMPFILE)", directory.display(), e),
         })

@@ -49,7 +49,7 @@ pub(crate) fn with_map(map: &str) -> Result<UserNamespace> {
         Some(libc::ENOSPC | libc::EPERM | libc::ENOSYS | libc::EINVAL) => Error::Unsupported {
             what: "a map of ids".to_owned(),
             needs: format!(
-                "user namespaces (CONFIG_USER_NS, sysctl user.max_user_namespaces above the number in use), and root \
+                "it takes user namespaces (CONFIG_USER_NS, sysctl user.max_user_namespaces above the number in use), and root \
                  in the initial one: {e}"
             ),
         },

@@ -313,7 +313,8 @@ fn image_of_a_hostile_archive_is_none() {
     let error = import(&store, &ImageSource::Tar(archive.clone()), &name("evil")).expect_err("refused");
     assert!(matches!(error, Error::Invalid { .. }), "{}", docklet::error::Chain(&error));
     fs::write(&archive, "no archive at all").expect("write");
-    import(&store, &ImageSource::Tar(archive.clone()), &name("evil")).expect_err("refused");
+    let refused = message(import(&store, &ImageSource::Tar(archive.clone()), &name("evil")));
+    assert!(refused.starts_with(&format!("layer archive `{to}` is damaged: ")), "{refused}");
     fs::remove_file(&archive).expect("remove");
     let gone = import(&store, &ImageSource::Tar(archive), &name("evil")).expect_err("missing");
     assert!(matches!(gone, Error::NotFound { .. }), "{gone}");
@@ -322,4 +323,42 @@ fn image_of_a_hostile_archive_is_none() {
     store.collect_garbage(&[], &AT_ONCE).expect("collect");
     assert_eq!(contents(&sandbox), (0, 0, vec![]));
     remove_tree(tree.parent().expect("parent"), Path::new("hostile")).expect("remove");
+}
+
+/// A source that is not what it is said to be is told by its path, and by what is wrong with it.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_sources_that_are_none_are_named() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let (missing, file) = (sandbox.dir("archives").join("missing"), sandbox.dir("archives").join("file"));
+    fs::write(&file, "no archive at all").expect("write");
+    let directory = sandbox.dir("empty");
+    let of_path: [fn(PathBuf) -> ImageSource; 4] = [
+        ImageSource::Directory,
+        ImageSource::Tar,
+        |path| ImageSource::OciLayout { path, reference: None },
+        |path| ImageSource::DockerArchive { path, reference: None },
+    ];
+    for source in of_path {
+        let refused = message(import(&store, &source("relative/path".into()), &name("x")));
+        assert_eq!(refused, "invalid image source \"relative/path\": must be an absolute path");
+        let refused = message(import(&store, &source(missing.clone()), &name("x")));
+        assert_eq!(refused, format!("`{}` does not exist", missing.display()));
+    }
+    for (source, expected) in [
+        (of_path[0](file.clone()), "must be a directory"),
+        (of_path[1](directory.clone()), "must be a regular file"),
+        (of_path[1](file.clone()), "is damaged"),
+        (of_path[2](directory.clone()), "`oci-layout` in"),
+        (of_path[2](file.clone()), "is damaged"),
+        (of_path[3](file.clone()), "is damaged"),
+    ] {
+        let refused = message(import(&store, &source, &name("x")));
+        let place = source.path().to_str().expect("UTF-8");
+        assert!(refused.contains(expected) && refused.contains(place), "{source:?}: {refused}");
+    }
+    assert_eq!(store.list().expect("list"), []);
+    store.collect_garbage(&[], &AT_ONCE).expect("collect");
+    assert_eq!(contents(&sandbox), (0, 0, vec![]));
 }

@@ -221,6 +221,13 @@ fn another_map_differs() {
     assert_eq!(kernel::mounts_beneath(target), line);
     OverlayRoot::unmount(target).expect("unmount");
     // The volume is that container's.
+    for (another, asked) in [(plain(), "none was asked"), (plain().id_map(&other), "another one was asked")] {
+        let refused = message(another.mount(target));
+        assert!(refused.contains("it was written to by an id map") && refused.contains(asked), "{refused}");
+    }
+    assert_eq!(kernel::mounts_beneath(target), Vec::<String>::new());
+    // Also one that nothing was written down of.
+    rustix::fs::removexattr(fixture.space.path(), "trusted.docklet.ids").expect("removexattr");
     let refused = message(plain().id_map(&other).mount(target));
     assert!(
         refused.contains("`upper` belongs to 100000:100000, which the id map does not have"),
@@ -249,7 +256,7 @@ fn layers_that_cannot_be_mapped() {
     let space = volume.mount().expect("mount");
     let refused = message(OverlayRoot::over(&[&under]).on(&space).id_map(&map()).mount(&fixture.target));
     assert!(
-        refused.contains("not possible on this host: kernel 5.19, and layers on a file system"),
+        refused.contains("not possible on this host: it takes kernel 5.19, and layers on a file system"),
         "{refused}"
     );
     assert_eq!(kernel::mounts_beneath(&fixture.target), Vec::<String>::new());

@@ -9,7 +9,7 @@ use docklet::paths::Paths;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::process;
+use crate::{logical, process};
 
 /// Where tests have their prefixes, and how the names begin that go on with a process id and a number.
 const DIRECTORY: &str = "/var/tmp";
@@ -67,6 +67,7 @@ pub(crate) fn remove(paths: &Paths) {
             let _ = rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH);
         }
     }
+    logical::destroy(paths);
     let locks = Path::new("/run/lxc/lock").join(prefix.strip_prefix("/").expect("absolute"));
     for tree in [prefix, &locks] {
         let base = tree.parent().expect("parent");

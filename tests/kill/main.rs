@@ -4,9 +4,11 @@
 //! It needs root. `make test-kill` runs all of it, `make test` a sample.
 //!
 //! ```text
-//! kill --full | --sample-seconds N | --point N --before|--after | --calls   [--only SUBJECT] [--mode own|runtime|orphan]
+//! kill --full | --sample-seconds N | --point N --before|--after | --calls   [--lvm] [--only SUBJECT] [--mode own|runtime|orphan]
 //! kill --clean
 //! ```
+//!
+//! `--lvm`: the matrices of volumes on LVM, which need the device mapper, instead of all others.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
@@ -16,6 +18,7 @@ mod containers;
 mod exports;
 mod images;
 mod leftovers;
+mod logical;
 mod matrix;
 mod operations;
 mod overlays;
@@ -39,7 +42,7 @@ use nix::sys::signal::Signal;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use crate::matrix::{Choice, Matrix, Tally};
-use crate::subjects::SUBJECTS;
+use crate::subjects::{ON_LVM, SUBJECTS, Subject};
 use crate::tracer::{Mode, Moment};
 
 /// The roles of this binary, as first arguments: the first process of the sandbox's process namespace, and the one
@@ -78,6 +81,8 @@ fn main() -> ExitCode {
 struct Arguments {
     /// `None` lists the calls.
     choice: Option<Choice>,
+    /// The subjects to choose from.
+    subjects: &'static [Subject],
     only: Option<String>,
     mode: Option<Mode>,
 }
@@ -89,6 +94,7 @@ impl Arguments {
     fn parse(args: &[String]) -> Result<Self, String> {
         let (mut choice, mut only, mut mode) = (None, None, None);
         let (mut point, mut moment) = (None, Moment::Before);
+        let mut subjects = SUBJECTS;
         let mut rest = args.iter();
         while let Some(arg) = rest.next() {
             let mut value = || rest.next().ok_or(format!("{arg} needs a value"));
@@ -105,6 +111,7 @@ impl Arguments {
                 }
                 "--before" => moment = Moment::Before,
                 "--after" => moment = Moment::After,
+                "--lvm" => subjects = ON_LVM,
                 "--only" => only = Some(value()?.clone()),
                 "--mode" => {
                     let name = value()?;
@@ -118,11 +125,11 @@ impl Arguments {
             choice = Some(Some(Choice::One((point, moment))));
         }
         if let Some(name) = &only
-            && !SUBJECTS.iter().any(|subject| subject.name == name)
+            && !subjects.iter().any(|subject| subject.name == name)
         {
             return Err(format!("no subject called {name}"));
         }
-        Ok(Self { choice: choice.ok_or("say --full or --sample-seconds N")?, only, mode })
+        Ok(Self { choice: choice.ok_or("say --full or --sample-seconds N")?, subjects, only, mode })
     }
 }
 
@@ -170,8 +177,10 @@ fn drive(arguments: &Arguments) -> ExitCode {
     let begin = Instant::now();
     let base = env::var(BASE).expect("set by the first role");
     let mut waiting = Vec::new();
-    for subject in
-        SUBJECTS.iter().filter(|subject| arguments.only.as_ref().is_none_or(|name| name == subject.name))
+    for subject in arguments
+        .subjects
+        .iter()
+        .filter(|subject| arguments.only.as_ref().is_none_or(|name| name == subject.name))
     {
         let modes = subject.modes.iter().filter(|mode| arguments.mode.is_none_or(|wanted| wanted == **mode));
         waiting.extend(modes.map(|mode| (subject, *mode)));

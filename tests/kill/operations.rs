@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, overlays, parts};
+use crate::{containers, exports, images, logical, overlays, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -50,6 +50,7 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("export-image", exports::export),
     ("export-state", exports::state),
     ("remove-export", exports::remove),
+    ("prepare-lvm", logical::prepare),
     ("make-volume", parts::make_volume),
     ("make-xfs", parts::make_xfs),
     ("make-btrfs", parts::make_btrfs),

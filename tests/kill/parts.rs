@@ -10,6 +10,7 @@ use docklet::paths::Paths;
 use docklet::storage::{Allocation, Filesystem, SnapshotSpec, Volume, VolumePool, VolumeSpec};
 
 use crate::containers::{Result, with_host};
+use crate::logical;
 
 const SMALL_BYTES: u64 = 64 << 20;
 const LARGE_BYTES: u64 = 512 << 20;
@@ -41,8 +42,10 @@ pub(crate) fn network_state() -> Result {
     })
 }
 
+/// In the prefix's volume group if it has one, else in files.
 fn pool() -> docklet::Result<VolumePool> {
-    VolumePool::loop_files(Paths::from_env()?.volumes())
+    let paths = Paths::from_env()?;
+    logical::pool(&paths)?.map_or_else(|| VolumePool::loop_files(paths.volumes()), Ok)
 }
 
 fn make(filesystem: Filesystem, size_bytes: u64) -> Result {
@@ -87,6 +90,10 @@ pub(crate) fn made_state() -> Result {
             true
         }
     };
+    let logical = logical::volumes(&Paths::from_env()?)?;
+    if !there && !logical.is_empty() {
+        return Err(format!("left in the volume group: {logical:?}").into());
+    }
     say(there);
     Ok(())
 }
@@ -229,7 +236,9 @@ pub(crate) fn remove_volumes() -> Result {
     let pool = pool()?;
     remove_snapshot()?;
     pool.remove(&clone())?;
-    remove_volume()
+    remove_volume()?;
+    let logical = logical::volumes(&Paths::from_env()?)?;
+    if logical.is_empty() { Ok(()) } else { Err(format!("left in the volume group: {logical:?}").into()) }
 }
 
 /// "present" if it has its new size and is whole.

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use docklet::paths::Paths;
 
-use crate::process;
+use crate::{logical, process};
 
-/// One line per object: "mount …", "loop …", "cgroup …", "link …", "nft …", "process …", "file …".
+/// One line per object: "mount …", "loop …", "mapped …", "cgroup …", "link …", "nft …", "process …", "file …".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Snapshot(BTreeSet<String>);
 
@@ -21,6 +21,7 @@ impl Snapshot {
         let prefix = paths.prefix();
         mounts(prefix, &mut lines);
         loops(prefix, &mut lines);
+        lines.extend(logical::mapped(paths).into_iter().map(|line| format!("mapped {line}")));
         directories_named(Path::new("/sys/fs/cgroup"), &paths.tag(), &mut lines);
         links(&mut lines);
         nftables(&mut lines);

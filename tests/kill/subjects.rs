@@ -9,8 +9,8 @@ use crate::sandbox::Sandbox;
 use crate::snapshot::Snapshot;
 use crate::tracer::{Mode, Moment, NumberedCall, Outcome, Strike};
 
-/// How long the kernel may take to finish what has been asked for: dying processes and namespaces.
-const SETTLING: Duration = Duration::from_secs(1);
+/// How long the kernel may take to finish what has been asked for: dying processes and namespaces, also in a slow guest.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// An operation to kill, in each of `modes`.
 pub(crate) struct Subject {
@@ -256,6 +256,17 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     own("rollback", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
     own("clone", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
     own("remove-snapshot", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
+];
+
+/// The same on thin LVM.
+pub(crate) const ON_LVM: &[Subject] = &[
+    own("make-volume", &["prepare-lvm"], &[], MADE),
+    own("remove-volume", &["prepare-lvm"], &["make-volume"], MADE),
+    own("grow", &["prepare-lvm"], &["make-volume"], VOLUME),
+    own("snapshot", &["prepare-lvm"], &["fill-volume"], KEPT),
+    own("rollback", &["prepare-lvm"], &["keep-volume"], KEPT),
+    own("clone", &["prepare-lvm"], &["keep-volume"], KEPT),
+    own("remove-snapshot", &["prepare-lvm"], &["keep-volume"], KEPT),
 ];
 
 impl Subject {

@@ -185,6 +185,37 @@ fn lvm_half_made_volumes_are_nothing() {
     pool.remove(&wanted.name).expect("remove");
 }
 
+/// A process was killed while a volume went back: its place was empty, and the one to come had another name.
+#[test]
+#[ignore = "needs root: device-mapper"]
+fn lvm_volumes_on_their_way_back_are_not_made_anew() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.dir("disk");
+    let back_end = LvmThin::on(&disk);
+    let (pool, group) = (back_end.pool(), back_end.group.name.as_str());
+    let wanted = spec("data", Filesystem::Ext4, Allocation::Sparse);
+    let volume = pool.ensure(&wanted).expect("ensure");
+    fs::write(volume.mount().expect("mount").path().join("file"), "kept").expect("write");
+    volume.unmount().expect("unmount");
+    let device = volume.file();
+    let logical = device.file_name().expect("name").to_str().expect("UTF-8");
+    let mark = disk.join("pool/rollback/data");
+    for finish in ["ensure", "tidy"] {
+        lvm(["lvrename", &format!("{group}/{logical}"), &format!("{group}/{logical}n")]);
+        fs::write(&mark, r#"{"snapshot":"then","reserve_bytes":null}"#).expect("write");
+        if finish == "tidy" {
+            assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
+        }
+        let volume = pool.ensure(&wanted).expect("ensure");
+        assert_eq!(logical_volumes(&back_end), [logical, "thin"], "after {finish}");
+        let space = volume.mount().expect("mount");
+        assert_eq!(fs::read_to_string(space.path().join("file")).expect("read"), "kept");
+        volume.unmount().expect("unmount");
+        assert!(!mark.exists());
+    }
+    pool.remove(&wanted.name).expect("remove");
+}
+
 /// As after a reboot: nothing is attached, and somebody else has the loop device.
 #[test]
 #[ignore = "needs root: device-mapper"]

@@ -1,8 +1,8 @@
 //! The storage tier: one suite of behaviour, for each back end with each file system it takes; and what is a back end's
 //! own. On the real kernel, in namespaces and under a prefix of its own.
 //!
-//! They need root and fail without it. Run them with `make test-host`. Those whose module begins with `lvm_` or `quota_`
-//! need device-mapper or quotas in the kernel, and run in the VM tier.
+//! They need root and fail without it. Run them with `make test-host`. Those whose module begins with `lvm_` need the
+//! device-mapper in the kernel, and run in the VM tier.
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 

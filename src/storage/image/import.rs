@@ -15,6 +15,7 @@ use crate::storage::image::content::{ImageContent, Layer};
 use crate::storage::image::digest::Digest;
 use crate::storage::image::documents::{self, Step};
 use crate::storage::image::layer::diff_id;
+use crate::storage::image::layer::member::located;
 use crate::storage::image::opened::{Image, ImageOptions};
 use crate::storage::image::source::{ImageSource, SourceLayer};
 use crate::storage::image::staging::Staging;
@@ -133,7 +134,10 @@ impl ImageStore {
             return Ok(Layer { diff_id, blob, size_bytes });
         }
         let mut unpacking = |progress: super::UnpackProgress| tell(ImportStep::Unpack, progress.bytes);
-        let new = self.layers.unpack(staging, chain, archive, source.diff_id, &mut unpacking)?;
+        let new = self
+            .layers
+            .unpack(staging, chain, archive, source.diff_id, &mut unpacking)
+            .map_err(|e| located(e, source.place()))?;
         self.layers.add(chain, &new)?;
         Ok(Layer { diff_id: new.diff_id, blob, size_bytes })
     }

@@ -159,7 +159,7 @@ pub(crate) fn diff_ids(config: &[u8], layers: usize) -> Result<Vec<Digest>> {
         let Platform { architecture, os } = config.platform;
         return Err(Error::Unsupported {
             what: format!("an image for {architecture} and {os}"),
-            needs: format!("an image for {} and {}", host.architecture, host.os),
+            needs: format!("it takes one for {} and {}", host.architecture, host.os),
         });
     }
     let diff_ids = config.rootfs.diff_ids.unwrap_or_default();

@@ -26,7 +26,9 @@ pub struct Image {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ImageOptions {
-    /// Whose it is: nobody else may use it until it is [shared](super::ImageStore::share). `None`, the default: everybody's.
+    /// Whose it is: [`ImageStore::list_for`](super::ImageStore::list_for) has it for nobody else until it is
+    /// [shared](super::ImageStore::share). `None`, the default: everybody's. Who opens it is not asked: that is the
+    /// caller's to check.
     pub owner: Option<UserName>,
     /// What people want to know of it. Default: nothing.
     pub description: String,

@@ -33,6 +33,18 @@ const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];
 /// The images of a cluster as one of its hosts sees them. Several processes may use one at the same time; on several
 /// hosts, each with a cache of its own.
 ///
+/// ```no_run
+/// # use docklet::storage::{ImageOptions, ImageSource, ImageStore, ImageTarget};
+/// # fn example() -> docklet::Result<()> {
+/// let images = ImageStore::new("/srv/cluster/images", "/var/lib/layers")?; // of a host: `host.images()`
+/// let name = "debian".parse()?;
+/// let source = ImageSource::OciLayout { path: "/srv/oci".into(), reference: Some("bookworm".to_owned()) };
+/// let image = images.import(&source, &name, &ImageOptions::default(), &mut |_progress| {})?;
+/// assert_eq!(image.content, images.resolve(&name)?);
+/// images.export(&name, &ImageTarget::OciArchive("/srv/backup/debian.tar".into()))
+/// # }
+/// ```
+///
 /// Only root may read what is stored: it holds other people's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageStore {

@@ -144,7 +144,7 @@ pub(crate) fn what(name: &ImageName) -> String {
 pub(crate) fn exists(name: &ImageName) -> Error {
     Error::Differs {
         what: what(name),
-        difference: "its name was to be given to a new one; remove it, or ask for it to be replaced"
+        difference: "a new one was to get that name: choose another, or set `ImageOptions::replace`"
             .to_owned(),
     }
 }

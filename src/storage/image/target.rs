@@ -28,7 +28,7 @@ use crate::sys::unnamed::{publish, unnamed};
 
 /// Where an image is written to, in which form. Nothing may be there yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ImageTarget {
     /// An OCI image layout as a directory.
     OciLayout(PathBuf),

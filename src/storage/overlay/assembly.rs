@@ -122,7 +122,7 @@ impl Assembly {
                 Errno::INVAL | Errno::NOSYS | Errno::PERM => Error::Unsupported {
                     what: format!("showing the owners of `{path}` by a map of ids"),
                     needs: format!(
-                        "kernel 5.19, and layers on a file system that can be mounted so: ext4, xfs, btrfs, tmpfs (kernel \
+                        "it takes kernel 5.19, and layers on a file system that can be mounted so: ext4, xfs, btrfs, tmpfs (kernel \
                          6.3), but no overlay and no network's ({call}: {e})"
                     ),
                 },
@@ -300,7 +300,7 @@ impl Assembly {
         Err(Error::Unsupported {
             what: format!("writing to {} by a map of ids", self.what()),
             needs: format!(
-                "a kernel that gives the files of the container's root to {root}: this one gives them to {}:{}",
+                "it takes a kernel that gives the files of the container's root to {root}: this one gives them to {}:{}",
                 owner.st_uid, owner.st_gid
             ),
         })

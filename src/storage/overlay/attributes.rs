@@ -21,7 +21,7 @@ pub(super) type Attributes = BTreeMap<OsString, Vec<u8>>;
 const SIZE_MAX: usize = 65_536;
 
 /// Reads those of `file`, which may be any kind, opened with `O_PATH`.
-pub(super) fn read(file: impl AsFd) -> rustix::io::Result<Attributes> {
+pub(super) fn read(file: &impl AsFd) -> rustix::io::Result<Attributes> {
     // Instead of `fgetxattr`, which wants more than `O_PATH`.
     let path = descriptor_path(file);
     let mut names = vec![0; SIZE_MAX];
@@ -43,7 +43,7 @@ pub(super) fn read(file: impl AsFd) -> rustix::io::Result<Attributes> {
 }
 
 /// The value of one attribute of `file`, opened as for [`read`].
-pub(super) fn one(file: impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<u8>>> {
+pub(super) fn one(file: &impl AsFd, name: &str) -> rustix::io::Result<Option<Vec<u8>>> {
     value(&descriptor_path(file), OsStr::new(name))
 }
 

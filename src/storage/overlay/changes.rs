@@ -33,7 +33,7 @@ pub struct Change {
 
 /// In which way a path has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Changed {
     /// The layers have nothing there.

@@ -75,7 +75,9 @@ pub(super) fn check_kernel(release: &str) -> Result<()> {
     }
     Err(Error::Unsupported {
         what: "an overlay root with an id map".to_owned(),
-        needs: format!("kernel 5.19, which mounts layers with their owners mapped; this is {release}"),
+        needs: format!(
+            "it takes kernel 5.19, which mounts layers with their owners mapped; this is {release}"
+        ),
     })
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn is_whiteout_device(found: &Stat) -> bool {
 }
 
 /// Whether this file of a layer says that there is nothing of its name below. It may be opened with `O_PATH`.
-pub(super) fn is_whiteout(file: impl AsFd, found: &Stat) -> rustix::io::Result<bool> {
+pub(super) fn is_whiteout(file: &impl AsFd, found: &Stat) -> rustix::io::Result<bool> {
     if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile && found.st_size == 0 {
         // The other form, for layers that are themselves kept in an overlay. Kernel 6.7.
         return Ok(one(file, "trusted.overlay.whiteout")?.is_some());
@@ -27,6 +27,6 @@ pub(super) fn is_whiteout(file: impl AsFd, found: &Stat) -> rustix::io::Result<b
 }
 
 /// Whether this directory of a layer hides those below it. It may be opened with `O_PATH`.
-pub(crate) fn is_opaque(directory: impl AsFd) -> rustix::io::Result<bool> {
+pub(crate) fn is_opaque(directory: &impl AsFd) -> rustix::io::Result<bool> {
     Ok(one(directory, OPAQUE)?.as_deref() == Some(b"y"))
 }

@@ -59,7 +59,7 @@ pub(crate) fn classic(layers: &[&Path], top: Option<(&Path, &Path)>) -> Result<O
         return Err(Error::Unsupported {
             what: format!("an overlay of {} layers", layers.len()),
             needs: format!(
-                "kernel 6.5, or fewer layers with shorter paths: their names take {} bytes, and mount(2) takes \
+                "it takes kernel 6.5, or fewer layers with shorter paths: their names take {} bytes, and mount(2) takes \
                  {OPTIONS_MAX}",
                 text.len()
             ),

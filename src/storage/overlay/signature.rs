@@ -11,10 +11,15 @@ use crate::storage::overlay::top::Top;
 /// directory, and of a map nothing else is shown.
 pub(super) fn source(layers: &[Directory], top: Option<&Top>, map: Option<&IdMap>) -> String {
     let upper = top.map(|top| Directory::fingerprint([&top.upper, &top.work]));
-    let ids = map.map(|map| Digest::of(map.to_string().as_bytes()).short());
+    let ids = map.map(ids);
     let or_none = |part: Option<String>| part.unwrap_or_else(|| "none".to_owned());
     let layers = Directory::fingerprint(layers);
     format!("docklet:layers={layers},upper={},ids={}", or_none(upper), or_none(ids))
+}
+
+/// What a map is called.
+pub(super) fn ids(map: &IdMap) -> String {
+    Digest::of(map.to_string().as_bytes()).short()
 }
 
 /// In what a mounted overlay is another than the wanted one, by what they are called.
@@ -29,7 +34,7 @@ pub(super) fn differences(shown: &OsStr, wanted: &str) -> Vec<String> {
     let wanted = wanted.trim_start_matches("docklet:");
     [
         ("layers", "it was mounted from other layers, or in another order"),
-        ("upper", "it writes to another upper directory, perhaps an earlier one of that name"),
+        ("upper", "it writes to another upper directory, perhaps an earlier one of that name, or to one where none was asked for"),
         ("ids", "it has another id map"),
     ]
     .into_iter()

@@ -46,7 +46,7 @@ fn decide(modprobe: &Modprobe, filesystems: &str) -> Result<()> {
     Err(Error::Unsupported {
         what: "an overlay root".to_owned(),
         needs: format!(
-            "the kernel module `overlay` (CONFIG_OVERLAY_FS); {reason}. Once it loads, put the line `overlay` into \
+            "it takes the kernel module `overlay` (CONFIG_OVERLAY_FS); {reason}. Once it loads, put the line `overlay` into \
              /etc/modules-load.d/docklet.conf to have it after a reboot"
         ),
     })

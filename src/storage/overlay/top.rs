@@ -4,13 +4,21 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, statat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fremovexattr, fsetxattr, fstat,
+    mkdirat, statat,
+};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
+use crate::storage::overlay::attributes;
 use crate::storage::overlay::directory::Directory;
+use crate::storage::overlay::signature;
 use crate::sys::beneath::open_beneath;
+
+/// On the volume's own root, which no container sees: the map that the volume has its owners by. None: no map.
+const IDS: &str = "trusted.docklet.ids";
 
 /// A volume's two directories.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +65,7 @@ impl Top {
             .map_err(failed("openat2"))?;
         fchown(&upper, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).map_err(failed("fchown"))?;
         fchmod(&upper, Mode::from_raw_mode(like.st_mode & 0o7777)).map_err(failed("fchmod"))?;
+        record(opened.as_fd(), map).map_err(|e| Error::os("fsetxattr", space.path().display(), e))?;
         make(opened.as_fd(), "work", space)?;
         Self::look(space)?.ok_or_else(|| Error::NotFound { what: what(space) })
     }
@@ -78,6 +87,15 @@ impl Top {
                 ),
             });
         }
+        let recorded = attributes::one(&space.open()?, IDS)
+            .map_err(|e| Error::os("getxattr", space.path().display(), e))?;
+        if let Some(recorded) = recorded
+            && map.is_none_or(|map| signature::ids(map).as_bytes() != recorded)
+        {
+            let wanted = if map.is_some() { "another one" } else { "none" };
+            let difference = format!("it was written to by an id map, and {wanted} was asked for");
+            return Err(Error::Differs { what: what(space), difference });
+        }
         let Some(map) = map else { return Ok(()) };
         let found =
             fstat(self.upper.open()?).map_err(|e| Error::os("fstat", self.upper.path().display(), e))?;
@@ -91,6 +109,20 @@ impl Top {
                 found.st_uid, found.st_gid
             ),
         })
+    }
+}
+
+/// Writes down which map the volume belongs to.
+fn record(space: BorrowedFd<'_>, map: Option<&IdMap>) -> rustix::io::Result<()> {
+    // Extended attributes are not for descriptors with `O_PATH`.
+    let space = open_beneath(space, "", OFlags::RDONLY | OFlags::DIRECTORY)?;
+    match map {
+        Some(map) => fsetxattr(space, IDS, signature::ids(map).as_bytes(), XattrFlags::empty()),
+        // Of a call that was killed, with a map.
+        None => match fremovexattr(space, IDS) {
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+            result => result,
+        },
     }
 }
 

@@ -57,3 +57,14 @@ impl PoolDirectory {
         FileLock::acquire(&path, LOCK_TIMEOUT, &format!("volume pool `{}`", self.path.display()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_no_pool() {
+        let message = PoolDirectory::ensure(Path::new("/proc/version"), &[]).unwrap_err().to_string();
+        assert_eq!(message, "invalid directory \"/proc/version\": is something else already");
+    }
+}

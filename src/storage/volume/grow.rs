@@ -46,7 +46,7 @@ impl Volume {
             }
             return Err(Error::Unsupported {
                 what: format!("growing {} while it is mounted", what(&self.spec.name)),
-                needs: format!("the capability {lacking}, or to unmount it first"),
+                needs: format!("it takes the capability {lacking}; or unmount it first"),
             });
         }
         match unmounted_only {

@@ -25,6 +25,25 @@ use crate::sys::directory::{entries, remove_directory};
 use crate::sys::mount::mounted_on;
 
 /// A pool of volumes, in a directory of its own. Several processes may use one at the same time.
+///
+/// ```no_run
+/// # use docklet::storage::{Allocation, Filesystem, SnapshotSpec, VolumePool, VolumeSpec};
+/// # fn example() -> docklet::Result<()> {
+/// let pool = VolumePool::loop_files("/srv/volumes")?;
+/// let mut volume = pool.ensure(&VolumeSpec {
+///     name: "data".parse()?,
+///     size_bytes: 1 << 30,
+///     filesystem: Filesystem::Xfs,
+///     allocation: Allocation::Sparse,
+/// })?;
+/// println!("{}", volume.mount()?.path().display());
+/// volume.snapshot(&SnapshotSpec::new("monday".parse()?))?;
+/// volume.grow(2 << 30)?; // while it is mounted
+/// pool.clone_snapshot(&"data".parse()?, &"monday".parse()?, &"copy".parse()?)?;
+/// volume.unmount()?;
+/// volume.rollback(&"monday".parse()?) // what was written since is lost, and it has 1 GiB again
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumePool {
     kind: Kind,
@@ -35,7 +54,7 @@ impl VolumePool {
     /// (mode 0700) if it is missing; the one above it must exist.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
+    /// [`Error::Invalid`] if `directory` is not absolute, or is something else; [`Error::Os`] if it cannot be made.
     pub fn loop_files(directory: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { kind: Kind::LoopFiles(LoopFiles::ensure(&directory.into())?) })
     }
@@ -49,7 +68,7 @@ impl VolumePool {
     /// A reboot loses them: [`open`](VolumePool::open) says so, [`ensure`](VolumePool::ensure) makes an empty one again.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `directory` is not absolute; [`Error::Os`] if it cannot be made.
+    /// [`Error::Invalid`] if `directory` is not absolute, or is something else; [`Error::Os`] if it cannot be made.
     pub fn tmpfs(directory: impl Into<PathBuf>) -> Result<Self> {
         Ok(Self { kind: Kind::Tmpfs(Tmpfs::ensure(&directory.into())?) })
     }

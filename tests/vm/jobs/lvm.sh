@@ -37,6 +37,7 @@ nothing_is_left() {
     [ -z "$left" ] || { echo "$left"; return 1; }
 }
 
+unwatched
 modprobe -a loop dm_mod
 case "$STAGE" in
     1)

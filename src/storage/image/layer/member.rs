@@ -66,6 +66,16 @@ pub(crate) fn refused(path: &[u8], rule: impl Into<String>) -> Error {
     Error::invalid(ARCHIVE, String::from_utf8_lossy(path), rule)
 }
 
+/// The same error, which tells where the archive is.
+pub(crate) fn located(error: Error, place: impl std::fmt::Display) -> Error {
+    match error {
+        Error::Damaged { what, reason } if what == ARCHIVE => {
+            Error::Damaged { what: format!("{ARCHIVE} {place}"), reason }
+        }
+        error => error,
+    }
+}
+
 /// The archive is not whole.
 pub(crate) fn damaged(reason: impl Into<String>) -> Error {
     Error::Damaged { what: ARCHIVE.to_owned(), reason: reason.into() }

@@ -25,7 +25,7 @@ pub struct UnpackOptions {
 
 /// What becomes of the device nodes in an archive. Named pipes are always made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum DeviceNodes {
     /// Those beneath `/dev` are left out, since a container's own `/dev` hides them: the root archives of
     /// distributions have some. Any other is an error. The default.

@@ -1,7 +1,7 @@
 //! Files by name in a directory, or in a tar archive that stands for one.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::io::{BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -11,11 +11,12 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::storage::image::compression::Compression;
-use crate::storage::image::layer::member::Kind;
+use crate::storage::image::layer::member::{Kind, located};
 use crate::storage::image::layer::options::UnpackLimits;
 use crate::storage::image::layer::reader::TarReader;
 use crate::storage::image::oci::DOCUMENT_MAX;
 use crate::sys::confined::ConfinedRoot;
+use crate::sys::file::absent_is_none;
 
 /// Links that follow each other in an archive.
 const LINKS_MAX: usize = 8;
@@ -48,6 +49,15 @@ enum Found {
     Link(Vec<u8>),
 }
 
+/// What is at `path`, where an image comes from.
+pub(crate) fn look(path: &Path) -> Result<Metadata> {
+    if !path.is_absolute() {
+        return Err(Error::invalid("image source", path.to_string_lossy(), "must be an absolute path"));
+    }
+    let found = absent_is_none(fs::metadata(path)).map_err(|e| Error::os("stat", path.display(), e))?;
+    found.ok_or_else(|| Error::NotFound { what: format!("`{}`", path.display()) })
+}
+
 /// A file, or a part of one.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -59,9 +69,7 @@ pub(crate) struct Part {
 impl Files {
     /// `path` is a directory or a tar archive. Of an archive all headers are read.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let what = || Error::NotFound { what: format!("`{}`", path.display()) };
-        let found = std::fs::metadata(path).map_err(|_| what())?;
-        let place = if found.is_dir() {
+        let place = if look(path)?.is_dir() {
             Place::Directory(ConfinedRoot::open(path)?)
         } else {
             let file = open_regular(path)?;
@@ -172,7 +180,8 @@ fn members(file: &File, path: &Path) -> Result<BTreeMap<Vec<u8>, Found>> {
     }
     let mut reader = TarReader::new(BufReader::with_capacity(256 << 10, whole), LIMITS);
     let mut members = BTreeMap::new();
-    while let Some(member) = reader.next()? {
+    let place = format_args!("`{}`", path.display());
+    while let Some(member) = reader.next().map_err(|e| located(e, place))? {
         let Some(name) = normal(&member.path) else {
             return Err(member.refused("must not be empty or lead upwards"));
         };

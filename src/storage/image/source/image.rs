@@ -10,9 +10,9 @@ use crate::storage::image::source::files::Files;
 use crate::storage::image::source::layer::SourceLayer;
 use crate::storage::image::source::{docker_archive, oci_layout};
 
-/// Where an image comes from. Paths are the host's.
+/// Where an image comes from. Paths are the host's, and absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ImageSource {
     /// A root directory. It becomes one layer.
     Directory(PathBuf),
@@ -50,7 +50,7 @@ impl ImageSource {
     ///
     /// # Errors
     /// - [`Error::NotFound`] if there is no such image, or a part of it is missing.
-    /// - [`Error::Invalid`] if there are several and none was chosen, or it has layers that may not be passed on.
+    /// - [`Error::Invalid`] if the path is relative, or no such file or directory as it must be, if there are several and none was chosen, or it has layers that may not be passed on.
     /// - [`Error::Unsupported`] if it is for another architecture.
     /// - [`Error::Damaged`] if a document is malformed or not what its digest says; [`Error::Os`] otherwise.
     ///

@@ -10,7 +10,7 @@ use crate::storage::image::digest::{Digest, Hashing};
 use crate::storage::image::layer::{PackOptions, pack_layer};
 use crate::storage::image::oci::Descriptor;
 use crate::storage::image::pipe;
-use crate::storage::image::source::files::{Files, Part, open_regular};
+use crate::storage::image::source::files::{Files, Part, look, open_regular};
 
 /// A layer that has not been read yet.
 #[derive(Debug)]
@@ -33,8 +33,7 @@ enum Content {
 
 impl SourceLayer {
     pub(crate) fn directory(path: &Path) -> Result<Self> {
-        let found = std::fs::metadata(path).map_err(|e| Error::os("stat", path.display(), e))?;
-        if !found.is_dir() {
+        if !look(path)?.is_dir() {
             return Err(Error::invalid("image source", path.to_string_lossy(), "must be a directory"));
         }
         let content = Content::Directory(path.to_owned());
@@ -42,6 +41,7 @@ impl SourceLayer {
     }
 
     pub(crate) fn file(path: &Path) -> Result<Self> {
+        look(path)?;
         let part = Part::whole(open_regular(path)?, path)?;
         let content = Content::File(path.to_owned());
         Ok(Self { digest: None, diff_id: None, bytes: Some(part.size()), content })
@@ -67,6 +67,14 @@ impl SourceLayer {
         let bytes = Some(files.part(&name)?.size());
         let content = Content::Stored(Arc::clone(files), name);
         Ok(Self { digest: None, diff_id: Some(diff_id), bytes, content })
+    }
+
+    /// Where it is, as errors call it.
+    pub(crate) fn place(&self) -> String {
+        match &self.content {
+            Content::Directory(path) | Content::File(path) => format!("`{}`", path.display()),
+            Content::Stored(files, name) => format!("`{name}` in `{}`", files.path().display()),
+        }
     }
 
     /// Reads its archive, compressed as it is. A directory is packed on the way, with gzip. The digest is checked when the

@@ -19,7 +19,7 @@ pub(crate) fn open(files: Arc<Files>, reference: Option<&str>) -> Result<SourceI
     if !marker.image_layout_version.starts_with("1.") {
         return Err(Error::Unsupported {
             what: format!("version {} of OCI image layouts", marker.image_layout_version),
-            needs: "version 1".to_owned(),
+            needs: "only version 1 is known".to_owned(),
         });
     }
     let index: Index = parse("`index.json`", &files.document("index.json")?)?;

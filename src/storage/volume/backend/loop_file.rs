@@ -9,7 +9,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::io::Errno;
 use tracing::{debug, debug_span};
@@ -20,7 +19,7 @@ use crate::storage::volume::backend::file::{
     is_growing, look, open_regular, record_allocation, record_growing,
 };
 use crate::storage::volume::backend::{
-    Backend, Draft, Found, Source, check_no_snapshots, shrinking, still_held,
+    Backend, Draft, Found, RELEASE_TIMEOUT, Source, check_no_snapshots, shrinking, still_held,
 };
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, promise, what};
@@ -35,10 +34,6 @@ use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::space::available_bytes;
 use crate::sys::sparse;
 use crate::sys::unnamed::{publish, unnamed};
-
-/// How long an unmounted volume may still be held by a copy of the mount namespace, as a container that is just
-/// being started has for a moment.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Loop files in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +96,7 @@ impl LoopFiles {
                 Some(libc::EROFS | libc::EACCES | libc::EPERM) => Error::Unsupported {
                     what: format!("writing to {}", what(name)),
                     needs: format!(
-                        "a file that can be written: {} is read-only ({e}); see `lsattr` and the mount it is on",
+                        "it takes a file that can be written; {} is read-only ({e}); see `lsattr` and the mount it is on",
                         path.display()
                     ),
                 },

@@ -13,6 +13,7 @@ mod tmpfs;
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
@@ -30,6 +31,11 @@ pub(crate) use self::file::open_regular;
 pub(crate) use self::loop_file::LoopFiles;
 use self::lvm::LogicalVolumes;
 pub(crate) use self::tmpfs::Tmpfs;
+
+/// How long a device that nobody needs any more may still be held: by a copy of the mount namespace, as a container that
+/// is just being started has for a moment; by udev, which looks at each device that changes, and takes seconds for it on
+/// a slow host that makes many. Only who waits for a real holder waits that long.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is in the place of a volume.
 #[derive(Debug)]

@@ -101,8 +101,8 @@ impl Tmpfs {
 
     fn no_snapshots<T>(&self, name: &VolumeName) -> Result<T> {
         Err(Error::Unsupported {
-            what: format!("a snapshot of {}, which is in memory,", what(name)),
-            needs: "a volume on a disk, or a copy of its files".to_owned(),
+            what: format!("a snapshot or clone of {}, which is in memory,", what(name)),
+            needs: "it takes a volume on a disk; or copy its files".to_owned(),
         })
     }
 }
@@ -112,9 +112,11 @@ impl Backend for Tmpfs {
         let (what, needs) = match (spec.filesystem, spec.allocation) {
             (Filesystem::Tmpfs, Allocation::Sparse) => return Ok(()),
             (Filesystem::Tmpfs, Allocation::Preallocated) => {
-                ("a preallocated tmpfs".to_owned(), "a sparse one: memory is taken as it is written")
+                ("a preallocated tmpfs".to_owned(), "ask for a sparse one: memory is taken as it is written")
             }
-            (other, _) => (format!("{other} in a pool in memory"), "the file system tmpfs, or another pool"),
+            (other, _) => {
+                (format!("{other} in a pool in memory"), "it takes the file system tmpfs, or another pool")
+            }
         };
         Err(Error::Unsupported { what, needs: needs.to_owned() })
     }

@@ -60,7 +60,7 @@ impl Filesystem {
         }
         Err(Error::Unsupported {
             what: format!("{self} on a disk"),
-            needs: "a pool in memory (`VolumePool::tmpfs`), or another file system".to_owned(),
+            needs: "it takes a pool in memory (`VolumePool::tmpfs`), or another file system".to_owned(),
         })
     }
 
@@ -70,7 +70,7 @@ impl Filesystem {
             match error.errno().map(Errno::from_raw_os_error) {
                 Some(Errno::NODEV) => Error::Unsupported {
                     what: format!("mounting {what}"),
-                    needs: format!("the kernel's {self}: run `modprobe {self}`"),
+                    needs: format!("it takes the kernel's {self}: run `modprobe {self}`"),
                 },
                 Some(Errno::UCLEAN | Errno::BADMSG | Errno::IO) => self.damaged(what, Chain(&error)),
                 // Its superblock has been read already. Of ext4 it can also be a feature of a newer one.

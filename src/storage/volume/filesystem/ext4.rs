@@ -198,7 +198,7 @@ fn grow_unmounted(path: &Path) -> Result<()> {
 fn run(program: &str, options: &[&str], path: &Path) -> Result<Output> {
     let mut command = tool::command(program).ok_or_else(|| Error::Unsupported {
         what: "growing a volume".to_owned(),
-        needs: format!("CAP_SYS_RESOURCE, or the program {program}: install the package e2fsprogs"),
+        needs: format!("it takes CAP_SYS_RESOURCE, or the program {program}: install the package e2fsprogs"),
     })?;
     tool::output(command.args(options).arg(path))
 }

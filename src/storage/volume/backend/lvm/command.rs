@@ -1,6 +1,7 @@
 //! Running `lvm` (`man 8 lvm`), and reading why it refused.
 //!
-//! A command takes 20 to 50 milliseconds and goes on when this process is killed: it ends whole or not at all.
+//! A command takes 20 to 50 milliseconds and goes on when this process is killed: it ends whole or not at all. Until then
+//! it has a part of its volume's lock.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,10 +10,15 @@ use std::process::Stdio;
 use tracing::debug_span;
 
 use crate::error::{Error, Result};
-use crate::sys::tool;
+use crate::sys::{file, tool};
 
 /// Runs one command of `lvm`, without a shell and without a person to ask. Returns what it printed.
 pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
+    run_with(arguments, Stdio::null())
+}
+
+/// The same with something as its standard input, which it does not read.
+pub(super) fn run_with<S: AsRef<OsStr>>(arguments: &[S], input: Stdio) -> Result<String> {
     let verb =
         arguments.first().map_or_else(String::new, |verb| verb.as_ref().to_string_lossy().into_owned());
     let _entered = debug_span!("lvm", verb).entered();
@@ -20,7 +26,7 @@ pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
         what: "a logical volume".to_owned(),
         needs: "the program `lvm` is missing: install the package lvm2".to_owned(),
     })?;
-    command.args(arguments).stdin(Stdio::null()).env("LVM_SUPPRESS_FD_WARNINGS", "1");
+    command.args(arguments).stdin(input).env("LVM_SUPPRESS_FD_WARNINGS", "1");
     if !Path::new("/run/udev/control").exists() {
         // It would wait for a daemon that is not there to make the device's node.
         command.env("DM_DISABLE_UDEV", "1");
@@ -34,6 +40,28 @@ pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
         status: output.status.to_string(),
         stderr: tool::said(&output.stderr),
     })
+}
+
+/// Makes sure that the kernel has the device mapper: loads the module if it is missing.
+pub(super) fn require_device_mapper() -> Result<()> {
+    let misc = Path::new("/proc/misc");
+    if lists_device_mapper(&file::read(misc)?) {
+        return Ok(());
+    }
+    if let Some(mut modprobe) = tool::command("modprobe") {
+        tool::output(modprobe.arg("dm_mod"))?;
+        if lists_device_mapper(&file::read(misc)?) {
+            return Ok(());
+        }
+    }
+    Err(Error::Unsupported {
+        what: "a logical volume".to_owned(),
+        needs: "it takes the kernel's device mapper (CONFIG_BLK_DEV_DM): run `modprobe dm_mod`".to_owned(),
+    })
+}
+
+fn lists_device_mapper(misc: &str) -> bool {
+    misc.lines().any(|line| line.split_whitespace().last() == Some("device-mapper"))
 }
 
 /// Whether a command failed because the group, or the thin pool in it, is full.
@@ -51,6 +79,12 @@ pub(super) fn is_full(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_mapper_is_a_device_of_its_own() {
+        assert!(lists_device_mapper("236 device-mapper\n237 loop-control\n"));
+        assert!(!lists_device_mapper("237 loop-control\n"));
+    }
 
     #[test]
     fn full_groups_are_told_from_other_failures() {

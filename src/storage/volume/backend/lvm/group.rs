@@ -108,6 +108,8 @@ impl VolumeGroup {
     pub fn ensure(spec: &VolumeGroupSpec) -> Result<Self> {
         let span = info_span!("ensure_volume_group", group = %spec.name);
         let _entered = span.enter();
+        // Before a file or a group is made that could not be used.
+        command::require_device_mapper()?;
         let group = match (the_one(report::groups()?, spec.name.as_str()), &spec.on) {
             (Err(Error::NotFound { .. }), PhysicalSpace::LoopFile { path, size_bytes }) => {
                 let attached = adopt_or_make_file(path, *size_bytes)?;

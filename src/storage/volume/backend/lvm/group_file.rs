@@ -9,6 +9,7 @@ use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::storage::volume::backend::RELEASE_TIMEOUT;
 use crate::sys::file::{absent_is_none, sync_parent};
 use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::unnamed::{publish, unnamed};
@@ -16,8 +17,6 @@ use crate::sys::wait;
 
 /// How long a disk that was just attached may take to be seen.
 const APPEAR_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a detached device may still be held.
-const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// On a file while its volume group is being made: nothing in it is anybody's yet.
 const MAKING_XATTR: &str = "trusted.docklet.making";
 
@@ -50,7 +49,7 @@ pub(super) fn detach_file(path: &Path) -> Result<()> {
     let number = device.number();
     device.detach()?;
     drop(device);
-    if loopdev::wait_until_free(number, path, DETACH_TIMEOUT)? {
+    if loopdev::wait_until_free(number, path, RELEASE_TIMEOUT)? {
         return Ok(());
     }
     let reason = format!("another program holds /dev/loop{number}");
@@ -67,7 +66,7 @@ pub(super) fn mark_making(file: &File, making: bool, path: &Path) -> Result<()> 
         Ok(()) | Err(Errno::NODATA) => Ok(()),
         Err(Errno::OPNOTSUPP | Errno::PERM) => Err(Error::Unsupported {
             what: format!("a volume group in `{}`", path.display()),
-            needs: "a file system with extended attributes: ext4, xfs, btrfs".to_owned(),
+            needs: "it takes a file system with extended attributes: ext4, xfs, btrfs".to_owned(),
         }),
         Err(error) => Err(Error::os("fsetxattr", path.display(), error)),
     }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use tracing::debug;
 
-use super::command;
 use super::tags::{Marked, Phase};
 use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
@@ -49,7 +48,7 @@ impl LogicalVolumes {
         let logical = self.logical(&spec.name, None);
         match self.find(&group, &spec.name).map(|(found, marked)| (found.name.clone(), marked.phase)) {
             Some((left, Phase::Making)) => {
-                command::run(&["lvremove", "-y", &self.full(&left)])?;
+                self.change(&spec.name, &["lvremove", "-y", &self.full(&left)])?;
                 group = self.whole_group()?;
             }
             Some(_) => return Ok(false),
@@ -67,7 +66,8 @@ impl LogicalVolumes {
         let mut arguments: Vec<String> = ["lvcreate", "--yes", "-n", &logical].map(str::to_owned).to_vec();
         arguments.extend(marked.arguments(&self.record.tag));
         arguments.extend(how);
-        command::run(&arguments).map_err(|e| self.full_or(e, &group, spec.size_bytes, &promise(spec)))?;
+        self.change(&spec.name, &arguments)
+            .map_err(|e| self.full_or(e, &group, spec.size_bytes, &promise(spec)))?;
         Ok(true)
     }
 
@@ -77,18 +77,18 @@ impl LogicalVolumes {
         let filled = self
             .activated(&logical)
             .and_then(|device| fill(&device))
-            .and_then(|()| self.change_phase(&logical, Phase::Making, Phase::Made));
+            .and_then(|()| self.change_phase(name, Phase::Making, Phase::Made));
         if filled.is_err()
-            && let Err(error) = command::run(&["lvremove", "-y", &self.full(&logical)])
+            && let Err(error) = self.change(name, &["lvremove", "-y", &self.full(&logical)])
         {
             debug!(%error, logical, "left for tidy");
         }
         filled
     }
 
-    pub(super) fn change_phase(&self, logical: &str, from: Phase, to: Phase) -> Result<()> {
-        command::run(&["lvchange", "--deltag", &from.tag(), "--addtag", &to.tag(), &self.full(logical)])
-            .map(drop)
+    pub(super) fn change_phase(&self, name: &VolumeName, from: Phase, to: Phase) -> Result<()> {
+        let full = self.full(&self.logical(name, None));
+        self.change(name, &["lvchange", "--deltag", &from.tag(), "--addtag", &to.tag(), &full])
     }
 
     fn foreign(&self, name: &VolumeName, logical: &str) -> Error {

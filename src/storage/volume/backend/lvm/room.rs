@@ -34,7 +34,7 @@ impl LogicalVolumes {
     pub(super) fn no_thin_pool(&self) -> Error {
         Error::Unsupported {
             what: format!("a sparse volume in volume group `{}`", self.record.lvm.volume_group),
-            needs: "a thin pool: name one in `LvmPool::thin_pool`, or ask for a preallocated volume"
+            needs: "it takes a thin pool: name one in `LvmPool::thin_pool`, or ask for a preallocated volume"
                 .to_owned(),
         }
     }

@@ -3,6 +3,7 @@
 //! The device mapper holds a mounted file system still while it takes a snapshot, and lets it go on whoever dies.
 //! Commands: snapshot 4, rollback 5 (thin) or 5 (linear), remove 2, clone 5.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +18,6 @@ use super::tags::{Marked, Phase};
 use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::Backend;
 use crate::storage::volume::backend::lvm::group_file::{attach_file, find_after};
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::snapshot::{Origin, Reserve, Snapshot, SnapshotSpec, called};
@@ -121,7 +121,7 @@ impl LogicalVolumes {
         let marked = Marked { snapshot: Some(spec.name.clone()), phase: Phase::Made, ..marked };
         arguments.extend(marked.arguments(&self.record.tag));
         arguments.push(self.full(origin));
-        command::run(&arguments).map(drop)
+        self.change(&marked.volume, &arguments)
     }
 
     pub(super) fn roll_back(&self, name: &VolumeName, snapshot: &SnapshotName) -> Result<()> {
@@ -136,7 +136,7 @@ impl LogicalVolumes {
         sync_parent(&mark)?;
         let begun = if reserve_bytes.is_some() {
             // It is what it was from the moment on in which this has begun; the rest is copying.
-            command::run(&["lvconvert", "--merge", "-i", "1", &self.full(&logical)])
+            self.change(name, &["lvconvert", "--merge", "-i", "1", &self.full(&logical)])
         } else {
             let next = format!("{}{NEXT}", self.logical(name, None));
             let mut arguments: Vec<String> =
@@ -145,7 +145,7 @@ impl LogicalVolumes {
             let marked = Marked::read(found, &self.record.tag).ok_or_else(|| not_found(name))?;
             arguments.extend(Marked { snapshot: None, ..marked }.arguments(&self.record.tag));
             arguments.push(self.full(&logical));
-            command::run(&arguments)
+            self.change(name, &arguments)
         };
         let finished = self.finish_rollback(name);
         begun?;
@@ -177,9 +177,9 @@ impl LogicalVolumes {
         }
         if self.find(&group, name).is_some() {
             self.check_free(name)?;
-            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+            self.change(name, &["lvremove", "-y", &self.full(&logical)])?;
         }
-        command::run(&["lvrename", &self.full(&next), &self.full(&logical)]).map(drop)
+        self.change(name, &["lvrename", &self.full(&next), &self.full(&logical)])
     }
 
     /// Waits until the volume is what its snapshot was, and makes that snapshot again.
@@ -198,7 +198,10 @@ impl LogicalVolumes {
             }
             if !polled {
                 // Who watched it may have died with the machine.
-                command::run(&["lvchange", "-ay", "--poll", "y", &self.full(&self.logical(name, None))])?;
+                self.change(
+                    name,
+                    &["lvchange", "-ay", "--poll", "y", &self.full(&self.logical(name, None))],
+                )?;
                 polled = true;
             }
             Ok(None)
@@ -224,7 +227,7 @@ impl LogicalVolumes {
         let group = self.group()?;
         let logical = self.logical(name, Some(snapshot));
         if self.marked(&group).any(|(found, marked)| found.name == logical && marked.snapshot.is_some()) {
-            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+            self.change(name, &["lvremove", "-y", &self.full(&logical)])?;
         }
         Ok(())
     }
@@ -289,31 +292,26 @@ impl LogicalVolumes {
     pub(super) fn tidy_group(&self) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         let group = self.group()?;
-        let is_left = |(found, marked): &(&LogicalVolume, Marked)| {
-            found.name == self.logical(&marked.volume, marked.snapshot.as_ref())
-                && (marked.phase == Phase::Making || is_half_snapshot(found, marked))
-        };
-        for (left, marked) in self.marked(&group).filter(is_left) {
-            // Who is making it now holds its lock.
-            let lock = self.acquire(&marked.volume)?;
+        self.tidy_snapshots(&group, &mut removed)?;
+        let locked = entries(&self.directory.path().join("locks"))?.into_iter();
+        let locked = locked.filter_map(|entry| VolumeName::new(entry.to_str()?.strip_suffix(".lock")?).ok());
+        let mut names: BTreeSet<VolumeName> = locked.collect();
+        names.extend(self.marked(&group).map(|(_, marked)| marked.volume));
+        names.retain(|name| self.find(&group, name).is_none_or(|(_, marked)| marked.phase == Phase::Making));
+        for name in names {
+            // Who is making it now holds its lock, and so does a command that a killed process left.
+            let lock = self.acquire(&name)?;
+            self.finish_rollback(&name)?;
             let now = self.group()?;
-            if self.marked(&now).filter(is_left).any(|(found, _)| found.name == left.name) {
-                command::run(&["lvremove", "-y", &self.full(&left.name)])?;
-                removed.push(format!("logical volume {}", self.full(&left.name)));
-                if marked.snapshot.is_none() {
-                    lock.remove()?;
+            match self.find(&now, &name) {
+                Some((found, Marked { phase: Phase::Making, .. })) => {
+                    self.change(&name, &["lvremove", "-y", &self.full(&found.name)])?;
+                    removed.push(format!("logical volume {}", self.full(&found.name)));
                 }
+                Some(_) => continue,
+                None => {}
             }
-        }
-        for entry in entries(&self.directory.path().join("locks"))? {
-            let name = entry.to_str().and_then(|entry| VolumeName::new(entry.strip_suffix(".lock")?).ok());
-            let Some(name) = name else { continue };
-            if self.find(&group, &name).is_none() {
-                let lock = self.acquire(&name)?;
-                if self.look(&name)?.is_none() {
-                    lock.remove()?;
-                }
-            }
+            lock.remove()?;
         }
         for entry in entries(&self.directory.path().join("rollback"))? {
             let path = self.directory.path().join("rollback").join(&entry);
@@ -323,6 +321,24 @@ impl LogicalVolumes {
             }
         }
         Ok(removed)
+    }
+
+    /// Removes halves of snapshots.
+    fn tidy_snapshots(&self, group: &Group, removed: &mut Vec<String>) -> Result<()> {
+        let is_half = |(found, marked): &(&LogicalVolume, Marked)| {
+            found.name == self.logical(&marked.volume, marked.snapshot.as_ref())
+                && is_half_snapshot(found, marked)
+        };
+        for (half, marked) in self.marked(group).filter(is_half) {
+            // Who is making it now holds its volume's lock.
+            let _lock = self.acquire(&marked.volume)?;
+            let now = self.group()?;
+            if self.marked(&now).filter(is_half).any(|(found, _)| found.name == half.name) {
+                self.change(&marked.volume, &["lvremove", "-y", &self.full(&half.name)])?;
+                removed.push(format!("logical volume {}", self.full(&half.name)));
+            }
+        }
+        Ok(())
     }
 
     fn rollback_mark(&self, name: &VolumeName) -> PathBuf {

@@ -9,9 +9,9 @@
 //! Commands that an operation takes: ensure 4 (2 if the volume is there), open 1, mount and unmount 0 (mount 1 after a
 //! reboot), usage 1, grow 4, remove 2, list 1.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tracing::debug;
 
@@ -23,7 +23,7 @@ use super::tags::{Marked, Phase, logical_name};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::{
-    Backend, Draft, Found, Source, check_no_snapshots, shrinking, still_held,
+    Backend, Draft, Found, RELEASE_TIMEOUT, Source, check_no_snapshots, shrinking, still_held,
 };
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, what};
@@ -33,9 +33,6 @@ use crate::storage::volume::template;
 use crate::sys::file::{absent_is_none, remove_file};
 use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::{block, wait};
-
-/// How long an unmounted volume may still be held by a copy of the mount namespace.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The logical volumes of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,9 +122,18 @@ impl LogicalVolumes {
         self.directory.path().join("locks").join(format!("{name}.lock"))
     }
 
-    /// The volume's lock, whether there is a volume or not.
+    /// The volume's lock, whether there is a volume or not. No command runs for an earlier holder.
     pub(super) fn acquire(&self, name: &VolumeName) -> Result<FileLock> {
-        FileLock::acquire(&self.lock_file(name), LOCK_TIMEOUT, &what(name))
+        let lock = FileLock::acquire(&self.lock_file(name), LOCK_TIMEOUT, &what(name))?;
+        lock.await_programs(LOCK_TIMEOUT, &what(name))?;
+        Ok(lock)
+    }
+
+    /// Runs a command that changes the volume, whose lock the caller holds. If the caller is killed, the lock is not
+    /// another's before the command has ended.
+    pub(super) fn change<S: AsRef<OsStr>>(&self, name: &VolumeName, arguments: &[S]) -> Result<()> {
+        let lent = FileLock::lend(&self.lock_file(name))?;
+        command::run_with(arguments, lent.into()).map(drop)
     }
 
     /// Nobody may have the device.
@@ -273,16 +279,15 @@ impl Backend for LogicalVolumes {
         let promised = format!("{more} more bytes of {}", what(&spec.name));
         self.check_room(&group, marked.allocation, more, &promised)?;
         if marked.phase != Phase::Growing {
-            self.change_phase(&found.name, Phase::Made, Phase::Growing)?;
+            self.change_phase(&spec.name, Phase::Made, Phase::Growing)?;
         }
         let size = format!("{}b", spec.size_bytes);
-        command::run(&["lvextend", "-L", &size, &self.full(&found.name)])
-            .map(drop)
+        self.change(&spec.name, &["lvextend", "-L", &size, &self.full(&found.name)])
             .map_err(|e| self.full_or(e, &group, more, &promised))
     }
 
     fn lengthened(&self, spec: &VolumeSpec) -> Result<()> {
-        self.change_phase(&self.logical(&spec.name, None), Phase::Growing, Phase::Made)
+        self.change_phase(&spec.name, Phase::Growing, Phase::Made)
     }
 
     fn remove(&self, name: &VolumeName) -> Result<()> {
@@ -290,7 +295,7 @@ impl Backend for LogicalVolumes {
         check_no_snapshots(name, &self.snapshots_in(&group, name))?;
         if let Some((found, _)) = self.find(&group, name) {
             self.check_free(name)?;
-            command::run(&["lvremove", "-y", &self.full(&found.name)])?;
+            self.change(name, &["lvremove", "-y", &self.full(&found.name)])?;
             debug!(logical = found.name, "removed volume");
         }
         remove_file(&self.lock_file(name))
