@@ -145,9 +145,9 @@ impl Host {
         let space = volume.mount()?;
         let committed =
             self.inner.images.commit(&manifest.image, &space.path().join("upper"), image, options, None);
-        if stopped {
-            volume.unmount()?;
-        }
-        committed
+        let unmounted = if stopped { volume.unmount() } else { Ok(()) };
+        // The first error is the one to tell.
+        let image = committed?;
+        unmounted.map(|()| image)
     }
 }

@@ -57,6 +57,18 @@ fn image_layers_are_not_given_to_who_only_names_them() {
     let layout = sandbox.dir("out").join("layout");
     store.export(&name("mine"), &ImageTarget::OciLayout(layout.clone())).expect("export");
     point_to(&layout, &mine, &diff_id);
+    // Where somebody else may write, too: nothing is waited for, and nothing followed.
+    let target = sandbox.dir("out").join("target");
+    for trap in ["fifo", "link"] {
+        let path = sandbox.dir("out").join(".target.new");
+        match trap {
+            "fifo" => crate::layer::node(&path, rustix::fs::FileType::Fifo, 0, 0),
+            _ => std::os::unix::fs::symlink(&layout, &path).expect("symlink"),
+        }
+        store.export(&name("mine"), &ImageTarget::OciLayout(target.clone())).expect_err(trap);
+        fs::remove_file(path).expect("it stays");
+    }
+    assert!(layout.join("index.json").exists() && !target.exists());
     let source = ImageSource::OciLayout { path: layout, reference: None };
     let error = import(&store, &source, "liar").expect_err("another layer");
     assert!(matches!(error, Error::Damaged { .. }), "{error}");

@@ -98,3 +98,40 @@ fn layer_comes_back_as_it_was() {
     assert!(fs::metadata(back.join("sparse")).expect("stat").blocks() <= 256, "holes stay holes");
     assert_eq!(pack(&back).1, packed);
 }
+
+/// What a directory's default access control list would give to all that is made in it, nothing gets that did not have it.
+#[test]
+#[ignore = "needs root: owners, devices"]
+fn layer_gives_nobody_access_by_default_lists() {
+    let sandbox = Sandbox::new();
+    let (tree, back) = (sandbox.dir("tree"), sandbox.dir("back"));
+    for dir in ["open/closed/deep", "open/other"] {
+        fs::create_dir_all(tree.join(dir)).expect("mkdir");
+    }
+    for file in ["open/file", "open/closed/file", "open/closed/deep/file"] {
+        fs::write(tree.join(file), "x").expect("write");
+        fs::set_permissions(tree.join(file), fs::Permissions::from_mode(0o640)).expect("chmod");
+    }
+    node(&tree.join("open/pipe"), FileType::Fifo, 0, 0);
+    symlink("file", tree.join("open/link")).expect("symlink");
+    let entry = |tag: u16, may: u16, id: u32| {
+        [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let nobody = u32::MAX;
+    let list = [
+        entry(1, 7, nobody),
+        entry(2, 7, 1000),
+        entry(4, 5, nobody),
+        entry(16, 7, nobody),
+        entry(32, 5, nobody),
+    ];
+    let list = [vec![2, 0, 0, 0], list.concat()].concat();
+    for dir in ["", "open", "open/other"] {
+        xattr(&tree.join(dir), "system.posix_acl_default", &list);
+    }
+    xattr(&tree.join("open/closed/file"), "system.posix_acl_access", &list);
+    let (archive, packed) = pack(&tree);
+    unpack(&archive, &back).expect("unpack");
+    assert_eq!(listing(&back), listing(&tree));
+    assert_eq!(pack(&back).1, packed);
+}

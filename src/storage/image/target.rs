@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, Timespec, renameat_with, syncfs};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, Timespec, renameat_with, syncfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info_span};
@@ -186,11 +186,18 @@ impl Temporary {
             what: format!("image target `{}`", target.display()),
             reason: "another process is writing it".to_owned(),
         };
+        // Others may write to the directory above: a link is not followed, and a fifo not waited for.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || {
+            let opened = rustix::fs::open(&path, flags, Mode::empty());
+            opened.map(File::from).map_err(|e| Error::os("open", path.display(), e))
+        };
         // What a killed one left is removed, and made again.
         for _ in 0..2 {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    open()?; // only a directory can be one of ours
                     let _left = FileLock::try_existing(&path)?.ok_or_else(busy)?;
                     remove_tree(&parent, &name)?;
                     continue;

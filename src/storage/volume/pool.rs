@@ -36,7 +36,7 @@ use crate::sys::mount::mounted_on;
 ///     filesystem: Filesystem::Xfs,
 ///     allocation: Allocation::Sparse,
 /// })?;
-/// println!("{}", volume.mount()?.path().display());
+/// std::fs::write(volume.mount()?.path().join("file"), "content").expect("there is room");
 /// volume.snapshot(&SnapshotSpec::new("monday".parse()?))?;
 /// volume.grow(2 << 30)?; // while it is mounted
 /// pool.clone_snapshot(&"data".parse()?, &"monday".parse()?, &"copy".parse()?)?;

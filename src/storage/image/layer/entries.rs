@@ -1,17 +1,19 @@
 //! What is made in a fresh tree: files, links, nodes, and their attributes (`man 2 openat`, `man 7 inode`).
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chownat,
-    fchmod, fchown, fsetxattr, futimens, linkat, makedev, mknodat, openat, statat, symlinkat, utimensat,
+    fchmod, fchown, fremovexattr, fsetxattr, futimens, linkat, makedev, mknodat, openat, removexattr, statat,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use crate::error::Result;
 use crate::storage::image::layer::member::Member;
-use crate::storage::image::layer::tree::{DIRECTORY, FreshTree};
+use crate::storage::image::layer::tree::{DIRECTORY, FreshTree, Level};
+use crate::storage::image::layer::xattrs;
 use crate::storage::overlay::marks::is_whiteout_device;
 
 impl FreshTree {
@@ -20,17 +22,26 @@ impl FreshTree {
         self.make_directory(name)?;
         self.forget_hiding(name);
         let mut level = self.open_directory(name).map_err(|e| self.failed("openat", e))?;
-        level.mtime = member.mtime;
+        self.level_attributes(&mut level, member)?;
         self.levels.push(level);
-        self.attributes(self.at(), member)
+        Ok(())
+    }
+
+    /// Gives a directory its attributes, and sees to it that its time outlives what is made in it.
+    pub(super) fn level_attributes(&self, level: &mut Level, member: &Member) -> Result<()> {
+        // Its own, as it has one if it got one.
+        self.attributes(level.fd.as_fd(), member, level.bequeaths)?;
+        level.bequeaths = member.xattrs.iter().any(|(name, _)| name == xattrs::DEFAULT_ACL.as_bytes());
+        level.mtime = member.mtime;
+        Ok(())
     }
 
     /// Gives the root the member's attributes.
     pub(crate) fn root(&mut self, member: &Member) -> Result<()> {
-        if let Some(root) = self.levels.first_mut() {
-            root.mtime = member.mtime;
-        }
-        self.attributes(self.at(), member)
+        let Some(mut root) = self.levels.pop() else { return Ok(()) };
+        let given = self.level_attributes(&mut root, member);
+        self.levels.push(root);
+        given
     }
 
     /// Makes an empty file, to be written and given to [`FreshTree::complete`].
@@ -42,7 +53,7 @@ impl FreshTree {
 
     /// Gives a written file its attributes.
     pub(crate) fn complete(&self, file: &File, member: &Member) -> Result<()> {
-        self.attributes(file.as_fd(), member)?;
+        self.attributes(file.as_fd(), member, self.level().bequeaths)?;
         futimens(file, &times(member.mtime)).map_err(|e| self.failed("utimensat", e))
     }
 
@@ -61,6 +72,14 @@ impl FreshTree {
         let mode = Mode::from_raw_mode(member.mode);
         let number = makedev(device.0, device.1);
         self.replacing(name, "mknod", || mknodat(self.at(), name, kind, mode, number))?;
+        if self.level().bequeaths {
+            let node =
+                openat(self.at(), name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|e| self.failed("openat", e))?;
+            // There is no such call for descriptors that opened nothing.
+            let path = format!("/proc/thread-self/fd/{}", node.as_raw_fd());
+            without(removexattr(path, xattrs::ACCESS_ACL)).map_err(|e| self.failed("removexattr", e))?;
+        }
         rustix::fs::chmodat(self.at(), name, mode, AtFlags::empty()).map_err(|e| self.failed("chmod", e))?;
         self.attributes_by_name(name, member)
     }
@@ -94,7 +113,13 @@ impl FreshTree {
         self.replacing(name, "link", || linkat(above, *last, self.at(), name, AtFlags::empty()))
     }
 
-    pub(super) fn attributes(&self, fd: BorrowedFd<'_>, member: &Member) -> Result<()> {
+    /// `bequeathed`: it may have access control lists that its directory gave it, and the archive did not.
+    fn attributes(&self, fd: BorrowedFd<'_>, member: &Member, bequeathed: bool) -> Result<()> {
+        if bequeathed {
+            for name in [xattrs::ACCESS_ACL, xattrs::DEFAULT_ACL] {
+                without(fremovexattr(fd, name)).map_err(|e| self.failed("fremovexattr", e))?;
+            }
+        }
         fchown(fd, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))
             .map_err(|e| self.failed("fchown", e))?;
         // After the owner: changing that takes set-id bits and capabilities away.
@@ -111,6 +136,14 @@ impl FreshTree {
         chownat(self.at(), name, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)), nofollow)
             .map_err(|e| self.failed("fchownat", e))?;
         utimensat(self.at(), name, &times(member.mtime), nofollow).map_err(|e| self.failed("utimensat", e))
+    }
+}
+
+/// What was not there is removed.
+fn without(removed: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match removed {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        result => result,
     }
 }
 

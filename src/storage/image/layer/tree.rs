@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::storage::image::layer::entries::times;
 use crate::storage::image::layer::lower;
 use crate::storage::image::layer::member::{Member, refused};
+use crate::storage::image::layer::xattrs;
 use crate::storage::overlay::marks::{OPAQUE, is_whiteout_device};
 use crate::sys::space::or_no_space;
 use crate::sys::tree::remove_tree;
@@ -50,6 +51,8 @@ pub(super) struct Level {
     name: Vec<u8>,
     pub(super) fd: OwnedFd,
     pub(super) mtime: Timespec,
+    /// Whether it has a default access control list, which the kernel gives to all that is made in it.
+    pub(super) bequeaths: bool,
 }
 
 impl FreshTree {
@@ -63,7 +66,9 @@ impl FreshTree {
         let fd = rustix::fs::open(path, DIRECTORY, Mode::empty())
             .map_err(|e| Error::os("open", path.display(), e))?;
         let found = fstat(&fd).map_err(|e| Error::os("fstat", path.display(), e))?;
-        let root = Level { name: Vec::new(), fd, mtime: mtime(&found) };
+        let bequeaths =
+            xattrs::has_default_acl(&fd).map_err(|e| Error::os("fgetxattr", path.display(), e))?;
+        let root = Level { name: Vec::new(), fd, mtime: mtime(&found), bequeaths };
         Ok(Self {
             path: path.to_owned(),
             lower,
@@ -161,7 +166,7 @@ impl FreshTree {
         futimens(&level.fd, &times(level.mtime)).map_err(|e| self.failed("utimensat", e))
     }
 
-    fn level(&self) -> &Level {
+    pub(super) fn level(&self) -> &Level {
         // The root's is never left.
         &self.levels[self.levels.len() - 1]
     }
@@ -173,7 +178,8 @@ impl FreshTree {
     pub(super) fn open_directory(&self, name: &[u8]) -> rustix::io::Result<Level> {
         let fd = openat(self.at(), name, DIRECTORY, Mode::empty())?;
         let found = fstat(&fd)?;
-        Ok(Level { name: name.to_vec(), fd, mtime: mtime(&found) })
+        let bequeaths = xattrs::has_default_acl(&fd)?;
+        Ok(Level { name: name.to_vec(), fd, mtime: mtime(&found), bequeaths })
     }
 
     /// Makes the directory `name`, which no member told about; as it is in the layers below, unless they are hidden there.
@@ -185,8 +191,7 @@ impl FreshTree {
         let path: Vec<&[u8]> = above.chain([name]).collect();
         let lower = if shows_lower { self.lower.as_slice() } else { &[] };
         let like = lower::directory(lower, &path).map_err(|e| self.failed("openat", e))?;
-        self.attributes(level.fd.as_fd(), &like)?;
-        level.mtime = like.mtime;
+        self.level_attributes(&mut level, &like)?;
         Ok(level)
     }
 

@@ -11,6 +11,9 @@ use crate::storage::image::layer::pack::MapOwner;
 /// The longest list of names, and the longest value, in bytes (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 pub(crate) const MAX: usize = 64 << 10;
 
+pub(crate) const ACCESS_ACL: &str = "system.posix_acl_access";
+pub(crate) const DEFAULT_ACL: &str = "system.posix_acl_default";
+
 /// Attributes that mean the same on any host, and none that would make overlayfs read other directories.
 pub(crate) fn is_kept(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name == b"security.capability" || is_acl(name)
@@ -18,6 +21,15 @@ pub(crate) fn is_kept(name: &[u8]) -> bool {
 
 fn is_acl(name: &[u8]) -> bool {
     acl::NAMES.iter().any(|acl| name == acl.as_bytes())
+}
+
+/// Whether the directory has an access control list for what is made in it.
+pub(crate) fn has_default_acl(directory: impl AsFd) -> rustix::io::Result<bool> {
+    match fgetxattr(directory, DEFAULT_ACL, &mut [0_u8; 0][..]) {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The names of all attributes, sorted. `buffer` holds [`MAX`] bytes.
