@@ -14,6 +14,7 @@ use crate::name::LinkName;
 use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace};
 use crate::paths::Paths;
 use crate::storage::{OverlayRoot, PoolSpec};
+use crate::sys::space::available_bytes;
 use crate::sys::{self, tool};
 
 /// The oldest kernel with all that is needed: `close_range`. (`LOOP_CONFIGURE`, `openat2`, `clone3` and pidfds are
@@ -170,10 +171,7 @@ fn prefix(paths: &Paths) -> Result<String> {
 }
 
 fn space(paths: &Paths) -> Check {
-    let found = rustix::fs::statvfs(paths.prefix())
-        .map_err(|e| Error::os("statvfs", paths.prefix().display(), e))
-        .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-    match found {
+    match available_bytes(paths.prefix()) {
         Ok(free) => {
             let finding = if free < LITTLE_SPACE_BYTES { Finding::Limited } else { Finding::Good };
             let mut detail = format!("{} MiB free for volumes", free >> 20);

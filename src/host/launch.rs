@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, ObjectId};
 use crate::net::LinkOwner;
+use crate::sys::random;
 
 impl Host {
     /// Makes a container and starts it; returns once it runs and its limits have been read back.
@@ -158,8 +159,5 @@ impl Host {
 }
 
 pub(super) fn new_id() -> Result<ObjectId> {
-    let mut bytes = [0_u8; 8];
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Error::os("getrandom", "an object id", e))?;
-    ObjectId::new(format!("{:016x}", u64::from_ne_bytes(bytes)))
+    ObjectId::new(random::id()?)
 }

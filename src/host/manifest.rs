@@ -3,8 +3,7 @@
 //! A manifest is on the disk, durably, before the first object of its container is made, and is the last thing
 //! that goes. It records the objects' names as they were chosen, so that a later version finds what this one made.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -14,7 +13,8 @@ use crate::error::{Chain, Error, Result};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
 use crate::storage::{ImageContent, PoolSpec};
-use crate::sys::file;
+use crate::sys::directory::entries;
+use crate::sys::{file, record};
 
 /// The version of the files' format that this version writes. It reads this and older ones.
 const FORMAT: u32 = 1;
@@ -93,7 +93,6 @@ impl NetworkRecord {
 pub(super) trait Record: Serialize + DeserializeOwned {
     type Name: AsRef<str> + TryFrom<String, Error = Error>;
     const WHAT: &'static str;
-    fn format(&self) -> u32;
     /// What it is called, as its file is.
     fn name(&self) -> &Self::Name;
 }
@@ -101,10 +100,6 @@ pub(super) trait Record: Serialize + DeserializeOwned {
 impl Record for Manifest {
     type Name = ContainerName;
     const WHAT: &'static str = "container";
-
-    fn format(&self) -> u32 {
-        self.format
-    }
 
     fn name(&self) -> &ContainerName {
         &self.spec.name
@@ -114,10 +109,6 @@ impl Record for Manifest {
 impl Record for NetworkRecord {
     type Name = NetworkName;
     const WHAT: &'static str = "network";
-
-    fn format(&self) -> u32 {
-        self.format
-    }
 
     fn name(&self) -> &NetworkName {
         &self.spec.name
@@ -169,7 +160,7 @@ impl<R: Record> Records<R> {
     pub(super) fn get(&self, name: &R::Name) -> Result<Option<R>> {
         let path = self.path(name);
         let Some(text) = file::read_if_exists(&path)? else { return Ok(None) };
-        let record: R = parse(&path, &text)?;
+        let record: R = record::decode(&text, &path, FORMAT)?;
         if record.name().as_ref() == name.as_ref() {
             return Ok(Some(record));
         }
@@ -194,9 +185,7 @@ impl<R: Record> Records<R> {
     /// Writes `record` so that others see it; a power cut may take it until [`Records::sync`].
     pub(super) fn publish_early(&self, name: &R::Name, record: &R) -> Result<()> {
         let path = self.path(name);
-        let json = serde_json::to_vec_pretty(record)
-            .map_err(|e| Error::os("serialize", path.display(), std::io::Error::other(e)))?;
-        file::publish(&path, &json)
+        file::publish(&path, &record::encode(record, &path)?)
     }
 
     /// Makes durable what was published of `name`.
@@ -240,36 +229,13 @@ impl<R: Record> Records<R> {
 
     fn stems(&self, endings: &[&str]) -> Result<Vec<R::Name>> {
         let mut stems = std::collections::BTreeSet::new();
-        for entry in fs::read_dir(&self.dir).map_err(|e| Error::os("readdir", self.dir.display(), e))? {
-            let entry = entry.map_err(|e| Error::os("readdir", self.dir.display(), e))?.file_name();
+        for entry in entries(&self.dir)? {
             let entry = entry.to_string_lossy();
             stems.extend(endings.iter().filter_map(|ending| entry.strip_suffix(ending)).map(str::to_owned));
         }
         // A file of another name is none of ours.
         Ok(stems.into_iter().filter_map(|stem| R::Name::try_from(stem).ok()).collect())
     }
-}
-
-fn parse<R: Record>(path: &Path, text: &str) -> Result<R> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        format: u32,
-    }
-    let damaged = |e: serde_json::Error| Error::os("parse", path.display(), std::io::Error::other(e));
-    // The version first: a newer file may have fields that this version cannot read.
-    let version: Versioned = serde_json::from_str(text).map_err(damaged)?;
-    if version.format > FORMAT {
-        return Err(Error::Unsupported {
-            what: format!("reading {}", path.display()),
-            needs: format!(
-                "it has format {} and this version reads up to {FORMAT}; use the newer docklet",
-                version.format
-            ),
-        });
-    }
-    let record: R = serde_json::from_str(text).map_err(damaged)?;
-    debug_assert!(record.format() <= FORMAT);
-    Ok(record)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! After a crash or a reboot: the host is made to agree with what is written down.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,6 +15,7 @@ use crate::lxc::{self, Container, State};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
 use crate::storage::{OverlayRoot, VolumePool};
+use crate::sys::directory::entries;
 use crate::sys::mountinfo;
 
 /// What became of one container.
@@ -225,8 +225,7 @@ impl Host {
     fn lock_names(&self) -> Result<Vec<ContainerName>> {
         let dir = self.inner.paths.locks();
         let mut names = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(|e| Error::os("readdir", dir.display(), e))? {
-            let entry = entry.map_err(|e| Error::os("readdir", dir.display(), e))?.file_name();
+        for entry in entries(&dir)? {
             let name = entry.to_str().and_then(|entry| entry.strip_suffix(".lock"));
             names.extend(name.and_then(|name| ContainerName::new(name).ok()));
         }

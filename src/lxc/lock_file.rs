@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::sys::directory::entries_if_exists;
 use crate::sys::file;
 
 const LOCKS: &str = "/run/lxc/lock";
@@ -59,14 +60,8 @@ pub(crate) fn remove(lxc_path: &Path, name: &str) -> Result<()> {
 pub(crate) fn names(lxc_path: &Path) -> Result<Vec<String>> {
     let file = path(lxc_path, "");
     let dir = file.parent().unwrap_or(Path::new(LOCKS));
-    let entries = match file::absent_is_none(fs::read_dir(dir)) {
-        Ok(Some(entries)) => entries,
-        Ok(None) => return Ok(Vec::new()),
-        Err(error) => return Err(Error::os("readdir", dir.display(), error)),
-    };
-    let names =
-        entries.filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_prefix('.')?.to_owned()));
-    Ok(names.collect())
+    let entries = entries_if_exists(dir)?;
+    Ok(entries.iter().filter_map(|entry| Some(entry.to_str()?.strip_prefix('.')?.to_owned())).collect())
 }
 
 /// Removes the directory of the lock files of containers beneath `lxc_path`, and those above it, that are empty.

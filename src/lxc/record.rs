@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lxc::HaltSignal;
 use crate::sys::kernel::boot_id;
-use crate::sys::{file, pidfd};
+use crate::sys::{file, pidfd, record};
 
 /// A process that cannot be taken for another: pids come again, births do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +55,6 @@ impl Record {
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_vec(self)
-            .map_err(|e| Error::os("write", path.display(), std::io::Error::other(e)))?;
-        file::publish_volatile(path, &text)
+        file::publish_volatile(path, &record::encode(self, path)?)
     }
 }

@@ -10,6 +10,7 @@
 //! All of it needs root in the initial user namespace, loop devices, and the kernel's `ext4` and `overlay`.
 //! The calls block; a program on tokio makes them on blocking threads. Nothing here is undone by dropping a value.
 
+mod acl;
 mod image;
 mod overlay;
 mod volume;
@@ -17,8 +18,8 @@ mod volume;
 pub use self::image::{
     CollectOptions, Collected, Compression, DeviceNodes, Digest, HistoryEntry, Image, ImageBuilder,
     ImageContent, ImageDescription, ImageOptions, ImageSource, ImageStore, ImageTarget, ImportProgress,
-    ImportStep, Layer, LayerDescription, MapOwner, OpenBlob, PackOptions, Packed, Progress, SourceImage,
-    SourceLayer, UnpackLimits, UnpackOptions, Unpacked, Verified, pack_layer, unpack_layer,
+    ImportStep, Layer, LayerDescription, MapOwner, PackOptions, Packed, SourceImage, SourceLayer,
+    UnpackLimits, UnpackOptions, UnpackProgress, Unpacked, Verified, pack_layer, unpack_layer,
 };
 pub use self::overlay::{
     Change, Changed, Changes, Difference, MountMethod, OverlayLayers, OverlayPlan, OverlayRoot,

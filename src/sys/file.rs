@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -96,6 +97,12 @@ pub(crate) fn write_interface(path: &Path, value: &str) -> Result<()> {
 /// Removes a file; one that is gone is removed.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
     absent_is_none(fs::remove_file(path)).map(drop).map_err(|e| Error::os("unlink", path.display(), e))
+}
+
+/// A path to an open file, whatever happens to its names; of one opened with `O_PATH`, too. It leads to the file itself, also
+/// if that is a link. For this thread alone.
+pub(crate) fn descriptor_path(file: impl AsFd) -> String {
+    format!("/proc/thread-self/fd/{}", file.as_fd().as_raw_fd())
 }
 
 /// Turns "no such file" into `None`.

@@ -20,6 +20,9 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::sys::{file, wait};
 
+/// How long to wait for another process that is at the same thing, where what it does there is short.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A held lock. Dropping it releases it.
 #[derive(Debug)]
 #[must_use = "the lock is released when this is dropped"]
@@ -46,6 +49,14 @@ impl FileLock {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Some(None)),
             Err(error) => Err(error),
         })
+    }
+
+    /// As [`FileLock::acquire_existing`], without waiting. `None` if somebody holds it, too.
+    pub(crate) fn try_existing(path: &Path) -> Result<Option<Self>> {
+        match Self::try_acquire(path, OpenOptions::new().read(true)) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
+            result => result,
+        }
     }
 
     fn try_acquire(path: &Path, options: &mut OpenOptions) -> Result<Option<Self>> {

@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
@@ -19,7 +19,7 @@ use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::error::{Error, Result};
-use crate::sys::file::{absent_is_none, remove_file};
+use crate::sys::file::{absent_is_none, descriptor_path, remove_file};
 use crate::sys::{ioctl, wait};
 
 /// `NSFS_MAGIC` of `linux/magic.h`: the file system of namespaces, pinned ones too.
@@ -118,7 +118,7 @@ fn make_pinned(file: &File, path: &Path) -> Result<()> {
             .map_err(|e| Error::os("unshare(CLONE_NEWNET)", path.display(), e))?;
         raise_loopback().map_err(|e| Error::os("ioctl(SIOCSIFFLAGS)", "lo", e))?;
         // Through the descriptor: a link that somebody puts at `path` now cannot lead the mount elsewhere.
-        mount_bind("/proc/thread-self/ns/net", format!("/proc/thread-self/fd/{}", file.as_raw_fd()))
+        mount_bind("/proc/thread-self/ns/net", descriptor_path(file))
             .map_err(|e| Error::os("mount(MS_BIND)", path.display(), e))
     })?
 }

@@ -1,14 +1,15 @@
-//! The crate's only recursive removal (`man 2 openat2` on `RESOLVE_NO_XDEV`).
+//! The crate's only recursive removal (`man 2 unlinkat`).
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, unlinkat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::sys::beneath::open_beneath;
 
 /// Removes `relative` and everything beneath it, where `relative` is a path beneath `base` without links.
 /// What is gone is removed.
@@ -40,15 +41,6 @@ pub fn remove_tree(base: &Path, relative: &Path) -> Result<()> {
     };
     let name = CString::new(name.as_bytes()).map_err(|_| invalid("must not contain a zero byte"))?;
     remove_entry(parent.as_fd(), &name, &shown)
-}
-
-fn open_beneath(
-    dir: BorrowedFd<'_>,
-    path: impl rustix::path::Arg,
-    flags: OFlags,
-) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    openat2(dir, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve)
 }
 
 /// How many directories of a deep tree are held open at once.
@@ -166,13 +158,14 @@ fn unlink_or_open(parent: BorrowedFd<'_>, name: &CStr) -> Result<Option<Level>, 
         Err(error @ (Errno::ISDIR | Errno::PERM)) => error,
         Err(error) => return Err(("unlink", error)),
     };
-    let open = match open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY) {
-        Ok(open) => open,
-        Err(Errno::NOENT) => return Ok(None),
-        // A file that must not be removed: it is immutable, see `man 1 chattr`.
-        Err(Errno::NOTDIR | Errno::LOOP) => return Err(("unlink", unlinked)),
-        Err(error) => return Err(("openat2", error)),
-    };
+    let open =
+        match open_beneath(parent, OsStr::from_bytes(name.to_bytes()), OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(open) => open,
+            Err(Errno::NOENT) => return Ok(None),
+            // A file that must not be removed: it is immutable, see `man 1 chattr`.
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(("unlink", unlinked)),
+            Err(error) => return Err(("openat2", error)),
+        };
     let found = fstat(&open).map_err(|e| ("fstat", e))?;
     let identity = (found.st_dev, found.st_ino);
     let open = Dir::new(open).map_err(|e| ("fdopendir", e))?;

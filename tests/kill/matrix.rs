@@ -70,7 +70,9 @@ impl<'a> Matrix<'a> {
         };
         let mut tried = 0;
         for strike in &places {
+            // At least one: a sample of nothing proves nothing.
             if let Some(Choice::Sample(time)) = choice
+                && tried > 0
                 && begin.elapsed() >= time
             {
                 break;

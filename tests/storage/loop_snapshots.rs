@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use docklet::Error;
 use docklet::name::{SnapshotName, VolumeName};
-use docklet::storage::{Filesystem, SnapshotSpec, VolumePool};
+use docklet::storage::{Filesystem, ProvisionRatio, SnapshotSpec, VolumePool};
 
 use crate::kernel;
 use crate::loop_files::{FILESYSTEMS, smallest};
@@ -177,4 +177,50 @@ fn loop_snapshots_make_no_clone_with_a_wrong_checksum() {
     let refused = pool.clone_volume(&wanted.name, &copy).and_then(|copy| copy.mount()).expect_err("refused");
     assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
     assert_eq!(pool.list().expect("list"), [wanted.name]);
+}
+
+/// Whatever there is no room for, the volume is not left held still, and nothing is left behind.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn loop_snapshots_on_a_full_disk_hold_nothing_still() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.dir("disk");
+    kernel::run("mount", ["-t", "tmpfs", "-o", "size=100m", "small", disk.to_str().expect("UTF-8")]);
+    let generous = ProvisionRatio::percent(10_000).expect("ratio");
+    let pool = VolumePool::loop_files(disk.join("pool")).expect("pool").with_provision_ratio(generous);
+    let mut volume = pool.ensure(&spec("data", 64 * MIB)).expect("ensure");
+    let name = volume.spec().name.clone();
+    let space = volume.mount().expect("mount");
+    fs::write(space.path().join("file"), vec![7; 40 << 20]).expect("write");
+    let kept = volume.snapshot(&snapshot("kept"));
+    let then = kept.expect("80 of 100 MiB").name;
+    let before = rustix::fs::statvfs(&disk).expect("statvfs").f_bfree;
+    let copy = VolumeName::new("copy").expect("name");
+    for _ in 0..3 {
+        for refused in [
+            volume.snapshot(&snapshot("more")).map(drop),
+            pool.clone_volume(&name, &copy).map(drop),
+            pool.clone_snapshot(&name, &then, &copy).map(drop),
+        ] {
+            assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+        }
+        kernel::run("timeout", ["10", "touch", space.path().join("more").to_str().expect("UTF-8")]);
+    }
+    volume.unmount().expect("unmount");
+    let refused = volume.rollback(&then);
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    assert_eq!(rustix::fs::statvfs(&disk).expect("statvfs").f_bfree.abs_diff(before) * 4096 / MIB, 0);
+    assert_eq!(volume.snapshots().expect("snapshots").len(), 1);
+    assert_eq!(pool.list().expect("list"), [name]);
+
+    // Not even what is written is on the disk, when somebody else has filled it.
+    let space = volume.mount().expect("mount");
+    fs::write(disk.join("stranger"), vec![7; 200 << 20]).expect_err("full");
+    let _ = fs::write(space.path().join("lost"), vec![7; 16 << 20]);
+    volume.snapshot(&snapshot("more")).expect_err("full");
+    kernel::run("timeout", ["10", "ls", space.path().to_str().expect("UTF-8")]);
+    assert_eq!(fs::read_dir(disk.join("pool/frozen")).expect("list").count(), 0);
+    fs::remove_file(disk.join("stranger")).expect("unlink");
+    volume.unmount().expect("unmount");
+    kernel::run("umount", [&disk]);
 }

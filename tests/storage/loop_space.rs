@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use docklet::Error;
-use docklet::storage::{Allocation, ProvisionRatio, VolumePool, VolumeSpec};
+use docklet::storage::{Allocation, ProvisionRatio, SnapshotSpec, VolumePool, VolumeSpec};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::kernel;
@@ -154,5 +154,25 @@ fn volume_space_taken_behind_its_end_is_given_back() {
         assert_eq!((fs::metadata(&file).expect("stat").len(), blocks()), (size_bytes, size_bytes));
         assert!(rustix::fs::getxattr(&file, GROWING, &mut [0_u8; 8][..]).is_err());
     }
+    unmount(&disk);
+}
+
+/// Where blocks are not shared, going back takes room for a copy: not that which others were promised.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn volume_space_that_was_promised_is_not_taken_by_a_rollback() {
+    let sandbox = Sandbox::new();
+    let (disk, pool) = small_pool(&sandbox);
+    let mut volume = pool.ensure(&preallocated("data", 32 * MIB)).expect("ensure");
+    let then = SnapshotSpec::new("then".parse().expect("name"));
+    fs::write(volume.mount().expect("mount").path().join("file"), vec![7; 24 << 20]).expect("write");
+    volume.unmount().expect("unmount");
+    volume.snapshot(&then).expect("snapshot");
+    let other = pool.ensure(&spec("other", 32 * MIB)).expect("ensure");
+    let refused = volume.rollback(&then.name);
+    assert!(matches!(refused, Err(Error::NoSpace { .. })), "{refused:?}");
+    assert_eq!(fs::read_dir(disk.join("pool/files")).expect("list").count(), 2);
+    pool.remove(&other.spec().name).expect("remove");
+    volume.rollback(&then.name).expect("there is room now");
     unmount(&disk);
 }

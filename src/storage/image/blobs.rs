@@ -11,14 +11,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::statvfs;
-
 use crate::error::{Error, Result};
 use crate::storage::image::digest::{Digest, Hashing};
 use crate::storage::image::layer::reader::reading;
 use crate::storage::image::staging::{Staging, entries, modified};
-use crate::storage::volume::directory::make_directory;
+use crate::sys::directory::make_directory;
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
+use crate::sys::space::or_no_space;
 
 /// Bytes copied at once.
 const BUFFER: usize = 256 << 10;
@@ -171,7 +170,8 @@ impl Blobs {
     }
 
     fn failed(&self, call: &'static str, target: String, error: io::Error) -> Error {
-        no_space(Error::os(call, target, error), "an image's blobs", &self.directory)
+        let what = format!("an image's blobs in {}", self.directory.display());
+        or_no_space(Error::os(call, target, error), what, None, &self.directory)
     }
 
     /// Every blob with its size and when it was written or last needed.
@@ -224,20 +224,6 @@ impl Blobs {
     /// Removes a condemned blob for good.
     pub(crate) fn execute(&self, digest: &Digest) -> Result<()> {
         remove_file(&self.condemned().join(digest.hex()))
-    }
-}
-
-/// Says that `directory` is full, where that is why `error` came.
-pub(crate) fn no_space(error: Error, what: &str, directory: &Path) -> Error {
-    if !matches!(error.errno(), Some(libc::ENOSPC | libc::EDQUOT)) {
-        return error;
-    }
-    let available_bytes = statvfs(directory).map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize));
-    // How much was still to come is not known here; more than there is.
-    Error::NoSpace {
-        what: format!("{what} in {}", directory.display()),
-        needed_bytes: available_bytes.saturating_add(1),
-        available_bytes,
     }
 }
 

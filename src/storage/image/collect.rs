@@ -18,8 +18,7 @@ use crate::storage::image::digest::Digest;
 use crate::storage::image::staging::{self, is_older};
 use crate::storage::image::store::ImageStore;
 use crate::storage::overlay::options::overlays;
-use crate::storage::volume::directory::LOCK_TIMEOUT;
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 
 /// What a collection spares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::storage::image::chain::chain_id;
 use crate::storage::image::digest::Digest;
-
-/// The most layers that a kernel puts into one overlay (`OVL_MAX_STACK`).
-pub(crate) const LAYERS_MAX: usize = 500;
+use crate::storage::overlay::LAYERS_MAX;
 
 /// What an image is made of. The same content is the same image, whatever its names are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::name::{ImageName, UserName};
 use crate::storage::image::chain::Chain;
 use crate::storage::image::content::{ImageContent, Layer};
-use crate::storage::image::documents;
 use crate::storage::image::layers::LayerCache;
+use crate::storage::image::oci::{DOCUMENT_MAX, parse};
 use crate::storage::image::store::ImageStore;
 
 /// What is known of an image.
@@ -106,6 +106,6 @@ impl ImageStore {
 
     /// An image's configuration, checked against its digest.
     pub(super) fn config(&self, content: &ImageContent) -> Result<Value> {
-        documents::parse(&self.blobs.read(&content.config, documents::DOCUMENT_MAX)?)
+        parse("image configuration", &self.blobs.read(&content.config, DOCUMENT_MAX)?)
     }
 }

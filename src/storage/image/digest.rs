@@ -39,6 +39,13 @@ impl Digest {
         let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
         digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
     }
+
+    /// Its first 16 digits: they tell apart what nobody makes to be taken for something else.
+    pub(crate) fn short(&self) -> String {
+        let mut hex = self.hex();
+        hex.truncate(16);
+        hex
+    }
 }
 
 impl fmt::Display for Digest {

@@ -5,6 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
@@ -13,8 +14,6 @@ use crate::storage::image::content::Layer;
 use crate::storage::image::digest::Digest;
 use crate::storage::image::oci::{LAYER, MANIFEST, Platform};
 
-/// The largest document that is read, in bytes.
-pub(crate) const DOCUMENT_MAX: u64 = 16 << 20;
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 
 /// How a layer came about, as the configuration's history tells it.
@@ -82,14 +81,9 @@ pub(crate) fn manifest(
 }
 
 /// `document` as it is stored.
-pub(crate) fn bytes(document: &Value) -> Result<Vec<u8>> {
+pub(crate) fn bytes(document: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(document)
         .map_err(|e| Error::os("serialize", "an image's document", std::io::Error::other(e)))
-}
-
-/// Reads a document that was stored.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value> {
-    serde_json::from_slice(bytes).map_err(|e| malformed(&e.to_string()))
 }
 
 fn malformed(reason: &str) -> Error {
@@ -125,6 +119,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::storage::image::oci::parse;
 
     #[test]
     fn times_are_written_as_the_specification_asks() {
@@ -144,7 +139,8 @@ mod tests {
     #[test]
     fn a_layer_is_added_and_what_is_unknown_stays() {
         let digest = Digest::of(b"layer");
-        let mut config = parse(br#"{"rootfs": {"diff_ids": []}, "history": null, "x": {"y": 1}}"#).unwrap();
+        let mut config: Value =
+            parse("a document", br#"{"rootfs": {"diff_ids": []}, "history": null, "x": {"y": 1}}"#).unwrap();
         for comment in ["", "why"] {
             add_layer(&mut config, &digest, &Step { by: "test", comment }).unwrap();
         }
@@ -153,11 +149,11 @@ mod tests {
         assert_eq!(config["history"][0]["created_by"], "test");
         assert!(config["history"][0].get("comment").is_none());
         assert_eq!(config["history"][1]["comment"], "why");
-        let mut none = parse(br#"{"rootfs": {"diff_ids": null}}"#).unwrap();
+        let mut none: Value = parse("a document", br#"{"rootfs": {"diff_ids": null}}"#).unwrap();
         add_layer(&mut none, &digest, &Step { by: "test", comment: "" }).unwrap();
         assert_eq!(none["rootfs"]["diff_ids"], json!([digest]));
         for bad in ["[]", "{}", r#"{"rootfs": {"diff_ids": {}}}"#] {
-            let mut bad = parse(bad.as_bytes()).unwrap();
+            let mut bad: Value = parse("a document", bad.as_bytes()).unwrap();
             add_layer(&mut bad, &digest, &Step { by: "", comment: "" }).unwrap_err();
         }
     }

@@ -133,7 +133,7 @@ impl ImageStore {
             chain.push(diff_id, tree);
             return Ok(Layer { diff_id, blob, size_bytes });
         }
-        let mut unpacking = |progress: super::Progress| tell(ImportStep::Unpack, progress.bytes);
+        let mut unpacking = |progress: super::UnpackProgress| tell(ImportStep::Unpack, progress.bytes);
         let new = self
             .layers
             .unpack(staging, chain, archive, source.diff_id, &mut unpacking)

@@ -21,13 +21,14 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
-use crate::storage::image::blobs::no_space;
 use crate::storage::image::chain::Chain;
 use crate::storage::image::digest::Digest;
-use crate::storage::image::layer::{DeviceNodes, Progress, UnpackOptions, unpack_layer};
+use crate::storage::image::layer::{DeviceNodes, UnpackOptions, UnpackProgress, unpack_layer};
 use crate::storage::image::staging::{self, Staging, entries, modified};
 use crate::sys::file::{read_if_exists, sync_parent};
 use crate::sys::lock::FileLock;
+use crate::sys::record;
+use crate::sys::space::or_no_space;
 
 /// How long to wait for another process that unpacks the same layer.
 const UNPACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -109,7 +110,7 @@ impl LayerCache {
         chain: &Chain,
         archive: impl Read,
         diff_id: Option<Digest>,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(UnpackProgress),
     ) -> Result<NewLayer> {
         let directory = self.make(staging)?;
         // The same on every host, whatever was asked for where the layer was made.
@@ -158,11 +159,11 @@ impl LayerCache {
     /// The caller holds the layer's lock, and there is no such layer. Returns where it is then.
     fn publish(&self, layer: &NewLayer) -> Result<PathBuf> {
         let failed = |call: &'static str, path: &Path, e: std::io::Error| {
-            no_space(Error::os(call, path.display(), e), "a layer", &self.directory)
+            let what = format!("a layer in {}", self.directory.display());
+            or_no_space(Error::os(call, path.display(), e), what, None, &self.directory)
         };
         let size = layer.directory.join(SIZE);
-        let json = serde_json::to_vec(&layer.size).map_err(|e| failed("serialize", &size, e.into()))?;
-        fs::write(&size, json).map_err(|e| failed("write", &size, e))?;
+        fs::write(&size, record::encode(&layer.size, &size)?).map_err(|e| failed("write", &size, e))?;
         // One flush of the file system instead of one per file.
         let flushed = fs::File::open(&layer.directory).map_err(|e| failed("open", &layer.directory, e))?;
         debug_span!("flush")

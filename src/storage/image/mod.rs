@@ -30,10 +30,10 @@ pub use self::describe::{HistoryEntry, ImageDescription, LayerDescription};
 pub use self::digest::Digest;
 pub use self::import::{ImportProgress, ImportStep};
 pub use self::layer::{
-    DeviceNodes, MapOwner, PackOptions, Packed, Progress, UnpackLimits, UnpackOptions, Unpacked, pack_layer,
-    unpack_layer,
+    DeviceNodes, MapOwner, PackOptions, Packed, UnpackLimits, UnpackOptions, UnpackProgress, Unpacked,
+    pack_layer, unpack_layer,
 };
 pub use self::opened::{Image, ImageOptions};
 pub use self::source::{ImageSource, SourceImage, SourceLayer};
 pub use self::store::ImageStore;
-pub use self::target::{ImageTarget, OpenBlob};
+pub use self::target::ImageTarget;

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::storage::image::compression::Compression;
 use crate::storage::image::digest::Digest;
 
+/// The largest document that is read, in bytes: what registries take, too.
+pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
 /// The annotation that gives an image in a layout its name.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

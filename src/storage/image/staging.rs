@@ -9,17 +9,16 @@
 //! shared one. Other hosts cannot see the lock; they go by age.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-
 use crate::error::{Error, Result};
 use crate::storage::image::digest::Digest;
-use crate::storage::volume::directory::make_directory;
+use crate::sys::directory::{entries_if_exists, make_directory};
 use crate::sys::file::{absent_is_none, read_if_exists};
+use crate::sys::lock::FileLock;
+use crate::sys::random;
 use crate::sys::tree::remove_tree;
 
 /// How the names of local directories begin: being made, being removed.
@@ -34,8 +33,8 @@ pub(crate) struct Staging {
     id: String,
     local: PathBuf,
     global: PathBuf,
-    /// The local directory: it holds the lock.
-    _directory: File,
+    /// On the local directory.
+    _lock: FileLock,
     made: u32,
 }
 
@@ -44,13 +43,12 @@ impl Staging {
     fn begin(global: &Path, local: &Path) -> Result<Self> {
         // Between making and locking another process can take it for a dead one's, and remove it.
         for _ in 0..100 {
-            let id = unique()?;
+            let id = random::id()?;
             let path = local.join(format!("{NEW}{id}"));
             make_directory(&path)?;
-            let Ok(directory) = File::open(&path) else { continue };
-            if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
+            if let Some(lock) = FileLock::try_existing(&path)? {
                 let (local, global) = (local.to_owned(), staging_of(global));
-                return Ok(Self { id, local, global, _directory: directory, made: 0 });
+                return Ok(Self { id, local, global, _lock: lock, made: 0 });
             }
         }
         Err(Error::Busy {
@@ -110,7 +108,7 @@ impl Staging {
 
 /// Renames `entry` of `local` to what is being removed, so that it is gone in one step.
 pub(crate) fn hide(local: &Path, entry: &str) -> Result<()> {
-    let hidden = format!("{OLD}{}", unique()?);
+    let hidden = format!("{OLD}{}", random::id()?);
     let path = local.join(entry);
     absent_is_none(fs::rename(&path, local.join(&hidden)))
         .map(drop)
@@ -123,7 +121,8 @@ pub(crate) fn tidy(global: &Path, local: &Path) -> Result<Vec<String>> {
     for name in entries(local)? {
         let path = local.join(&name);
         if let Some(id) = name.strip_prefix(NEW) {
-            let Some(lock) = dead(&path)? else { continue };
+            // Its maker lives.
+            let Some(lock) = FileLock::try_existing(&path)? else { continue };
             remove_shared(&staging_of(global), id)?;
             remove_tree(local, Path::new(&name))?;
             drop(lock);
@@ -177,17 +176,8 @@ pub(crate) fn is_older(time: SystemTime, age: Duration) -> bool {
 
 /// The names in a directory, sorted; none if there is no such directory.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<String>> {
-    let read = || -> std::io::Result<Vec<String>> {
-        let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name()));
-        Ok(names
-            .collect::<std::io::Result<Vec<_>>>()?
-            .into_iter()
-            .filter_map(|name| name.into_string().ok())
-            .collect())
-    };
-    let mut names = absent_is_none(read())
-        .map_err(|e| Error::os("getdents", directory.display(), e))?
-        .unwrap_or_default();
+    let names = entries_if_exists(directory)?.into_iter();
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
     names.sort();
     Ok(names)
 }
@@ -199,23 +189,4 @@ fn staging_of(global: &Path) -> PathBuf {
 /// Removes an operation's shared directory, if it has one. Where that can only be read there is none.
 fn remove_shared(staging: &Path, id: &str) -> Result<()> {
     if modified(&staging.join(id)).is_some() { remove_tree(staging, Path::new(id)) } else { Ok(()) }
-}
-
-/// The lock of a directory whose maker is dead; `None` if it lives.
-fn dead(path: &Path) -> Result<Option<File>> {
-    let failed = |e: std::io::Error| Error::os("open", path.display(), e);
-    let Some(directory) = absent_is_none(File::open(path)).map_err(failed)? else { return Ok(None) };
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(directory)),
-        Err(Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(Error::os("flock", path.display(), error)),
-    }
-}
-
-/// A name that nobody else chooses, on no host.
-fn unique() -> Result<String> {
-    let mut bytes = [0_u8; 8];
-    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|e| Error::os("getrandom", "a name", e))?;
-    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }

@@ -24,8 +24,8 @@ use crate::storage::image::layers::LayerCache;
 use crate::storage::image::opened::{Image, ImageOptions};
 use crate::storage::image::staging::{self, Staging};
 use crate::storage::image::tags::{Tag, Tags};
-use crate::storage::volume::directory::{LOCK_TIMEOUT, make_directory};
-use crate::sys::lock::FileLock;
+use crate::sys::directory::make_directory;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 
 /// An archive without entries: what stands in for the layers of an image that has none.
 const EMPTY_ARCHIVE: [u8; 1024] = [0; 1024];

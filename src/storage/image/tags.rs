@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::name::{ImageName, UserName};
 use crate::storage::image::content::ImageContent;
 use crate::storage::image::staging::{Staging, entries, modified};
-use crate::storage::volume::directory::make_directory;
+use crate::sys::directory::make_directory;
 use crate::sys::file::{publish, read_if_exists, remove_file, sync_parent};
+use crate::sys::record;
 
 /// The version of the files' format that this version writes. It reads no other yet.
 const FORMAT: u32 = 1;
@@ -70,26 +71,9 @@ impl Tags {
 
     /// What `name` stands for; `None` if there is no such image.
     pub(crate) fn get(&self, name: &ImageName) -> Result<Option<Tag>> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            format: u32,
-        }
         let path = self.path(name);
         let Some(text) = read_if_exists(&path)? else { return Ok(None) };
-        let damaged = |e: serde_json::Error| Error::Damaged {
-            what: what(name),
-            reason: format!("{} cannot be read ({e}); remove the name and give it again", path.display()),
-        };
-        let Versioned { format } = serde_json::from_str(&text).map_err(damaged)?;
-        if format != FORMAT {
-            return Err(Error::Unsupported {
-                what: format!("reading {}", path.display()),
-                needs: format!(
-                    "it has format {format} and this version reads {FORMAT}: use the newer docklet"
-                ),
-            });
-        }
-        serde_json::from_str(&text).map(Some).map_err(damaged)
+        record::decode(&text, &path, FORMAT).map(Some)
     }
 
     /// What `name` stands for.
@@ -106,10 +90,8 @@ impl Tags {
         replace: bool,
     ) -> Result<()> {
         let path = self.path(name);
-        let json = serde_json::to_vec_pretty(tag)
-            .map_err(|e| Error::os("serialize", path.display(), std::io::Error::other(e)))?;
         let new = staging.global_path()?;
-        publish(&new, &json)?;
+        publish(&new, &record::encode(tag, &path)?)?;
         if replace {
             fs::rename(&new, &path).map_err(|e| Error::os("rename", path.display(), e))?;
         } else {

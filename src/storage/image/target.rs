@@ -4,29 +4,27 @@
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Timespec, flock, linkat, renameat_with, syncfs,
-};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, Timespec, renameat_with, syncfs};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info_span};
 
 use crate::error::{Error, Result};
 use crate::storage::image::digest::{Digest, Hashing};
+use crate::storage::image::documents;
 use crate::storage::image::layer::member::{Content, Kind, Member};
 use crate::storage::image::layer::writer::TarWriter;
 use crate::storage::image::oci::{
-    Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, Platform, REF_NAME, parse,
+    DOCUMENT_MAX, Descriptor, INDEX, Index, Layout, MANIFEST, Manifest, Platform, REF_NAME, parse,
 };
 use crate::sys::file::sync_parent;
+use crate::sys::lock::FileLock;
+use crate::sys::space::or_no_space;
 use crate::sys::tree::remove_tree;
-
-/// A manifest is read whole, to know what belongs to it.
-const MANIFEST_MAX: u64 = 4 << 20;
+use crate::sys::unnamed::{publish, unnamed};
 
 /// Where an image is written to, in which form. Nothing may be there yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +37,7 @@ pub enum ImageTarget {
 }
 
 /// Gives the blob with this digest.
-pub type OpenBlob<'a> = &'a dyn Fn(&Digest) -> Result<File>;
+type OpenBlob<'a> = &'a dyn Fn(&Digest) -> Result<File>;
 
 impl ImageTarget {
     /// Writes the image with this manifest, under the name `reference`. Each blob is checked against its digest. The target
@@ -90,7 +88,7 @@ impl Contents {
     fn of(reference: &str, digest: &Digest, blobs: OpenBlob<'_>) -> Result<Self> {
         let mut text = Vec::new();
         blobs(digest)?
-            .take(MANIFEST_MAX)
+            .take(DOCUMENT_MAX)
             .read_to_end(&mut text)
             .map_err(|e| Error::os("read", format_args!("blob {digest}"), e))?;
         digest.check(Digest::of(&text))?;
@@ -108,7 +106,7 @@ impl Contents {
         let media_type = Some(INDEX.to_owned());
         let index = Index { schema_version: 2, media_type, manifests: vec![descriptor] };
         let layout = Layout { image_layout_version: "1.0.0".to_owned() };
-        Ok(Self { layout: json(&layout)?, index: json(&index)?, blobs: all })
+        Ok(Self { layout: documents::bytes(&layout)?, index: documents::bytes(&index)?, blobs: all })
     }
 }
 
@@ -142,16 +140,14 @@ fn fill(temporary: &Temporary, contents: &Contents, blobs: OpenBlob<'_>) -> Resu
         check(blob, digest, *size)?;
     }
     // One flush of the file system instead of one per file.
-    syncfs(&temporary.directory).map_err(|e| Error::os("syncfs", root.display(), e))
+    let flushed = File::open(&root).map_err(|e| Error::os("open", root.display(), e))?;
+    syncfs(&flushed).map_err(|e| Error::os("syncfs", root.display(), e))
 }
 
 /// The file has no name until it is whole.
 fn archive(path: &Path, contents: &Contents, blobs: OpenBlob<'_>) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(parent, flags, Mode::from_raw_mode(0o600))
-        .map_err(|e| Error::os("open", parent.display(), e))?;
-    let file = File::from(file);
+    let file = unnamed(parent)?;
     let failed = |bytes: u64| move |e: io::Error| failed("write", path, bytes, e);
     let mut writer = TarWriter::new(BufWriter::with_capacity(256 << 10, &file));
     let mut put = |name: String, content: &mut dyn Read, size: u64| {
@@ -168,18 +164,14 @@ fn archive(path: &Path, contents: &Contents, blobs: OpenBlob<'_>) -> Result<()> 
     }
     writer.finish().and_then(|mut buffered| buffered.flush()).map_err(failed(0))?;
     file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))?;
-    let own = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-    match linkat(CWD, own, CWD, path, AtFlags::SYMLINK_FOLLOW) {
-        Err(Errno::EXIST) => Err(exists(path)),
-        result => result.map_err(|e| Error::os("linkat", path.display(), e)),
-    }
+    if publish(&file, path)? { Ok(()) } else { Err(exists(path)) }
 }
 
 /// The directory beside the target that becomes it. The lock on it tells that its maker lives.
 struct Temporary {
     parent: PathBuf,
     name: PathBuf,
-    directory: File,
+    _lock: FileLock,
 }
 
 impl Temporary {
@@ -205,16 +197,15 @@ impl Temporary {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let left = open()?;
-                    lock(&left).map_err(|_| busy())?;
+                    open()?; // only a directory can be one of ours
+                    let _left = FileLock::try_existing(&path)?.ok_or_else(busy)?;
                     remove_tree(&parent, &name)?;
                     continue;
                 }
                 Err(error) => return Err(failed("mkdir", &path, 0, error)),
             }
-            let directory = open()?;
-            lock(&directory).map_err(|_| busy())?;
-            return Ok(Self { parent, name, directory });
+            let lock = FileLock::try_existing(&path)?.ok_or_else(busy)?;
+            return Ok(Self { parent, name, _lock: lock });
         }
         Err(busy())
     }
@@ -225,10 +216,6 @@ impl Temporary {
             result => result.map_err(|e| Error::os("renameat2", target.display(), e)),
         }
     }
-}
-
-fn lock(directory: impl AsFd) -> rustix::io::Result<()> {
-    flock(directory, FlockOperation::NonBlockingLockExclusive)
 }
 
 /// Whether a blob that was copied was what it should be.
@@ -249,24 +236,12 @@ fn member(name: String, size: u64) -> Member {
     Member { path: name.into_bytes(), kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Vec::new() }
 }
 
-fn json(document: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(document)
-        .map_err(|e| Error::os("serialize", "an image's document", io::Error::other(e)))
-}
-
 fn exists(path: &Path) -> Error {
     let what = format!("image target `{}`", path.display());
     Error::Differs { what, difference: "an image was to be written there; remove it first".to_owned() }
 }
 
 fn failed(call: &'static str, path: &Path, needed_bytes: u64, error: io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            let parent = path.parent().unwrap_or(Path::new("/"));
-            let available =
-                rustix::fs::statvfs(parent).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-            Error::NoSpace { what: format!("`{}`", path.display()), needed_bytes, available_bytes: available }
-        }
-        _ => Error::os(call, path.display(), error),
-    }
+    let (what, parent) = (format!("`{}`", path.display()), path.parent().unwrap_or(Path::new("/")));
+    or_no_space(Error::os(call, path.display(), error), what, Some(needed_bytes), parent)
 }

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::fs::{FileType, Stat, getxattr, listxattr};
+use rustix::fs::{getxattr, listxattr};
 use rustix::io::Errno;
 
 use crate::idmap::IdMap;
+use crate::storage::acl;
+use crate::sys::file::descriptor_path;
 
 /// All extended attributes of a file but an overlay's own.
 pub(super) type Attributes = BTreeMap<OsString, Vec<u8>>;
@@ -20,6 +22,7 @@ const SIZE_MAX: usize = 65_536;
 
 /// Reads those of `file`, which may be any kind, opened with `O_PATH`.
 pub(super) fn read(file: &impl AsFd) -> rustix::io::Result<Attributes> {
+    // Instead of `fgetxattr`, which wants more than `O_PATH`.
     let path = descriptor_path(file);
     let mut names = vec![0; SIZE_MAX];
     let length = match listxattr(&path, &mut names) {
@@ -44,11 +47,6 @@ pub(super) fn one(file: &impl AsFd, name: &str) -> rustix::io::Result<Option<Vec
     value(&descriptor_path(file), OsStr::new(name))
 }
 
-/// What `O_PATH` descriptors have instead of `fgetxattr`. It leads to the file itself, also if that is a link.
-fn descriptor_path(file: &impl AsFd) -> String {
-    format!("/proc/thread-self/fd/{}", file.as_fd().as_raw_fd())
-}
-
 fn value(path: &str, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
     let mut small = [0; 256];
     match getxattr(path, name, &mut small[..]) {
@@ -69,28 +67,14 @@ fn value(path: &str, name: &OsStr) -> rustix::io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Whether this file of a layer says that there is nothing of its name below.
-pub(super) fn is_whiteout(file: &impl AsFd, found: &Stat) -> rustix::io::Result<bool> {
-    match FileType::from_raw_mode(found.st_mode) {
-        FileType::CharacterDevice => Ok(found.st_rdev == 0),
-        // The other form, for layers that are themselves kept in an overlay. Kernel 6.7.
-        FileType::RegularFile if found.st_size == 0 => Ok(one(file, "trusted.overlay.whiteout")?.is_some()),
-        _ => Ok(false),
-    }
-}
-
-/// Whether this directory of a layer hides those below it.
-pub(super) fn is_opaque(directory: &impl AsFd) -> rustix::io::Result<bool> {
-    Ok(one(directory, "trusted.overlay.opaque")?.as_deref() == Some(b"y"))
-}
-
 /// The attributes as a container with this map sees them: ids in them are those inside.
 pub(super) fn inside(mut attributes: Attributes, map: &IdMap) -> Attributes {
     for (name, value) in &mut attributes {
-        match name.as_bytes() {
-            b"security.capability" => capability_inside(value, map),
-            b"system.posix_acl_access" | b"system.posix_acl_default" => list_inside(value, map),
-            _ => {}
+        if name == "security.capability" {
+            capability_inside(value, map);
+        } else if acl::NAMES.iter().any(|acl| name == acl) {
+            // Who is nobody inside stays as outside: then they differ. So does what is no list.
+            let _ = acl::map_ids(value, |_, id| Some(map.inside(id).unwrap_or(id)));
         }
     }
     attributes
@@ -104,20 +88,6 @@ fn capability_inside(value: &mut Vec<u8>, map: &IdMap) {
     if *version == 3 && u32::from_le_bytes([*a, *b, *c, *d]) == map.root() {
         *version = 2;
         value.truncate(20);
-    }
-}
-
-/// Four bytes of version, then eight for each entry: tag, permissions, id.
-fn list_inside(value: &mut [u8], map: &IdMap) {
-    const USER: u16 = 0x02;
-    const GROUP: u16 = 0x08;
-    for entry in value.get_mut(4..).unwrap_or_default().chunks_exact_mut(8) {
-        let [tag_low, tag_high, _, _, a, b, c, d] = entry else { continue };
-        if matches!(u16::from_le_bytes([*tag_low, *tag_high]), USER | GROUP)
-            && let Some(id) = map.inside(u32::from_le_bytes([*a, *b, *c, *d]))
-        {
-            [*a, *b, *c, *d] = id.to_le_bytes();
-        }
     }
 }
 

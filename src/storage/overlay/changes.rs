@@ -4,19 +4,22 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, readlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::storage::overlay::assembly::PROBE;
-use crate::storage::overlay::attributes::{self, is_opaque, is_whiteout};
-use crate::storage::overlay::lookup::{Entry, Lowers, Place, open_beneath};
+use crate::storage::overlay::attributes;
+use crate::storage::overlay::lookup::{Entry, Lowers, Place};
+use crate::storage::overlay::marks::{self, is_opaque, is_whiteout};
 use crate::storage::overlay::plan::OverlayPlan;
+use crate::sys::beneath::open_beneath;
+use crate::sys::directory::names_backwards;
+use crate::sys::file::descriptor_path;
 
 /// One path at which a root is another than its layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +161,7 @@ impl Changes {
         if is_whiteout(&file, &found).map_err(failed("getxattr"))? {
             return Ok(lower.map(|_| Change { path, what: Changed::Removed }));
         }
-        for name in ["trusted.overlay.redirect", "trusted.overlay.metacopy"] {
+        for name in marks::ELSEWHERE {
             if attributes::one(&file, name).map_err(failed("getxattr"))?.is_some() {
                 return Err(Error::Damaged {
                     what: format!("`{}`", self.shown.join(&path).display()),
@@ -197,16 +200,7 @@ impl Changes {
             Err(Errno::NOENT) => return Ok(Vec::new()),
             Err(error) => return Err(failed(error)),
         };
-        let mut names = Vec::new();
-        for entry in Dir::new(opened).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
-            }
-        }
-        names.sort_unstable_by(|a, b| b.cmp(a));
-        Ok(names)
+        names_backwards(opened).map_err(failed)
     }
 
     fn compare(&self, path: &Path, file: &OwnedFd, found: &Stat, lower: &Entry) -> Result<Difference> {
@@ -265,6 +259,5 @@ fn same_bytes(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
 }
 
 fn readable(file: &OwnedFd) -> io::Result<File> {
-    use std::os::fd::AsRawFd;
-    File::open(format!("/proc/thread-self/fd/{}", file.as_raw_fd()))
+    File::open(descriptor_path(file))
 }

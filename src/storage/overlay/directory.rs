@@ -1,13 +1,14 @@
 //! Directories that are the same between looking and using (`man 2 openat2` on `RESOLVE_NO_SYMLINKS`).
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::storage::Digest;
+use crate::sys::file::descriptor_path;
 
 /// A directory of the host: an absolute path without links, and which directory it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +40,8 @@ impl Directory {
             rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::os("open", path.display(), e))?;
         let identity = identity(&opened, path)?;
         // The kernel's own name for it, in one call however long the way is.
-        let link = format!("/proc/thread-self/fd/{}", opened.as_raw_fd());
-        let path = fs::read_link(&link).map_err(|e| Error::os("readlink", path.display(), e))?;
+        let path =
+            fs::read_link(descriptor_path(&opened)).map_err(|e| Error::os("readlink", path.display(), e))?;
         Ok(Self { path, identity })
     }
 
@@ -67,17 +68,12 @@ impl Directory {
 
     /// 16 digits that stand for these directories in this order.
     pub(super) fn fingerprint<'a>(directories: impl IntoIterator<Item = &'a Self>) -> String {
-        let mut hash = Sha256::new();
-        for Identity { device, inode, born } in directories.into_iter().map(|directory| &directory.identity) {
-            hash.update(format!("{device:?} {inode} {born:?}\n"));
-        }
-        digits(hash)
+        let line = |Self { identity: Identity { device, inode, born }, .. }: &Self| {
+            format!("{device:?} {inode} {born:?}\n")
+        };
+        let lines: String = directories.into_iter().map(line).collect();
+        Digest::of(lines.as_bytes()).short()
     }
-}
-
-/// The first 16 digits of a hash: it tells apart what somebody changed, and keeps nobody from forging it.
-pub(super) fn digits(hash: Sha256) -> String {
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn open(path: &Path) -> Result<OwnedFd> {

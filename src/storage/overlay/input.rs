@@ -12,7 +12,7 @@ use crate::sys::kernel;
 
 /// The most layers that an overlay can have (`OVL_MAX_STACK` of the kernel). Before kernel 6.5 all their paths together
 /// must have less than 4 KiB, too.
-pub(super) const LAYERS_MAX: usize = 500;
+pub(crate) const LAYERS_MAX: usize = 500;
 
 /// The layers as they are now, each once, `max` at most.
 pub(super) fn check_layers(given: &[PathBuf], max: usize) -> Result<Vec<Directory>> {

@@ -4,21 +4,20 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, readlinkat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::storage::overlay::attributes::{is_opaque, is_whiteout};
+use crate::storage::overlay::marks::{is_opaque, is_whiteout};
 use crate::storage::overlay::plan::OverlayLayers;
+use crate::sys::beneath::open_beneath;
 
 /// How many links are followed before it is a loop; as the kernel.
 const LINKS_MAX: usize = 40;
-/// The longest path that is handed to the kernel in one piece, in bytes; its limit is 4095.
-const PIECE_MAX: usize = 4000;
 
 /// Layers, the uppermost first.
 #[derive(Debug)]
@@ -165,24 +164,4 @@ fn components(path: &Path) -> VecDeque<OsString> {
         _ => None,
     };
     path.components().filter_map(named).collect()
-}
-
-/// Opens `path` beneath `root`, of any length. Links are opened, not followed (with `O_PATH`, else they are `ELOOP`).
-pub(super) fn open_beneath(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let open = |at: BorrowedFd<'_>, path: &Path, flags: OFlags| {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        openat2(at, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), resolve)
-    };
-    let mut at: Option<OwnedFd> = None;
-    let mut piece = PathBuf::new();
-    for name in path.components() {
-        if piece.as_os_str().len() + name.as_os_str().len() > PIECE_MAX {
-            let from = at.as_ref().map_or(root, OwnedFd::as_fd);
-            at = Some(open(from, &piece, OFlags::PATH | OFlags::DIRECTORY)?);
-            piece.clear();
-        }
-        piece.push(name);
-    }
-    open(at.as_ref().map_or(root, OwnedFd::as_fd), &piece, flags)
 }

@@ -14,9 +14,8 @@ use crate::storage::overlay::options::{MountMethod, ShownOverlay};
 use crate::storage::overlay::root::{OverlayRoot, what};
 use crate::storage::overlay::signature::{differences, source};
 use crate::storage::overlay::top::{self, Top};
-use crate::storage::volume::directory::LOCK_TIMEOUT;
 use crate::storage::volume::handle::MountedVolume;
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::mount::mounted_on;
 use crate::sys::{detached, mountinfo, userns};
 

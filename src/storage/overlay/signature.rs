@@ -2,10 +2,9 @@
 
 use std::ffi::OsStr;
 
-use sha2::{Digest, Sha256};
-
 use crate::idmap::IdMap;
-use crate::storage::overlay::directory::{Directory, digits};
+use crate::storage::Digest;
+use crate::storage::overlay::directory::Directory;
 use crate::storage::overlay::top::Top;
 
 /// What an overlay is called in the list of mounts, where it tells which one it is: paths do not tell an exchanged
@@ -20,7 +19,7 @@ pub(super) fn source(layers: &[Directory], top: Option<&Top>, map: Option<&IdMap
 
 /// What a map is called.
 pub(super) fn ids(map: &IdMap) -> String {
-    digits(Sha256::new().chain_update(map.to_string()))
+    Digest::of(map.to_string().as_bytes()).short()
 }
 
 /// In what a mounted overlay is another than the wanted one, by what they are called.

@@ -1,12 +1,12 @@
 //! What lies on top of the layers: the directories `upper` and `work` of a volume (kernel
 //! `Documentation/filesystems/overlayfs.rst`).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, fchmod, fchown, fremovexattr,
-    fsetxattr, fstat, mkdirat, openat2, statat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fremovexattr, fsetxattr, fstat,
+    mkdirat, statat,
 };
 use rustix::io::Errno;
 
@@ -15,6 +15,7 @@ use crate::idmap::IdMap;
 use crate::storage::overlay::attributes;
 use crate::storage::overlay::directory::Directory;
 use crate::storage::overlay::signature;
+use crate::sys::beneath::open_beneath;
 
 /// On the volume's own root, which no container sees: the map that the volume has its owners by. None: no map.
 const IDS: &str = "trusted.docklet.ids";
@@ -60,7 +61,8 @@ impl Top {
             move |e: Errno| Error::os(call, path.display(), e)
         };
         make(opened.as_fd(), "upper", space)?;
-        let upper = inside(opened.as_fd(), "upper", OFlags::RDONLY).map_err(failed("openat2"))?;
+        let upper = open_beneath(opened.as_fd(), "upper", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(failed("openat2"))?;
         fchown(&upper, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).map_err(failed("fchown"))?;
         fchmod(&upper, Mode::from_raw_mode(like.st_mode & 0o7777)).map_err(failed("fchmod"))?;
         record(opened.as_fd(), map).map_err(|e| Error::os("fsetxattr", space.path().display(), e))?;
@@ -70,7 +72,11 @@ impl Top {
 
     /// Whether it can be used once more, by the ids of `map`.
     fn check(&self, space: &Directory, map: Option<&IdMap>) -> Result<()> {
-        let volatile = inside(self.work.open()?.as_fd(), "work/incompat/volatile", OFlags::PATH);
+        let volatile = open_beneath(
+            self.work.open()?.as_fd(),
+            "work/incompat/volatile",
+            OFlags::PATH | OFlags::DIRECTORY,
+        );
         if volatile.is_ok() {
             return Err(Error::Damaged {
                 what: what(space),
@@ -109,7 +115,7 @@ impl Top {
 /// Writes down which map the volume belongs to.
 fn record(space: BorrowedFd<'_>, map: Option<&IdMap>) -> rustix::io::Result<()> {
     // Extended attributes are not for descriptors with `O_PATH`.
-    let space = inside(space, ".", OFlags::RDONLY)?;
+    let space = open_beneath(space, "", OFlags::RDONLY | OFlags::DIRECTORY)?;
     match map {
         Some(map) => fsetxattr(space, IDS, signature::ids(map).as_bytes(), XattrFlags::empty()),
         // Of a call that was killed, with a map.
@@ -123,11 +129,6 @@ fn record(space: BorrowedFd<'_>, map: Option<&IdMap>) -> rustix::io::Result<()> 
 /// How messages name the volume that is mounted on `space`.
 pub(super) fn what(space: &Directory) -> String {
     format!("volume mounted on `{}`", space.path().display())
-}
-
-fn inside(directory: BorrowedFd<'_>, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    openat2(directory, path, flags | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 /// Whether there is a directory `name`. Something else of that name is [`Error::Differs`].

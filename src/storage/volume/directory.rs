@@ -2,21 +2,14 @@
 //!
 //! See `man 2 flock` for the lock. What the volumes are made of is the back end's.
 
-use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::volume::space::ProvisionRatio;
-use crate::sys::file::absent_is_none;
-use crate::sys::lock::FileLock;
-
-/// How long to wait for another process that is at the same pool, volume or overlay.
-pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::sys::directory::make_directory;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 
 /// A pool's directory, and how much the pool may promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,31 +56,6 @@ impl PoolDirectory {
         let path = self.path.join("pool.lock");
         FileLock::acquire(&path, LOCK_TIMEOUT, &format!("volume pool `{}`", self.path.display()))
     }
-}
-
-/// The names in a directory.
-pub(crate) fn entries(path: &Path) -> Result<Vec<OsString>> {
-    fs::read_dir(path)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
-        .map_err(|e| Error::os("getdents", path.display(), e))
-}
-
-pub(crate) fn make_directory(path: &Path) -> Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(()),
-        Err(_) if path.is_dir() => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            Err(Error::invalid("directory", path.to_string_lossy(), "is something else already"))
-        }
-        Err(error) => Err(Error::os("mkdir", path.display(), error)),
-    }
-}
-
-/// False if there was none.
-pub(crate) fn remove_directory(path: &Path) -> Result<bool> {
-    absent_is_none(fs::remove_dir(path))
-        .map(|removed| removed.is_some())
-        .map_err(|e| Error::os("rmdir", path.display(), e))
 }
 
 #[cfg(test)]

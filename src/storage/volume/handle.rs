@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::overlay::options::overlays;
 use crate::storage::volume::backend::Backend;
-use crate::storage::volume::directory::make_directory;
 use crate::storage::volume::filesystem::Superblock;
 use crate::storage::volume::limit::SizeLimit;
 use crate::storage::volume::pool::{VolumePool, what};
 use crate::storage::volume::spec::{Usage, VolumeSpec};
+use crate::sys::directory::make_directory;
 use crate::sys::lock::FileLock;
 use crate::sys::mount::{mounted_on, unmount_at};
 

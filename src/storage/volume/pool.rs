@@ -14,13 +14,14 @@ use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::volume::backend::lvm::{LogicalVolumes, LvmPool};
 use crate::storage::volume::backend::{Backend, Directories, Found, Kind, LoopFiles, Tmpfs};
-use crate::storage::volume::directory::{PoolDirectory, entries, remove_directory};
+use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::handle::Volume;
 use crate::storage::volume::pool_spec::PoolSpec;
 use crate::storage::volume::prepared::PreparedVolume;
 use crate::storage::volume::space::ProvisionRatio;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::template;
+use crate::sys::directory::{entries, remove_directory};
 use crate::sys::mount::mounted_on;
 
 /// A pool of volumes, in a directory of its own. Several processes may use one at the same time.

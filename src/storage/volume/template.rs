@@ -9,11 +9,13 @@ use std::time::{Duration, SystemTime};
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::storage::volume::backend::{open_regular, publish, unnamed};
+use crate::storage::volume::backend::open_regular;
 use crate::storage::volume::filesystem::{Filesystem, Superblock};
+use crate::sys::directory::entries;
 use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::lock::FileLock;
 use crate::sys::sparse;
+use crate::sys::unnamed::{publish, unnamed};
 
 /// How many templates are kept; the oldest go first. Each takes some megabytes at most.
 const KEPT: usize = 8;
@@ -48,10 +50,9 @@ pub(crate) fn open(directory: &Path, filesystem: Filesystem, size_bytes: u64) ->
 
 /// Removes all but the newest templates, and returns what it removed.
 pub(crate) fn prune(directory: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e| Error::os("getdents", directory.display(), e);
     let mut templates: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
+    for entry in entries(directory)? {
+        let path = directory.join(entry);
         // Another process may be pruning too.
         if path.extension().is_some_and(|extension| extension == "img")
             && let Ok(made) = fs::symlink_metadata(&path).and_then(|m| m.modified())

@@ -5,4 +5,4 @@
 
 unwatched
 modprobe -a loop dm_thin_pool
-exec /docklet/tests/kill --lvm --sample-seconds 420
+exec /docklet/tests/kill --lvm --sample-seconds 600

@@ -12,8 +12,9 @@ use rustix::io::Errno;
 
 use crate::error::Result;
 use crate::storage::image::layer::member::Member;
-use crate::storage::image::layer::tree::{DIRECTORY, FreshTree, Level, is_whiteout};
+use crate::storage::image::layer::tree::{DIRECTORY, FreshTree, Level};
 use crate::storage::image::layer::xattrs;
+use crate::storage::overlay::marks::is_whiteout_device;
 
 impl FreshTree {
     /// Makes the directory `name`, or takes the one that is there, with the member's attributes; and enters it.
@@ -98,7 +99,7 @@ impl FreshTree {
         }
         let above = above.as_ref().map_or(self.levels[0].fd.as_fd(), AsFd::as_fd);
         let found = match statat(above, *last, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) if !is_whiteout(&found) => found,
+            Ok(found) if !is_whiteout_device(&found) => found,
             Ok(_) | Err(Errno::NOENT) => return Err(missing()),
             Err(error) => return Err(self.failed("fstatat", error)),
         };

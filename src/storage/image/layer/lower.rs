@@ -6,8 +6,9 @@ use rustix::fs::{Mode, Timespec, fstat, openat};
 use rustix::io::Errno;
 
 use crate::storage::image::layer::member::{Kind, Member};
-use crate::storage::image::layer::tree::{DIRECTORY, is_opaque, mtime};
+use crate::storage::image::layer::tree::{DIRECTORY, mtime};
 use crate::storage::image::layer::xattrs;
+use crate::storage::overlay::marks::is_opaque;
 
 /// The directory that these names lead to, with its attributes. Without layers, or where they have none: mode 0755, root's, of
 /// 1970.

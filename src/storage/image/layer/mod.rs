@@ -18,4 +18,4 @@ mod xattrs;
 
 pub use self::options::{DeviceNodes, UnpackLimits, UnpackOptions};
 pub use self::pack::{MapOwner, PackOptions, Packed, pack_layer};
-pub use self::unpack::{Progress, Unpacked, unpack_layer};
+pub use self::unpack::{UnpackProgress, Unpacked, unpack_layer};

@@ -1,17 +1,14 @@
 //! From a tree, which may be the upper directory of an overlay, to an archive; what `unpack` undoes.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, fstat, major, minor, openat2,
-    readlinkat, statat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, fstat, major, minor, readlinkat, statat};
 use rustix::io::Errno;
 use serde::Serialize;
 use tracing::{debug, info_span};
@@ -22,9 +19,12 @@ use crate::storage::image::digest::{Digest, Hashing};
 use crate::storage::image::layer::content;
 use crate::storage::image::layer::member::{Content, Kind, Member, OPAQUE, WHITEOUT};
 use crate::storage::image::layer::options::UnpackLimits;
-use crate::storage::image::layer::tree::{is_opaque, is_whiteout, mtime};
+use crate::storage::image::layer::tree::mtime;
 use crate::storage::image::layer::writer::TarWriter;
 use crate::storage::image::layer::xattrs;
+use crate::storage::overlay::marks::{self, is_opaque, is_whiteout_device};
+use crate::sys::beneath::open_beneath;
+use crate::sys::directory::names_backwards;
 
 /// What errors call the tree.
 const TREE: &str = "tree to pack";
@@ -119,7 +119,7 @@ struct Packing<'a, W: Write> {
 struct Level {
     fd: OwnedFd,
     /// The names in it that are left, the next one last.
-    names: Vec<Vec<u8>>,
+    names: Vec<OsString>,
     /// How long the path of it is.
     path: usize,
 }
@@ -140,7 +140,7 @@ impl<W: Write> Packing<'_, W> {
                 levels.pop();
                 continue;
             };
-            if let Some(below) = self.entry(&level.fd, &name)? {
+            if let Some(below) = self.entry(&level.fd, name.as_bytes())? {
                 levels.push(below);
             }
             let limits = UnpackLimits::default();
@@ -162,14 +162,18 @@ impl<W: Write> Packing<'_, W> {
         let kind = FileType::from_raw_mode(found.st_mode);
         if kind == FileType::Directory {
             self.path.push(b'/');
-            let fd = match self.open(above, name, OFlags::DIRECTORY) {
+            let fd = match open_beneath(
+                above.as_fd(),
+                OsStr::from_bytes(name),
+                OFlags::RDONLY | OFlags::DIRECTORY,
+            ) {
                 Err(Errno::XDEV) => return self.write(&self.member(Kind::Directory, &found)?).map(|()| None),
                 result => result.map_err(|e| self.failed("openat2", e))?,
             };
             self.directory(&fd, &found)?;
             return self.level(fd).map(Some);
         }
-        if is_whiteout(&found) {
+        if is_whiteout_device(&found) {
             let at = self.path.len() - name.len();
             self.path.splice(at..at, WHITEOUT.iter().copied());
             return self.write(&mark(self.path.clone())).map(|()| None);
@@ -214,7 +218,8 @@ impl<W: Write> Packing<'_, W> {
             what: format!("file `{}`", path.display()),
             reason: "it changes while it is packed, or something is mounted on it".to_owned(),
         };
-        let file = match self.open(above, name, OFlags::NONBLOCK | OFlags::NOATIME) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOATIME;
+        let file = match open_beneath(above.as_fd(), OsStr::from_bytes(name), flags) {
             Err(Errno::XDEV | Errno::LOOP | Errno::NOENT) => return Err(changed(&self.shown())),
             result => result.map_err(|e| self.failed("openat2", e))?,
         };
@@ -257,7 +262,7 @@ impl<W: Write> Packing<'_, W> {
     fn xattrs(&mut self, fd: &OwnedFd, found: &Stat) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut kept = Vec::new();
         for name in xattrs::names(fd, &mut self.buffer).map_err(|e| self.failed("flistxattr", e))? {
-            if xattrs::refers_below(&name) {
+            if marks::ELSEWHERE.iter().any(|mark| mark.as_bytes() == name) {
                 let name = String::from_utf8_lossy(&name);
                 let rule = format!(
                     "`{name}` means content of a lower layer: mount with redirect_dir=off,metacopy=off"
@@ -291,22 +296,8 @@ impl<W: Write> Packing<'_, W> {
     }
 
     fn level(&self, fd: OwnedFd) -> Result<Level> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&fd).map_err(|e| self.failed("openat", e))? {
-            let entry = entry.map_err(|e| self.failed("getdents", e))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
-            }
-        }
-        names.sort_unstable_by(|a, b| b.cmp(a));
+        let names = names_backwards(&fd).map_err(|e| self.failed("getdents", e))?;
         Ok(Level { fd, names, path: self.path.len() })
-    }
-
-    fn open(&self, above: &OwnedFd, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat2(above.as_fd(), name, flags, Mode::empty(), resolve)
     }
 
     fn shown(&self) -> PathBuf {

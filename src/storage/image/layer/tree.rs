@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Timespec, XattrFlags, fgetxattr, fsetxattr, fstat, fstatvfs,
-    futimens, mkdirat, mknodat, openat, statat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, Stat, Timespec, XattrFlags, fsetxattr, fstat, futimens, mkdirat,
+    mknodat, openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -21,11 +21,12 @@ use crate::storage::image::layer::entries::times;
 use crate::storage::image::layer::lower;
 use crate::storage::image::layer::member::{Member, refused};
 use crate::storage::image::layer::xattrs;
+use crate::storage::overlay::marks::{OPAQUE, is_whiteout_device};
+use crate::sys::space::or_no_space;
 use crate::sys::tree::remove_tree;
 
 /// How many directories that only whiteouts told about are remembered.
 const HIDING_MAX: usize = 100_000;
-const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 pub(super) const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -205,7 +206,7 @@ impl FreshTree {
         if found.is_some_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory) {
             return Ok(());
         }
-        let covers = found.is_some_and(|found| is_whiteout(&found));
+        let covers = found.is_some_and(|found| is_whiteout_device(&found));
         self.remove(name)?;
         make().map_err(|e| self.failed("mkdir", e))?;
         if covers {
@@ -253,7 +254,7 @@ impl FreshTree {
     }
 
     fn set_opaque(&self, fd: BorrowedFd<'_>) -> Result<()> {
-        fsetxattr(fd, OPAQUE_XATTR, b"y", XattrFlags::empty()).map_err(|e| self.failed("fsetxattr", e))
+        fsetxattr(fd, OPAQUE, b"y", XattrFlags::empty()).map_err(|e| self.failed("fsetxattr", e))
     }
 
     /// Makes something called `name`; a later member takes the place of an earlier one.
@@ -294,7 +295,7 @@ impl FreshTree {
     }
 
     fn is_whiteout(&self, name: &[u8]) -> Result<bool> {
-        Ok(self.stat(name)?.is_some_and(|found| is_whiteout(&found)))
+        Ok(self.stat(name)?.is_some_and(|found| is_whiteout_device(&found)))
     }
 
     pub(super) fn refused(&self, rule: impl Into<String>) -> Error {
@@ -303,33 +304,9 @@ impl FreshTree {
 
     /// The error of a call for the current member. A full disk is one of its own.
     pub(crate) fn failed(&self, call: &'static str, error: impl Into<std::io::Error>) -> Error {
-        let error = error.into();
         let target = self.path.join(String::from_utf8_lossy(&self.member).trim_start_matches('/'));
-        if matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) {
-            let available =
-                fstatvfs(&self.levels[0].fd).map_or(0, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-            return Error::NoSpace {
-                what: format!("`{}`", target.display()),
-                needed_bytes: self.member_bytes,
-                available_bytes: available,
-            };
-        }
-        Error::os(call, target.display(), error)
-    }
-}
-
-/// Whether it is how overlayfs marks a missing file.
-pub(crate) fn is_whiteout(found: &Stat) -> bool {
-    FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == 0
-}
-
-/// Whether overlayfs hides what is below the directory `fd`.
-pub(crate) fn is_opaque(fd: impl AsFd) -> rustix::io::Result<bool> {
-    let mut value = [0_u8; 1];
-    match fgetxattr(fd, OPAQUE_XATTR, &mut value[..]) {
-        Ok(length) => Ok(length == 1 && value == *b"y"),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
-        Err(error) => Err(error),
+        let what = format!("`{}`", target.display());
+        or_no_space(Error::os(call, target.display(), error), what, Some(self.member_bytes), &self.path)
     }
 }
 

@@ -34,7 +34,7 @@ const PROGRESS_STEP: u64 = 4 << 20;
 
 /// How far unpacking has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct UnpackProgress {
     /// Bytes of the archive that were read, compressed as it is.
     pub bytes: u64,
     /// Members of the archive that were seen.
@@ -78,7 +78,7 @@ pub fn unpack_layer(
     archive: impl Read,
     into: &Path,
     options: &UnpackOptions,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(UnpackProgress),
 ) -> Result<Unpacked> {
     let span = info_span!("unpack_layer", into = %into.display());
     let _entered = span.enter();
@@ -120,7 +120,7 @@ struct Unpacking<'a, R> {
     skipped_devices: u64,
     read: &'a Cell<u64>,
     reported: u64,
-    progress: &'a mut dyn FnMut(Progress),
+    progress: &'a mut dyn FnMut(UnpackProgress),
 }
 
 impl<R: Read> Unpacking<'_, R> {
@@ -139,7 +139,7 @@ impl<R: Read> Unpacking<'_, R> {
 
     fn report(&mut self) {
         self.reported = self.read.get();
-        (self.progress)(Progress { bytes: self.reported, entries: self.reader.entries() });
+        (self.progress)(UnpackProgress { bytes: self.reported, entries: self.reader.entries() });
     }
 
     fn one(&mut self, member: &Member) -> Result<()> {

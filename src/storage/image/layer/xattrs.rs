@@ -1,11 +1,11 @@
-//! Extended attributes that layers have (`man 7 xattr`), and access control lists among them (`man 5 acl`, kernel
-//! `include/uapi/linux/posix_acl_xattr.h`).
+//! Extended attributes that layers have (`man 7 xattr`).
 
 use std::os::fd::AsFd;
 
 use rustix::fs::{fgetxattr, flistxattr};
 use rustix::io::Errno;
 
+use crate::storage::acl::{self, Who};
 use crate::storage::image::layer::pack::MapOwner;
 
 /// The longest list of names, and the longest value, in bytes (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
@@ -20,7 +20,7 @@ pub(crate) fn is_kept(name: &[u8]) -> bool {
 }
 
 fn is_acl(name: &[u8]) -> bool {
-    name == ACCESS_ACL.as_bytes() || name == DEFAULT_ACL.as_bytes()
+    acl::NAMES.iter().any(|acl| name == acl.as_bytes())
 }
 
 /// Whether the directory has an access control list for what is made in it.
@@ -30,11 +30,6 @@ pub(crate) fn has_default_acl(directory: impl AsFd) -> rustix::io::Result<bool> 
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// Whether overlayfs says by it that a part of the file or directory is elsewhere.
-pub(crate) fn refers_below(name: &[u8]) -> bool {
-    matches!(name, b"trusted.overlay.redirect" | b"trusted.overlay.metacopy")
 }
 
 /// The names of all attributes, sorted. `buffer` holds [`MAX`] bytes.
@@ -59,28 +54,16 @@ pub(crate) fn value(fd: impl AsFd, name: &[u8], buffer: &mut [u8]) -> rustix::io
 pub(crate) fn mapped(name: &[u8], value: Vec<u8>, owner: (u32, u32), map: MapOwner<'_>) -> Option<Vec<u8>> {
     match name {
         b"security.capability" => map_capability(value, owner, map),
-        name if is_acl(name) => map_acl(value, owner, map),
+        name if is_acl(name) => {
+            let mut list = value;
+            let mapped = |who, id| match who {
+                Who::User => Some(map(id, owner.1)?.0),
+                Who::Group => Some(map(owner.0, id)?.1),
+            };
+            acl::map_ids(&mut list, mapped).map(|()| list)
+        }
         _ => Some(value),
     }
-}
-
-/// An access control list with other users and groups. `None` if one has no place in the map, or it is no such list.
-fn map_acl(mut list: Vec<u8>, owner: (u32, u32), map: MapOwner<'_>) -> Option<Vec<u8>> {
-    const USER: u16 = 0x02;
-    const GROUP: u16 = 0x08;
-    let (_version, entries) = list.split_first_chunk_mut::<4>()?;
-    for entry in entries.chunks_mut(8) {
-        let [tag_low, tag_high, _, _, id @ ..] = entry else { return None };
-        let id: &mut [u8; 4] = id.try_into().ok()?;
-        let old = u32::from_le_bytes(*id);
-        let new = match u16::from_le_bytes([*tag_low, *tag_high]) {
-            USER => map(old, owner.1)?.0,
-            GROUP => map(owner.0, old)?.1,
-            _ => continue,
-        };
-        *id = new.to_le_bytes();
-    }
-    Some(list)
 }
 
 /// A file's capability with the ids of a map (`linux/capability.h`, `vfs_ns_cap_data`). The third version is the second with
@@ -103,24 +86,6 @@ fn map_capability(mut value: Vec<u8>, owner: (u32, u32), map: MapOwner<'_>) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_are_mapped() {
-        // Version 2; the owner's entry, user 1005, group 1006.
-        let list = |user: u32, group: u32| {
-            let mut list = vec![2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255];
-            list.extend([2, 0, 6, 0]);
-            list.extend(user.to_le_bytes());
-            list.extend([8, 0, 6, 0]);
-            list.extend(group.to_le_bytes());
-            list
-        };
-        let map = |user: u32, group: u32| Some((user.checked_sub(1000)?, group.checked_sub(1000)?));
-        assert_eq!(map_acl(list(1005, 1006), (1000, 1000), &map), Some(list(5, 6)));
-        assert_eq!(map_acl(list(5, 1006), (1000, 1000), &map), None);
-        assert_eq!(map_acl(vec![2, 0], (1000, 1000), &map), None);
-        assert_eq!(map_acl(vec![2, 0, 0, 0, 1], (1000, 1000), &map), None);
-    }
 
     #[test]
     fn capabilities_are_mapped() {

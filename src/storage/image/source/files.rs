@@ -14,11 +14,10 @@ use crate::storage::image::compression::Compression;
 use crate::storage::image::layer::member::{Kind, located};
 use crate::storage::image::layer::options::UnpackLimits;
 use crate::storage::image::layer::reader::TarReader;
+use crate::storage::image::oci::DOCUMENT_MAX;
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::file::absent_is_none;
 
-/// The longest document, in bytes.
-const DOCUMENT_MAX: u64 = 4 << 20;
 /// Links that follow each other in an archive.
 const LINKS_MAX: usize = 8;
 /// What an archive of images may have: its layers are a member each.

@@ -1,15 +1,12 @@
-//! The file that a volume is: how it is told from other data, what is noted on it, and how it is published whole.
-//!
-//! See `man 2 open` on `O_TMPFILE` and `man 2 linkat`: a file has no name until it is complete and on the disk, so
-//! no crash leaves a part of one. Notes are extended attributes (`man 7 xattr`).
+//! The file that a volume is: how it is told from other data, and what is noted on it, as extended attributes
+//! (`man 7 xattr`).
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, XattrFlags, fgetxattr, fremovexattr, fsetxattr, linkat};
+use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -105,31 +102,4 @@ pub(crate) fn record_growing(file: &File, growing: bool, shown: &Path) -> Result
 /// Whether a growth of the file was interrupted.
 pub(crate) fn is_growing(file: &File) -> bool {
     fgetxattr(file, GROWING_XATTR, &mut [0_u8; 1][..]).is_ok()
-}
-
-/// Makes a file without a name in `directory`. It is gone when it is closed, unless it is [published](publish).
-pub(crate) fn unnamed(directory: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(libc::O_TMPFILE)
-        .open(directory)
-        .map_err(|e| match e.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => Error::Unsupported {
-                what: format!("a volume pool in `{}`", directory.display()),
-                needs: "it takes a file system with O_TMPFILE: ext4, xfs, btrfs or tmpfs".to_owned(),
-            },
-            _ => Error::os("open(O_TMPFILE)", directory.display(), e),
-        })
-}
-
-/// Gives an [unnamed] file, already on the disk, its name. False if the name is taken. Not yet durable.
-pub(crate) fn publish(file: &File, path: &Path) -> Result<bool> {
-    let unnamed = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
-    match linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
-        Err(error) => Err(Error::os("linkat", path.display(), error)),
-    }
 }

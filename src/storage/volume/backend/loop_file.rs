@@ -10,27 +10,30 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::statvfs;
 use rustix::io::Errno;
 use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::file::{
-    is_growing, look, open_regular, publish, record_allocation, record_growing, unnamed,
+    is_growing, look, open_regular, record_allocation, record_growing,
 };
-use crate::storage::volume::backend::{Backend, Draft, Found, RELEASE_TIMEOUT, Source, shrinking};
-use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries, remove_directory};
+use crate::storage::volume::backend::{
+    Backend, Draft, Found, RELEASE_TIMEOUT, Source, check_no_snapshots, shrinking, still_held,
+};
+use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::template;
+use crate::sys::directory::{entries, entries_if_exists, remove_directory};
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::loopdev::{self, LoopDevice};
-use crate::sys::mount::viewers_of;
+use crate::sys::space::available_bytes;
 use crate::sys::sparse;
+use crate::sys::unnamed::{publish, unnamed};
 
 /// Loop files in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +52,14 @@ impl LoopFiles {
 
     pub(super) fn room(&self) -> Result<Room> {
         let files = self.files();
-        let space = statvfs(&files).map_err(|e| Error::os("statvfs", files.display(), e))?;
-        let mut room =
-            Room { available_bytes: space.f_bavail.saturating_mul(space.f_frsize), ..Room::default() };
+        let mut room = Room { available_bytes: available_bytes(&files)?, ..Room::default() };
         let mut all = Vec::new();
         let mut directories = vec![files];
         let snapshots = self.directory.path().join("snapshots");
         directories.extend(entries(&snapshots)?.iter().map(|volume| snapshots.join(volume)));
         for directory in directories {
-            for name in absent_is_empty(entries(&directory))? {
+            // The directories of snapshots come and go meanwhile.
+            for name in entries_if_exists(&directory)? {
                 let path = directory.join(name);
                 let found = absent_is_none(fs::symlink_metadata(&path))
                     .map_err(|e| Error::os("stat", path.display(), e))?;
@@ -74,7 +76,10 @@ impl LoopFiles {
         Ok(room)
     }
 
-    fn check_room(&self, room: &Room, bytes: u64, what: &str) -> Result<()> {
+    /// Whether `bytes` more may be promised to `what`, which has `taken` of them from the disk already.
+    pub(super) fn check_promise(&self, taken: u64, bytes: u64, what: &str) -> Result<()> {
+        let mut room = self.room()?;
+        room.available_bytes = room.available_bytes.saturating_add(taken);
         room.check(self.directory.ratio, bytes, what)
     }
 
@@ -102,7 +107,7 @@ impl LoopFiles {
     }
 
     /// Takes the disk space of a preallocated volume.
-    fn take_space(&self, file: &File, spec: &VolumeSpec) -> Result<()> {
+    pub(super) fn take_space(&self, file: &File, spec: &VolumeSpec) -> Result<()> {
         if spec.allocation == Allocation::Sparse {
             return Ok(());
         }
@@ -154,7 +159,7 @@ impl Backend for LoopFiles {
         let path = self.path(&spec.name);
         let what = promise(spec);
         let room = self.room()?;
-        self.check_room(&room, spec.size_bytes, &what)?;
+        room.check(self.directory.ratio, spec.size_bytes, &what)?;
         let out_of_space = |errno| match errno {
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace {
                 what: what.clone(),
@@ -188,10 +193,7 @@ impl Backend for LoopFiles {
         {
             let _entered = debug_span!("check_and_link").entered();
             let _lock = self.directory.lock()?;
-            let mut room = self.room()?;
-            // What the new file takes is part of what it is promised.
-            room.available_bytes = room.available_bytes.saturating_add(allocated(file, &path)?);
-            self.check_room(&room, spec.size_bytes, &promise(spec))?;
+            self.check_promise(allocated(file, &path)?, spec.size_bytes, &promise(spec))?;
             if !publish(file, &path)? {
                 return Ok(false);
             }
@@ -234,19 +236,8 @@ impl Backend for LoopFiles {
         if loopdev::wait_until_free(number, &path, RELEASE_TIMEOUT)? {
             return Ok(());
         }
-        let viewers = viewers_of(loopdev::device_number(number));
-        let holder = if viewers.is_empty() {
-            "another program holds".to_owned()
-        } else {
-            format!("another mount namespace holds, that of process {},", viewers.join(", "))
-        };
-        Err(Error::Busy {
-            what: what(name),
-            reason: format!(
-                "it is no longer mounted here, but {holder} /dev/loop{number}; end that, or unmount or detach it \
-                 there, and repeat"
-            ),
-        })
+        let device = PathBuf::from(format!("/dev/loop{number}"));
+        Err(still_held(name, &device, Some(loopdev::device_number(number))))
     }
 
     /// The file first, durably: a file system that ends before its file is grown by the next call, one that ends
@@ -264,7 +255,7 @@ impl Backend for LoopFiles {
             set_len(present)?;
             if more > 0 {
                 let what = format!("{more} more bytes of {}", what(&spec.name));
-                self.check_room(&self.room()?, more, &what)?;
+                self.check_promise(0, more, &what)?;
                 let was_growing = is_growing(&file);
                 record_growing(&file, true, &path)?;
                 if let Err(error) = self.take_space(&file, spec) {
@@ -288,12 +279,7 @@ impl Backend for LoopFiles {
 
     fn remove(&self, name: &VolumeName) -> Result<()> {
         let path = self.path(name);
-        let snapshots = self.snapshots_of(name)?;
-        if !snapshots.is_empty() {
-            let names: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
-            let reason = format!("it has snapshots, which would be lost with it: {}", names.join(", "));
-            return Err(Error::Busy { what: what(name), reason });
-        }
+        check_no_snapshots(name, &self.snapshots_of(name)?)?;
         match self.check_detached(name) {
             Err(Error::NotFound { .. }) => return Ok(()),
             checked => checked?,
@@ -334,14 +320,6 @@ impl Backend for LoopFiles {
 
     fn clone_volume(&self, origin: &Origin<'_>, to: &VolumeSpec) -> Result<bool> {
         self.make_clone(origin, to)
-    }
-}
-
-/// Volumes come and go meanwhile, and the directories of their snapshots.
-fn absent_is_empty(result: Result<Vec<std::ffi::OsString>>) -> Result<Vec<std::ffi::OsString>> {
-    match result {
-        Err(error) if matches!(error.errno(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(Vec::new()),
-        result => result,
     }
 }
 

@@ -12,22 +12,22 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
 use tracing::debug_span;
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::file::{open_regular, publish, record_allocation, unnamed};
+use crate::storage::volume::backend::file::{open_regular, record_allocation};
 use crate::storage::volume::backend::loop_file::LoopFiles;
 use crate::storage::volume::backend::{Backend, Draft};
-use crate::storage::volume::directory::{entries, make_directory, remove_directory};
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec, called};
-use crate::storage::volume::spec::{Allocation, VolumeSpec};
+use crate::storage::volume::spec::VolumeSpec;
+use crate::sys::directory::{entries, make_directory, remove_directory};
 use crate::sys::fiemap::{self, Extent};
 use crate::sys::file::{absent_is_none, publish as publish_text, publish_volatile, remove_file, sync_parent};
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::mounted_on;
+use crate::sys::unnamed::{publish, unnamed};
 use crate::sys::{freeze, sparse};
 
 impl LoopFiles {
@@ -85,6 +85,12 @@ impl LoopFiles {
     pub(super) fn roll_back(&self, spec: &VolumeSpec, snapshot: &SnapshotName) -> Result<()> {
         let path = self.path(&spec.name);
         self.check_detached(&spec.name)?;
+        if !self.may_share()? {
+            // For a moment the copy is there besides both, in room that others may have been promised.
+            let held = fs::symlink_metadata(self.snapshot_file(&spec.name, snapshot))
+                .map_or(0, |metadata| metadata.blocks().saturating_mul(512));
+            self.check_promise(0, held, &format!("a copy of {}", called(&spec.name, snapshot)))?;
+        }
         let origin = Origin { volume: &spec.name, snapshot: Some(snapshot) };
         let file = self.copy_of(&origin, &self.files())?;
         self.finish_copy(&file, spec, &path)?;
@@ -118,12 +124,7 @@ impl LoopFiles {
 
     /// Takes the space of a preallocated volume, and writes the copy to the disk.
     fn finish_copy(&self, file: &File, spec: &VolumeSpec, path: &Path) -> Result<()> {
-        if spec.allocation == Allocation::Preallocated {
-            sparse::allocate(file, spec.size_bytes).map_err(|errno| match errno {
-                Errno::NOSPC | Errno::DQUOT => self.no_room(spec.size_bytes, &promise(spec)),
-                errno => Error::os("fallocate", path.display(), errno),
-            })?;
-        }
+        self.take_space(file, spec)?;
         record_allocation(file, spec.allocation, path)?;
         file.sync_all().map_err(|e| Error::os("fsync", path.display(), e))
     }
@@ -148,7 +149,11 @@ impl LoopFiles {
         match copied {
             Err(error) if matches!(error.errno(), Some(libc::ENOSPC | libc::EDQUOT)) => {
                 let size = from.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(512));
-                return Err(self.no_room(size, &format!("a copy of {}", path.display())));
+                return Err(Error::NoSpace {
+                    what: format!("a copy of {}", path.display()),
+                    needed_bytes: size,
+                    available_bytes: self.room().map_or(0, |room| room.available_bytes),
+                });
             }
             copied => copied?,
         }
@@ -277,17 +282,6 @@ impl LoopFiles {
             }
         }
         Ok(held)
-    }
-
-    fn check_promise(&self, taken: u64, bytes: u64, what: &str) -> Result<()> {
-        let mut room = self.room()?;
-        room.available_bytes = room.available_bytes.saturating_add(taken);
-        room.check(self.directory.ratio, bytes, what)
-    }
-
-    fn no_room(&self, needed_bytes: u64, what: &str) -> Error {
-        let available_bytes = self.room().map_or(0, |room| room.available_bytes);
-        Error::NoSpace { what: what.to_owned(), needed_bytes, available_bytes }
     }
 
     pub(super) fn snapshot_directory(&self, name: &VolumeName) -> PathBuf {

@@ -27,9 +27,10 @@ use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
+use crate::sys::mount::viewers_of;
 
 pub(crate) use self::directories::Directories;
-pub(crate) use self::file::{open_regular, publish, unnamed};
+pub(crate) use self::file::open_regular;
 pub(crate) use self::loop_file::LoopFiles;
 use self::lvm::LogicalVolumes;
 pub(crate) use self::tmpfs::Tmpfs;
@@ -206,6 +207,31 @@ pub(crate) trait Backend: fmt::Debug {
 
     /// Removes what a crash can leave of the back end's own, and says what it removed. Needs no lock.
     fn tidy(&self) -> Result<Vec<String>>;
+}
+
+/// The volume's device is held after it was unmounted.
+pub(crate) fn still_held(name: &VolumeName, device: &Path, number: Option<u64>) -> Error {
+    let viewers = number.map_or_else(Vec::new, viewers_of);
+    let holder = if viewers.is_empty() {
+        "another program holds".to_owned()
+    } else {
+        format!("another mount namespace holds, that of process {},", viewers.join(", "))
+    };
+    let reason = format!(
+        "it is no longer mounted here, but {holder} {}; end that, or unmount or detach it there, and repeat",
+        device.display()
+    );
+    Error::Busy { what: what(name), reason }
+}
+
+/// Whether a volume can go without taking its snapshots with it.
+pub(crate) fn check_no_snapshots(name: &VolumeName, snapshots: &[Snapshot]) -> Result<()> {
+    if snapshots.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
+    let reason = format!("it has snapshots, which would be lost with it: {}", names.join(", "));
+    Err(Error::Busy { what: what(name), reason })
 }
 
 /// Volumes never shrink.

@@ -18,18 +18,18 @@ use tracing::debug;
 
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::{Backend, Draft, Found, Source, publish, shrinking, unnamed};
-use crate::storage::volume::directory::{
-    LOCK_TIMEOUT, PoolDirectory, entries, make_directory, remove_directory,
-};
+use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
+use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
+use crate::sys::directory::{entries, make_directory, remove_directory};
 use crate::sys::file::{remove_file, sync_parent};
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::mount::{mounted_on, unmount_at};
+use crate::sys::unnamed::{publish, unnamed};
 use crate::sys::{kernel, tmpfs};
 
 /// Volumes in memory.

@@ -9,13 +9,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::rand::{GetRandomFlags, getrandom};
-
 use crate::error::{Error, Result};
 use crate::storage::volume::filesystem::kind::{run_mkfs, succeeded};
 use crate::storage::volume::filesystem::superblock::{Finding, bytes_at, read_at};
 use crate::storage::volume::filesystem::{Filesystem, Kind, Superblock};
-use crate::sys::growfs;
+use crate::sys::{growfs, random};
 
 /// Where the superblock is, and its copies as far as they fit.
 const OFFSETS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
@@ -60,9 +58,7 @@ impl Kind for Btrfs {
     }
 
     fn make_unique(&self, copy: &File, shown: &Path) -> Result<()> {
-        let mut fsid = [0; 16];
-        getrandom(&mut fsid, GetRandomFlags::empty())
-            .map_err(|e| Error::os("getrandom", shown.display(), e))?;
+        let mut fsid: [u8; 16] = random::bytes()?;
         // A random UUID, as RFC 9562 marks them.
         fsid[6] = fsid[6] & 0x0f | 0x40;
         fsid[8] = fsid[8] & 0x3f | 0x80;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::storage::volume::directory::{PoolDirectory, entries, make_directory, remove_directory};
+use crate::storage::volume::directory::PoolDirectory;
+use crate::sys::directory::{entries, make_directory, remove_directory};
 use crate::sys::lock::FileLock;
 use crate::sys::quota::{ProjectQuotas, set_project};
 use crate::sys::tree::remove_tree;

@@ -18,7 +18,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::statvfs;
 use tracing::debug;
 
 use super::enforced;
@@ -26,17 +25,19 @@ use super::halves::{Halves, project_named};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
-use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory, entries};
+use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
 use crate::storage::volume::limit::SizeLimit;
 use crate::storage::volume::pool::{promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
+use crate::sys::directory::entries;
 use crate::sys::file::{self, absent_is_none, sync_parent};
-use crate::sys::lock::FileLock;
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::mount::viewers_of_directory;
 use crate::sys::quota::{Account, ProjectQuotas, inherited_project};
+use crate::sys::space::available_bytes;
 use crate::sys::tree::remove_tree;
 use crate::sys::wait;
 
@@ -95,10 +96,7 @@ impl Directories {
     }
 
     fn room(&self) -> Result<Room> {
-        let path = self.directory.path();
-        let space = statvfs(path).map_err(|e| Error::os("statvfs", path.display(), e))?;
-        let mut room =
-            Room { available_bytes: space.f_bavail.saturating_mul(space.f_frsize), ..Room::default() };
+        let mut room = Room { available_bytes: available_bytes(self.directory.path())?, ..Room::default() };
         for name in self.names()? {
             let Some(account) = self.account(&name)? else { continue };
             let held = account.used_bytes.min(account.limit_bytes);

@@ -6,13 +6,20 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tracing::debug_span;
 
 use crate::error::{Error, Result};
 use crate::sys::{file, tool};
 
+/// How long a command may take: its locks can be another's, and its disks slow, but who waits is told in the end.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// The same of one that waits until a volume is what its snapshot was: all that has changed is copied back.
+pub(super) const MERGE_TIMEOUT: Duration = Duration::from_secs(3600);
+
 /// Runs one command of `lvm`, without a shell and without a person to ask. Returns what it printed.
+/// [`Error::Busy`] if it hangs.
 pub(super) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Result<String> {
     run_with(arguments, Stdio::null())
 }
@@ -31,7 +38,8 @@ pub(super) fn run_with<S: AsRef<OsStr>>(arguments: &[S], input: Stdio) -> Result
         // It would wait for a daemon that is not there to make the device's node.
         command.env("DM_DISABLE_UDEV", "1");
     }
-    let output = tool::output(&mut command)?;
+    let timeout = if verb == "lvconvert" { MERGE_TIMEOUT } else { TIMEOUT };
+    let output = tool::output_within(&mut command, timeout)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -10,9 +10,9 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::storage::volume::backend::RELEASE_TIMEOUT;
-use crate::storage::volume::backend::file::{publish, unnamed};
 use crate::sys::file::{absent_is_none, sync_parent};
 use crate::sys::loopdev::{self, LoopDevice};
+use crate::sys::unnamed::{publish, unnamed};
 use crate::sys::wait;
 
 /// How long a disk that was just attached may take to be seen.

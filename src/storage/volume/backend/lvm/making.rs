@@ -4,7 +4,6 @@ use std::path::Path;
 
 use tracing::debug;
 
-use super::report::Group;
 use super::tags::{Marked, Phase};
 use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
@@ -13,13 +12,37 @@ use crate::storage::volume::pool::{promise, what};
 use crate::storage::volume::spec::VolumeSpec;
 
 impl LogicalVolumes {
-    /// Makes a new logical volume that is marked as being made, and what is left of one that was cut off. False if
-    /// there is a volume. The caller holds the volume's lock.
-    pub(super) fn create(
+    /// Makes a volume of a new logical volume, with these arguments of `lvcreate`, that `fill` gives its content. False if
+    /// there is one.
+    pub(super) fn make(
         &self,
         spec: &VolumeSpec,
-        lvcreate: impl FnOnce(&Group, &mut Vec<String>) -> Result<()>,
+        how: Vec<String>,
+        fill: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<bool> {
+        let lock = self.acquire(&spec.name)?;
+        if self.finish_rollback(&spec.name)? {
+            return Ok(false);
+        }
+        let made = match self.create(spec, how) {
+            Ok(true) => self.complete(&spec.name, fill).map(|()| true),
+            created => created,
+        };
+        if made.is_err() {
+            lock.remove()?;
+        }
+        made
+    }
+
+    /// The arguments for a linear one: its first block is made zero, and nobody looks at the old data.
+    pub(super) fn linear(&self, size_bytes: u64) -> Vec<String> {
+        let (size, group) = (format!("{size_bytes}b"), self.record.lvm.volume_group.as_str());
+        ["-Z", "y", "-W", "n", "-L", &size, group].map(str::to_owned).to_vec()
+    }
+
+    /// Makes a new logical volume that is marked as being made, in the place of what is left of one that was cut off. False
+    /// if there is a volume. The caller holds the volume's lock.
+    fn create(&self, spec: &VolumeSpec, how: Vec<String>) -> Result<bool> {
         let _lock = self.directory.lock()?;
         let mut group = self.whole_group()?;
         let logical = self.logical(&spec.name, None);
@@ -42,14 +65,14 @@ impl LogicalVolumes {
         };
         let mut arguments: Vec<String> = ["lvcreate", "--yes", "-n", &logical].map(str::to_owned).to_vec();
         arguments.extend(marked.arguments(&self.record.tag));
-        lvcreate(&group, &mut arguments)?;
+        arguments.extend(how);
         self.change(&spec.name, &arguments)
             .map_err(|e| self.full_or(e, &group, spec.size_bytes, &promise(spec)))?;
         Ok(true)
     }
 
     /// Makes of what was [created](Self::create) a volume, when `fill` has given it its content; else nothing.
-    pub(super) fn complete(&self, name: &VolumeName, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    fn complete(&self, name: &VolumeName, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let logical = self.logical(name, None);
         let filled = self
             .activated(&logical)

@@ -6,14 +6,16 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use super::report::{self, Group, Layout};
 use crate::error::{Error, Result};
 use crate::name::{ThinPoolName, VolumeGroupName};
 use crate::sys::file::{self, sync_parent};
-use crate::sys::loopdev;
+use crate::sys::{loopdev, random, record};
+
+/// The version of the file's format that this version writes. It reads no newer one.
+const FORMAT: u32 = 1;
 
 /// Where the logical volumes of a pool are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,20 +69,15 @@ impl Record {
                 what: format!("thin pool `{pool}` in volume group `{}`", group.name),
             });
         }
-        let mut bytes = [0_u8; 8];
-        getrandom(&mut bytes[..], GetRandomFlags::empty())
-            .map_err(|e| Error::os("getrandom", path.display(), e))?;
         let record = Self {
-            format: 1,
-            tag: format!("{:016x}", u64::from_ne_bytes(bytes)),
+            format: FORMAT,
+            tag: random::id()?,
             lvm: lvm.clone(),
             extent_bytes: group.extent_bytes,
             files: backing_files(&group)?,
             uuid: group.uuid,
         };
-        let json = serde_json::to_vec_pretty(&record)
-            .map_err(|e| Error::os("serialize", path.display(), std::io::Error::other(e)))?;
-        file::publish(path, &json)?;
+        file::publish(path, &record::encode(&record, path)?)?;
         sync_parent(path)?;
         Ok(record)
     }
@@ -102,12 +99,12 @@ impl Record {
 
     fn read(path: &Path) -> Result<Option<Self>> {
         let Some(text) = file::read_if_exists(path)? else { return Ok(None) };
-        let damaged = |reason: String| Error::Damaged { what: path.display().to_string(), reason };
-        let record: Self = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
-        if record.format == 1 && record.extent_bytes > 0 {
+        let record: Self = record::decode(&text, path, FORMAT)?;
+        if record.extent_bytes > 0 {
             return Ok(Some(record));
         }
-        Err(damaged(format!("it has format {}, and this version reads 1", record.format)))
+        let reason = "its extents have no size".to_owned();
+        Err(Error::Damaged { what: format!("record `{}`", path.display()), reason })
     }
 }
 

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
@@ -19,16 +18,14 @@ use super::volumes::LogicalVolumes;
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::lvm::group_file::{attach_file, find_after};
-use crate::storage::volume::directory::entries;
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::snapshot::{Origin, Reserve, Snapshot, SnapshotSpec, called};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
+use crate::sys::directory::entries;
 use crate::sys::file::{publish, read_if_exists, remove_file, sync_parent};
 use crate::sys::mount::mounted_on;
-use crate::sys::wait;
+use crate::sys::{record, wait};
 
-/// How long a linear volume may take to become what its snapshot is: all that was changed is copied back.
-const MERGE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// At the end of the name of a logical volume that is about to be its volume.
 const NEXT: &str = "n";
 
@@ -109,7 +106,7 @@ impl LogicalVolumes {
         let logical = self.logical(&marked.volume, Some(&spec.name));
         if self.marked(group).any(|(found, marked)| found.name == logical && is_half_snapshot(found, &marked))
         {
-            command::run(&["lvremove", "-y", &self.full(&logical)])?;
+            self.change(&marked.volume, &["lvremove", "-y", &self.full(&logical)])?;
         }
         let mut arguments: Vec<String> =
             ["lvcreate", "--yes", "-s", "-n", &logical].map(str::to_owned).to_vec();
@@ -131,9 +128,8 @@ impl LogicalVolumes {
         let found = group.find(&logical).ok_or_else(|| Error::NotFound { what: called(name, snapshot) })?;
         let reserve_bytes = (found.layout == Layout::LinearSnapshot).then_some(found.size_bytes);
         let mark = self.rollback_mark(name);
-        let json = serde_json::to_vec(&Rollback { snapshot: snapshot.clone(), reserve_bytes })
-            .map_err(|e| Error::os("serialize", mark.display(), std::io::Error::other(e)))?;
-        publish(&mark, &json)?;
+        let rollback = Rollback { snapshot: snapshot.clone(), reserve_bytes };
+        publish(&mark, &record::encode(&rollback, &mark)?)?;
         sync_parent(&mark)?;
         let begun = if reserve_bytes.is_some() {
             // It is what it was from the moment on in which this has begun; the rest is copying.
@@ -186,7 +182,7 @@ impl LogicalVolumes {
     /// Waits until the volume is what its snapshot was, and makes that snapshot again.
     fn finish_merge(&self, name: &VolumeName, snapshot: &SnapshotName, reserve_bytes: u64) -> Result<()> {
         let logical = self.logical(name, Some(snapshot));
-        let deadline = wait::deadline(MERGE_TIMEOUT);
+        let deadline = wait::deadline(command::MERGE_TIMEOUT);
         let mut polled = false;
         let merged = wait::until(deadline, || {
             let group = self.whole_group()?;
@@ -243,37 +239,18 @@ impl LogicalVolumes {
         if origin.snapshot.is_none() {
             self.settle(origin.volume)?;
         }
-        let lock = self.acquire(&to.name)?;
-        if self.finish_rollback(&to.name)? {
-            return Ok(false);
-        }
-        let created = self.create(to, |_, arguments| {
-            if linear {
-                let (size, group) = (format!("{}b", to.size_bytes), self.record.lvm.volume_group.to_string());
-                arguments.extend(["-Z", "y", "-W", "n", "-L"].map(str::to_owned));
-                arguments.extend([size, group]);
-            } else {
-                arguments.extend(["-s", "-k", "n"].map(str::to_owned));
-                arguments.push(self.full(&source));
-            }
-            Ok(())
-        });
-        let made = match created {
-            Ok(true) => self
-                .complete(&to.name, |device| {
-                    if linear {
-                        fill::from_volume(&self.activated(&source)?, device, to.filesystem)
-                    } else {
-                        fill::make_unique(device, to.filesystem)
-                    }
-                })
-                .map(|()| true),
-            created => created,
+        let how = if linear {
+            self.linear(to.size_bytes)
+        } else {
+            ["-s", "-k", "n", &self.full(&source)].map(str::to_owned).to_vec()
         };
-        if made.is_err() {
-            lock.remove()?;
-        }
-        made
+        self.make(to, how, |device| {
+            if linear {
+                fill::from_volume(&self.activated(&source)?, device, to.filesystem)
+            } else {
+                fill::make_unique(device, to.filesystem)
+            }
+        })
     }
 
     /// After a reboot: the files that the group is in are attached again, the volumes' devices made, and what was begun is

@@ -10,10 +10,9 @@
 //! docklet.phase=making          made, or growing
 //! ```
 
-use sha2::{Digest, Sha256};
-
 use super::report::LogicalVolume;
 use crate::name::{SnapshotName, VolumeName};
+use crate::storage::Digest;
 use crate::storage::volume::filesystem::Filesystem;
 use crate::storage::volume::spec::Allocation;
 
@@ -101,8 +100,7 @@ impl Marked {
 /// What the logical volume is called: nothing that a person chose gets into a kernel's name, and none is too long.
 pub(super) fn logical_name(pool: &str, volume: &VolumeName, snapshot: Option<&SnapshotName>) -> String {
     let text = format!("{pool}/{volume}/{}", snapshot.map_or("", SnapshotName::as_str));
-    let digits: String = Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("dk{digits}")
+    format!("dk{}", Digest::of(text.as_bytes()).short())
 }
 
 #[cfg(test)]

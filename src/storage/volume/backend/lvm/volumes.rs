@@ -22,15 +22,16 @@ use super::report::{self, Group, Layout, LogicalVolume};
 use super::tags::{Marked, Phase, logical_name};
 use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
-use crate::storage::volume::backend::{Backend, Draft, Found, RELEASE_TIMEOUT, Source, shrinking};
-use crate::storage::volume::directory::{LOCK_TIMEOUT, PoolDirectory};
+use crate::storage::volume::backend::{
+    Backend, Draft, Found, RELEASE_TIMEOUT, Source, check_no_snapshots, shrinking, still_held,
+};
+use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::template;
-use crate::sys::file::absent_is_none;
-use crate::sys::lock::FileLock;
-use crate::sys::mount::viewers_of;
+use crate::sys::file::{absent_is_none, remove_file};
+use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
 use crate::sys::{block, wait};
 
 /// The logical volumes of a pool.
@@ -221,38 +222,17 @@ impl Backend for LogicalVolumes {
 
     fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool> {
         let Draft::Template(template) = draft else { return Ok(false) };
-        let lock = self.acquire(&spec.name)?;
-        if self.finish_rollback(&spec.name)? {
-            return Ok(false);
-        }
-        let size = format!("{}b", spec.size_bytes);
-        let created = self.create(spec, |_, arguments| {
-            let how = match (spec.allocation, &self.record.lvm.thin_pool) {
-                (Allocation::Sparse, Some(pool)) => {
-                    vec!["-V".to_owned(), size, "--thinpool".to_owned(), self.full(pool.as_str())]
-                }
-                (Allocation::Sparse, None) => return Err(self.no_thin_pool()),
-                // Its first block made zero, and no look at the old data.
-                (Allocation::Preallocated, _) => {
-                    let group = self.record.lvm.volume_group.to_string();
-                    ["-Z", "y", "-W", "n", "-L"].map(str::to_owned).into_iter().chain([size, group]).collect()
-                }
-            };
-            arguments.extend(how);
-            Ok(())
-        });
-        let made = match created {
-            Ok(true) => self
-                .complete(&spec.name, |device| {
-                    fill::from_template(&template, device, spec.filesystem, spec.allocation)
-                })
-                .map(|()| true),
-            created => created,
+        let how = match (spec.allocation, &self.record.lvm.thin_pool) {
+            (Allocation::Sparse, Some(pool)) => {
+                let size = format!("{}b", spec.size_bytes);
+                vec!["-V".to_owned(), size, "--thinpool".to_owned(), self.full(pool.as_str())]
+            }
+            (Allocation::Sparse, None) => return Err(self.no_thin_pool()),
+            (Allocation::Preallocated, _) => self.linear(spec.size_bytes),
         };
-        if made.is_err() {
-            lock.remove()?;
-        }
-        made
+        self.make(spec, how, |device| {
+            fill::from_template(&template, device, spec.filesystem, spec.allocation)
+        })
     }
 
     fn attach(&self, name: &VolumeName) -> Result<Source> {
@@ -279,19 +259,7 @@ impl Backend for LogicalVolumes {
         if wait::until_true(wait::deadline(RELEASE_TIMEOUT), || block::is_free(&path))? {
             return Ok(());
         }
-        let viewers = block::number(&path)?.map_or_else(Vec::new, viewers_of);
-        let holder = if viewers.is_empty() {
-            "another program holds".to_owned()
-        } else {
-            format!("another mount namespace holds, that of process {},", viewers.join(", "))
-        };
-        Err(Error::Busy {
-            what: what(name),
-            reason: format!(
-                "it is no longer mounted here, but {holder} {}; end that, and repeat",
-                path.display()
-            ),
-        })
+        Err(still_held(name, &path, block::number(&path)?))
     }
 
     /// The note first: a file system that ends before its device is grown by the next call.
@@ -324,20 +292,13 @@ impl Backend for LogicalVolumes {
 
     fn remove(&self, name: &VolumeName) -> Result<()> {
         let group = self.group()?;
-        let snapshots = self.snapshots_in(&group, name);
-        if !snapshots.is_empty() {
-            let names: Vec<&str> = snapshots.iter().map(|snapshot| snapshot.name.as_str()).collect();
-            let reason = format!("it has snapshots, which would be lost with it: {}", names.join(", "));
-            return Err(Error::Busy { what: what(name), reason });
-        }
+        check_no_snapshots(name, &self.snapshots_in(&group, name))?;
         if let Some((found, _)) = self.find(&group, name) {
             self.check_free(name)?;
             self.change(name, &["lvremove", "-y", &self.full(&found.name)])?;
             debug!(logical = found.name, "removed volume");
         }
-        absent_is_none(std::fs::remove_file(self.lock_file(name)))
-            .map(drop)
-            .map_err(|e| Error::os("unlink", self.lock_file(name).display(), e))
+        remove_file(&self.lock_file(name))
     }
 
     fn snapshots(&self, name: &VolumeName) -> Result<Vec<Snapshot>> {
