@@ -147,8 +147,9 @@ mod tests {
     #[test]
     fn a_program_has_its_part_of_the_lock_until_it_ends() {
         let path = std::env::temp_dir().join(format!("docklet-lent-{}", std::process::id()));
-        let shortly = Duration::from_millis(20);
-        let lock = FileLock::acquire(&path, Duration::ZERO, "a").unwrap();
+        // Another test's thread that is just forking has a copy of every descriptor for a moment.
+        let (shortly, patiently) = (Duration::from_millis(20), Duration::from_secs(30));
+        let lock = FileLock::acquire(&path, patiently, "a").unwrap();
         let mut program = Command::new("sleep")
             .arg("60")
             .stdin(FileLock::lend(&path).unwrap())
@@ -156,11 +157,11 @@ mod tests {
             .spawn()
             .unwrap();
         drop(lock);
-        let lock = FileLock::acquire(&path, Duration::ZERO, "a").unwrap();
+        let lock = FileLock::acquire(&path, patiently, "a").unwrap();
         assert!(matches!(lock.await_programs(shortly, "a"), Err(Error::Busy { .. })));
         program.kill().unwrap();
         program.wait().unwrap();
-        lock.await_programs(shortly, "a").unwrap();
+        lock.await_programs(patiently, "a").unwrap();
         lock.remove().unwrap();
     }
 }

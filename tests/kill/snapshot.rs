@@ -37,6 +37,11 @@ impl Snapshot {
         Self(lines)
     }
 
+    /// Whether a process in it is at its end: it has no command line any more.
+    pub(crate) fn has_ending_processes(&self) -> bool {
+        self.0.iter().any(|line| line.starts_with("process ") && line.ends_with(']'))
+    }
+
     /// The lines that are new (`+`) or missing (`-`) in `later`.
     pub(crate) fn changes(&self, later: &Self) -> Vec<String> {
         let new = later.0.difference(&self.0).map(|line| format!("+ {line}"));

@@ -383,7 +383,7 @@ pub(crate) fn settled(sandbox: &Sandbox) -> Snapshot {
     loop {
         thread::sleep(Duration::from_millis(2));
         let now = sandbox.snapshot();
-        if now == last || Instant::now() > deadline {
+        if (now == last && !now.has_ending_processes()) || Instant::now() > deadline {
             return now;
         }
         last = now;
