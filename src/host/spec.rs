@@ -96,7 +96,8 @@ impl ContainerSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootVolume {
-    /// The hard limit on what the container can write, in bytes. Default: 1 GiB.
+    /// The limit on what the container can write, in bytes: hard, unless the pool's volumes have a
+    /// [soft](crate::storage::SizeLimit) one. Default: 1 GiB.
     pub size_bytes: u64,
     /// The file system. Default: ext4.
     #[serde(default)]

@@ -1,7 +1,7 @@
 //! Bytes on disk become a root a container can start from.
 //!
-//! - [`VolumePool`] and [`Volume`]: size-limited writable space, as files or logical volumes with a file system in them, or in
-//!   memory.
+//! - [`VolumePool`] and [`Volume`]: size-limited writable space, as files or logical volumes with a file system in them, in memory,
+//!   or as directories with a quota.
 //! - [`OverlayRoot`]: read-only layers with a volume's space on top of them, or without; for a user namespace, too.
 //! - [`ImageStore`] and [`ImageBuilder`]: the layers.
 //! - [`unpack_layer`] and [`pack_layer`]: between a layer and the archive that images are passed on as.

@@ -19,6 +19,7 @@ pub(crate) mod mountinfo;
 pub(crate) mod netns;
 pub(crate) mod pidfd;
 pub(crate) mod process;
+pub(crate) mod quota;
 pub(crate) mod random;
 pub(crate) mod record;
 pub(crate) mod space;

@@ -11,11 +11,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, StatVfsMountFlags, StatxAttributes, StatxFlags, statvfs, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, unmount,
+    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_bind,
+    mount_remount, move_mount, unmount,
 };
 use tracing::debug;
 
@@ -175,6 +176,25 @@ pub(crate) fn mount_classic(
         .map_err(|e| Error::os("mount", target.display(), e))
 }
 
+/// Shows the directory `from` on `target`, too, without access times; what else holds for the mount that it is on holds there.
+pub(crate) fn bind(from: &Path, target: &Path) -> Result<()> {
+    let shown = statvfs(from).map_err(|e| Error::os("statvfs", from.display(), e))?.f_flag;
+    let mut flags = MountFlags::BIND | MountFlags::NOATIME;
+    for (present, kept) in [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+    ] {
+        flags.set(kept, shown.contains(present));
+    }
+    mount_bind(from, target).map_err(|e| Error::os("mount(MS_BIND)", target.display(), e))?;
+    // Binding takes no other flag.
+    mount_remount(target, flags, c"").map_err(|e| Error::os("mount(MS_REMOUNT)", target.display(), e))?;
+    debug!(from = %from.display(), target = %target.display(), "bound");
+    Ok(())
+}
+
 /// How long a mount may be busy. Whoever only looks at it (`df`, a monitoring agent) is gone sooner, and so is a program
 /// that some thread of this one starts: for a moment it has copies of our descriptors.
 const BUSY_PATIENCE: Duration = Duration::from_millis(300);
@@ -243,13 +263,32 @@ pub(crate) fn viewers_of(number: u64) -> Vec<String> {
     // btrfs shows other numbers, but the device's name.
     let name = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}")).unwrap_or_default();
     let btrfs = format!(" - btrfs /dev/{} ", name.file_name().unwrap_or_default().display());
+    viewers(|text| text.contains(&device) || text.contains(&btrfs))
+}
+
+/// Processes that see `directory` mounted, or a part of it, beside where it is, of whatever mount namespace, one of each
+/// namespace: "4711 (sleep)".
+pub(crate) fn viewers_of_directory(directory: &Path) -> Result<Vec<String>> {
+    let Some(mount) = mountinfo::mount_of(directory)? else { return Ok(Vec::new()) };
+    let root = mount.root.join(directory.strip_prefix(&mount.target).unwrap_or(Path::new("")));
+    let shows = |mounts: &[mountinfo::Mount]| {
+        mounts.iter().any(|other| other.device == mount.device && other.root.starts_with(&root))
+    };
+    // A thread can be in another namespace than its process.
+    if shows(&mountinfo::mounts()?) {
+        return Ok(vec![process::shown(std::process::id())]);
+    }
+    Ok(viewers(|text| shows(&mountinfo::parse(text.as_bytes()))))
+}
+
+/// Processes whose list of mounts is one that `shows`, one of each mount namespace.
+fn viewers(shows: impl Fn(&str) -> bool) -> Vec<String> {
     let mut namespaces = std::collections::BTreeSet::new();
     let mut viewers = Vec::new();
     for dir in std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()) {
         let Ok(namespace) = std::fs::read_link(dir.join("ns/mnt")) else { continue };
         if namespaces.insert(namespace)
-            && std::fs::read_to_string(dir.join("mountinfo"))
-                .is_ok_and(|text| text.contains(&device) || text.contains(&btrfs))
+            && std::fs::read_to_string(dir.join("mountinfo")).is_ok_and(|text| shows(&text))
         {
             let pid = dir.file_name().and_then(|pid| pid.to_str()?.parse().ok());
             viewers.extend(pid.map(process::shown));

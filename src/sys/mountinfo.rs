@@ -42,6 +42,13 @@ pub(crate) fn mount_at(target: &Path) -> Result<Option<Mount>> {
     Ok(mounts()?.into_iter().rev().find(|mount| mount.target == target))
 }
 
+/// The mount that `path`, which is absolute and without links, is on.
+pub(crate) fn mount_of(path: &Path) -> Result<Option<Mount>> {
+    let above = mounts()?.into_iter().filter(|mount| path.starts_with(&mount.target));
+    // The last one of the longest: it covers the others.
+    Ok(above.max_by_key(|mount| mount.target.components().count()))
+}
+
 /// The mounts on `path` or beneath it, in the kernel's order.
 pub(crate) fn mounts_beneath(path: &Path) -> Result<Vec<Mount>> {
     Ok(mounts()?.into_iter().filter(|mount| mount.target.starts_with(path)).collect())

@@ -1,10 +1,10 @@
-//! File systems in memory (`man 5 tmpfs`): mounting one of a size, changing the size, binding one to a second place.
+//! File systems in memory (`man 5 tmpfs`): mounting one of a size, and changing the size.
 
 use std::fs::File;
 use std::path::Path;
 
 use rustix::fs::CWD;
-use rustix::mount::{MountAttrFlags, MountFlags, MoveMountFlags, mount_bind, mount_remount, move_mount};
+use rustix::mount::{MountAttrFlags, MountFlags, MoveMountFlags, mount_remount, move_mount};
 
 use crate::error::{Error, Result};
 use crate::sys::mount::FsContext;
@@ -42,9 +42,4 @@ pub(crate) fn resize(target: &Path, size_bytes: u64) -> Result<()> {
         .map_err(|e| Error::os("mount(MS_REMOUNT)", target.display(), std::io::Error::other(e)))?;
     mount_remount(target, MountFlags::NOATIME, text.as_c_str())
         .map_err(|e| Error::os("mount(MS_REMOUNT)", target.display(), e))
-}
-
-/// Shows on `target` what is mounted on `from`, too.
-pub(crate) fn bind(from: &Path, target: &Path) -> Result<()> {
-    mount_bind(from, target).map_err(|e| Error::os("mount(MS_BIND)", target.display(), e))
 }

@@ -1,12 +1,17 @@
 //! What the suite needs to know of a back end: how a pool of it is made on a disk, and how that is taken down (for
-//! loop files, `man 8 losetup`; for memory, `man 5 tmpfs`).
+//! loop files, `man 8 losetup`; for memory, `man 5 tmpfs`; for quotas, `man 8 mount`).
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use docklet::storage::{
-    Allocation, LvmPool, PhysicalSpace, ThinPoolSpec, VolumeGroup, VolumeGroupSpec, VolumePool,
+    Allocation, Filesystem, LvmPool, PhysicalSpace, SizeLimit, ThinPoolSpec, VolumeGroup, VolumeGroupSpec,
+    VolumePool,
 };
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+use crate::kernel;
 
 /// One back end. Dropping it takes down what `on` made, which must be out of use.
 pub(crate) trait BackEnd {
@@ -20,6 +25,16 @@ pub(crate) trait BackEnd {
 
     /// What a snapshot has to be given.
     const RESERVE: Option<u64> = None;
+
+    /// What holds a volume of that size to it.
+    fn limit(size_bytes: u64) -> SizeLimit {
+        SizeLimit::Hard(size_bytes)
+    }
+
+    /// What the kernel calls the file system of a mounted volume.
+    fn shown(filesystem: Filesystem) -> String {
+        filesystem.to_string()
+    }
 }
 
 pub(crate) struct Tmpfs(VolumePool);
@@ -103,6 +118,57 @@ impl<const THIN: bool> Drop for Lvm<THIN> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             VolumeGroup::remove(&self.group).expect("nothing is left in the volume group");
+        }
+    }
+}
+
+/// Directories on a file system of their own, in a file, with project quotas.
+pub(crate) struct Quota<const XFS: bool> {
+    pool: VolumePool,
+    mounted: PathBuf,
+}
+
+pub(crate) type QuotaXfs = Quota<true>;
+pub(crate) type QuotaExt4 = Quota<false>;
+
+impl<const XFS: bool> BackEnd for Quota<XFS> {
+    const ALLOCATION: Allocation = Allocation::Sparse;
+
+    fn on(disk: &Path) -> Self {
+        let (image, mounted) = (disk.join("quota.img"), disk.join("pool"));
+        File::create(&image).and_then(|file| file.set_len(4 << 30)).expect("file");
+        fs::create_dir(&mounted).expect("mkdir");
+        let (image, target) = (image.to_str().expect("UTF-8"), mounted.to_str().expect("UTF-8"));
+        if XFS {
+            kernel::run("mkfs.xfs", ["-q", image]);
+        } else {
+            kernel::run("mkfs.ext4", ["-q", "-O", "project,quota", "-E", "quotatype=prjquota", image]);
+            // Who has this capability is not held by ext4.
+            let mut all = capabilities(None).expect("capget");
+            all.effective.remove(CapabilitySet::SYS_RESOURCE);
+            set_capabilities(None, all).expect("capset");
+        }
+        kernel::run("mount", ["-o", "loop,prjquota", image, target]);
+        Self { pool: VolumePool::directories(&mounted).expect("pool"), mounted }
+    }
+
+    fn pool(&self) -> &VolumePool {
+        &self.pool
+    }
+
+    fn limit(size_bytes: u64) -> SizeLimit {
+        SizeLimit::Soft(size_bytes)
+    }
+
+    fn shown(_: Filesystem) -> String {
+        if XFS { "xfs" } else { "ext4" }.to_owned()
+    }
+}
+
+impl<const XFS: bool> Drop for Quota<XFS> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            kernel::run("umount", [&self.mounted]);
         }
     }
 }

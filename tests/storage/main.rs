@@ -1,8 +1,8 @@
 //! The storage tier: one suite of behaviour, for each back end with each file system it takes; and what is a back end's
 //! own. On the real kernel, in namespaces and under a prefix of its own.
 //!
-//! They need root and fail without it. Run them with `make test-host`. Those whose module begins with `lvm_` need the
-//! device-mapper in the kernel, and run in the VM tier.
+//! They need root and fail without it. Run them with `make test-host`. Those whose module begins with `lvm_` or `quota_`
+//! need device-mapper or quotas in the kernel, and run in the VM tier.
 
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
@@ -17,6 +17,8 @@ mod loop_space;
 mod lvm_group;
 mod lvm_volumes;
 mod memory;
+mod quota_volumes;
+mod quotas;
 #[path = "../host/sandbox.rs"]
 #[allow(dead_code, reason = "shared with the host tier")]
 mod sandbox;
@@ -28,7 +30,7 @@ mod volume;
 
 use docklet::storage::Filesystem::{self, Btrfs, Ext4, Xfs};
 
-use crate::back_end::{LoopFiles, LvmLinear, LvmThin};
+use crate::back_end::{LoopFiles, LvmLinear, LvmThin, QuotaExt4, QuotaXfs};
 
 /// `NAME: BACK_END, FILE_SYSTEM, tests…` makes a module with the suite's tests of these names.
 macro_rules! suite {
@@ -90,6 +92,8 @@ behaves!(loop_ext4: LoopFiles, Ext4);
 behaves!(loop_xfs: LoopFiles, Xfs);
 behaves!(loop_btrfs: LoopFiles, Btrfs);
 behaves!(tmpfs: crate::back_end::Tmpfs, Filesystem::Tmpfs);
+behaves!(quota_xfs: QuotaXfs, Filesystem::Directory);
+behaves!(quota_ext4: QuotaExt4, Filesystem::Directory);
 
 behaves_on_a_device!(loop_ext4_device: LoopFiles, Ext4);
 behaves_on_a_device!(loop_xfs_device: LoopFiles, Xfs);

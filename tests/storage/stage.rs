@@ -69,7 +69,7 @@ pub(crate) fn small(filesystem: Filesystem) -> u64 {
     match filesystem {
         Filesystem::Ext4 => 32 * MIB,
         Filesystem::Xfs => 300 * MIB,
-        Filesystem::Tmpfs => 32 * MIB,
+        Filesystem::Tmpfs | Filesystem::Directory => 32 * MIB,
         _ => 256 * MIB,
     }
 }
@@ -121,6 +121,11 @@ pub(crate) fn check_whole(filesystem: Filesystem, device: &Path) {
         Filesystem::Btrfs => kernel::run("btrfs", ["check", "--readonly", device.to_str().expect("UTF-8")]),
         other => panic!("no checker for {other}"),
     };
+}
+
+/// Whether it is on a device of its own, and can be checked.
+pub(crate) fn is_on_device(filesystem: Filesystem) -> bool {
+    !matches!(filesystem, Filesystem::Tmpfs | Filesystem::Directory)
 }
 
 /// Whether this process may grow the file system while it is mounted.

@@ -9,6 +9,7 @@
 mod busybox;
 mod kept;
 mod logical;
+mod quota;
 mod storm;
 
 use std::error::Error;
@@ -55,6 +56,9 @@ async fn run(step: &str) -> Result {
         "lvm-make" => logical::make(&host).await,
         "lvm-check" => logical::check(&host).await,
         "lvm-remove" => logical::remove(&host).await,
+        "quota-make" => quota::make(&host).await,
+        "quota-check" => quota::check(&host).await,
+        "quota-remove" => quota::remove(&host).await,
         _ => Err(format!("no step is called {step}").into()),
     }
 }

@@ -56,7 +56,7 @@ impl Volume {
         &self.spec
     }
 
-    /// The file or block device that the volume is; of a tmpfs, where it is mounted all the time.
+    /// The file, block device or directory that the volume is; of a tmpfs, where it is mounted all the time.
     #[must_use]
     pub fn file(&self) -> PathBuf {
         self.backend().path(&self.spec.name)
@@ -65,8 +65,7 @@ impl Volume {
     /// What holds it to its size.
     #[must_use]
     pub fn limit(&self) -> SizeLimit {
-        // All end where their device does, or are counted by the kernel itself.
-        SizeLimit::Hard(self.spec.size_bytes)
+        self.backend().limit(self.spec.size_bytes)
     }
 
     pub(super) fn mount_point(&self) -> PathBuf {

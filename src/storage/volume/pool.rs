@@ -13,7 +13,7 @@ use tracing::info_span;
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::volume::backend::lvm::{LogicalVolumes, LvmPool};
-use crate::storage::volume::backend::{Backend, Found, Kind, LoopFiles, Tmpfs};
+use crate::storage::volume::backend::{Backend, Directories, Found, Kind, LoopFiles, Tmpfs};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::handle::Volume;
 use crate::storage::volume::pool_spec::PoolSpec;
@@ -87,6 +87,33 @@ impl VolumePool {
     /// pool's; [`Error::Unsupported`] if the program `lvm` is missing; otherwise as [`VolumePool::loop_files`].
     pub fn lvm(directory: impl Into<PathBuf>, lvm: &LvmPool) -> Result<Self> {
         Ok(Self { kind: Kind::Lvm(LogicalVolumes::ensure(&directory.into(), lvm)?) })
+    }
+
+    /// The pool in `directory`, whose volumes are directories beside each other, each held to its size and to an inode for
+    /// each 16 KiB by a project quota: of [`Filesystem::Directory`](crate::storage::Filesystem::Directory) only. Makes the
+    /// directory as [`VolumePool::loop_files`] does. It must be on xfs that is mounted with `prjquota`, or on ext4 with
+    /// the features `project` and `quota` that is mounted with `prjquota`.
+    ///
+    /// The projects that volumes have are numbered 1684733952 to 1684799487; one that somebody else uses on that file
+    /// system is left to them. What is promised is counted against what the file system has available; what others store
+    /// on it afterwards is beyond the pool's control.
+    ///
+    /// **The limit is [soft](crate::storage::SizeLimit::Soft).** Who is in the host's own user namespace, as all processes of
+    /// privileged containers are, can take the files that it owns out of the volume's project (`chattr -p`), without being
+    /// root, and goes on writing; it can put them in another volume's, too. In a user namespace of its own nobody can, not
+    /// even its root. Besides, ext4 does not hold who has CAP_SYS_RESOURCE; xfs holds root as well. What is refused is
+    /// `EDQUOT` on ext4 and `ENOSPC` on xfs. A file of another project cannot be linked or renamed into a volume (`EXDEV`);
+    /// one that the host moves out of it stays in its project, and counts.
+    ///
+    /// A volume whose directory was taken out of its project, or whose limit was taken off, is not mounted any more
+    /// ([`Error::Differs`]). There are no snapshots; where the file system can share blocks, a copy of the files costs
+    /// little.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] with what to enable if the file system has no project quotas, or does not enforce them: nothing
+    /// was touched then; otherwise as [`VolumePool::loop_files`].
+    pub fn directories(directory: impl Into<PathBuf>) -> Result<Self> {
+        Ok(Self { kind: Kind::Directories(Directories::ensure(&directory.into())?) })
     }
 
     /// Where the pool is, to be written down.
@@ -213,7 +240,8 @@ impl VolumePool {
     }
 
     /// Makes volumes usable again after a crash or a reboot, and says what it did: lets a volume go on that was held still
-    /// for a snapshot. It never makes a volume, and never formats anything. Call it before volumes are mounted.
+    /// for a snapshot, puts back limits of directories that are lost. It never makes a volume, and never formats anything.
+    /// Call it before volumes are mounted.
     ///
     /// # Errors
     /// [`Error::Os`] if a directory cannot be read or changed.

@@ -30,18 +30,24 @@ pub enum PoolSpec {
         /// Where its logical volumes are.
         lvm: LvmPool,
     },
+    /// As for [`VolumePool::directories`].
+    Directories {
+        /// The pool's directory.
+        directory: PathBuf,
+    },
 }
 
 impl PoolSpec {
     /// The pool, with a provision ratio of 1.
     ///
     /// # Errors
-    /// As [`VolumePool::loop_files`], [`VolumePool::tmpfs`] and [`VolumePool::lvm`].
+    /// As [`VolumePool::loop_files`], [`VolumePool::tmpfs`], [`VolumePool::lvm`] and [`VolumePool::directories`].
     pub fn pool(&self) -> Result<VolumePool> {
         match self {
             Self::LoopFiles { directory } => VolumePool::loop_files(directory),
             Self::Tmpfs { directory } => VolumePool::tmpfs(directory),
             Self::Lvm { directory, lvm } => VolumePool::lvm(directory, lvm),
+            Self::Directories { directory } => VolumePool::directories(directory),
         }
     }
 }

@@ -19,7 +19,7 @@ const BLOCK: u64 = 4096;
 pub struct VolumeSpec {
     /// What it is called in its pool.
     pub name: VolumeName,
-    /// The size of its device in bytes: a multiple of 4096, less than 16 TiB, and not less than its [`Filesystem`] needs.
+    /// The size of its device, or the limit of its directory, in bytes: a multiple of 4096, less than 16 TiB, and not less than its [`Filesystem`] needs.
     /// What the file system in it needs for itself comes out of it; [`Usage::size_bytes`] is what remains.
     pub size_bytes: u64,
     /// What it is formatted with. Default: ext4.

@@ -4,10 +4,12 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 
 use docklet::Error;
-use docklet::storage::{Filesystem, SizeLimit};
+use docklet::storage::Filesystem;
 
 use crate::back_end::BackEnd;
-use crate::stage::{MIB, Stage, check_whole, may_grow_mounted, message, sha256, small, space_of};
+use crate::stage::{
+    MIB, Stage, check_whole, is_on_device, may_grow_mounted, message, sha256, small, space_of,
+};
 
 pub(crate) fn grows_while_it_is_written_to<B: BackEnd>(filesystem: Filesystem) {
     let stage = Stage::<B>::new(filesystem);
@@ -17,7 +19,7 @@ pub(crate) fn grows_while_it_is_written_to<B: BackEnd>(filesystem: Filesystem) {
     if !may_grow_mounted(filesystem) {
         let refused = message(volume.grow(1 << 30));
         assert!(refused.contains("while it is mounted") && refused.contains("CAP_SYS_RESOURCE"), "{refused}");
-        assert_eq!(volume.limit(), SizeLimit::Hard(wanted.size_bytes));
+        assert_eq!(volume.limit(), B::limit(wanted.size_bytes));
         volume.unmount().expect("unmount");
         assert_eq!(pool.open(&wanted.name).expect("open").spec(), &wanted);
         pool.remove(&wanted.name).expect("remove");
@@ -39,7 +41,7 @@ pub(crate) fn grows_while_it_is_written_to<B: BackEnd>(filesystem: Filesystem) {
         });
         for size in [small(filesystem) + 64 * MIB, 600 * MIB, 1 << 30] {
             volume.grow(size).expect("grow");
-            assert_eq!(volume.limit(), SizeLimit::Hard(size));
+            assert_eq!(volume.limit(), B::limit(size));
         }
         writer.join().expect("writer");
     });
@@ -53,7 +55,7 @@ pub(crate) fn grows_while_it_is_written_to<B: BackEnd>(filesystem: Filesystem) {
     large.sync_all().expect("sync");
     drop(large);
     volume.unmount().expect("unmount");
-    if filesystem != Filesystem::Tmpfs {
+    if is_on_device(filesystem) {
         check_whole(filesystem, &volume.file());
     }
     let space = pool.ensure(&stage.sized("data", 1 << 30)).expect("its new size").mount().expect("mount");
@@ -78,7 +80,7 @@ pub(crate) fn grows_at_rest<B: BackEnd>(filesystem: Filesystem) {
     assert!(space_of(&space).0 > 500 * MIB, "{:?}", space_of(&space));
     assert_eq!(fs::read(space.path().join("file")).expect("read"), vec![7; 5 << 20]);
     volume.unmount().expect("unmount");
-    if filesystem != Filesystem::Tmpfs {
+    if is_on_device(filesystem) {
         check_whole(filesystem, &volume.file());
     }
     pool.remove(&wanted.name).expect("remove");

@@ -3,7 +3,7 @@
 use std::fs;
 
 use docklet::Error;
-use docklet::storage::{Filesystem, OverlayRoot, SizeLimit};
+use docklet::storage::{Filesystem, OverlayRoot};
 
 use crate::back_end::BackEnd;
 use crate::kernel;
@@ -15,14 +15,14 @@ pub(crate) fn lives_and_leaves_nothing<B: BackEnd>(filesystem: Filesystem) {
     assert!(matches!(pool.open(&wanted.name), Err(Error::NotFound { .. })));
     let volume = pool.ensure(&wanted).expect("ensure");
     assert_eq!(volume.spec(), &wanted);
-    assert_eq!(volume.limit(), SizeLimit::Hard(wanted.size_bytes));
+    assert_eq!(volume.limit(), B::limit(wanted.size_bytes));
     assert_eq!(pool.list().expect("list"), std::slice::from_ref(&wanted.name));
     assert_eq!(pool.open(&wanted.name).expect("open"), volume);
 
     let space = volume.mount().expect("mount");
     let mounts = kernel::mounts_beneath(space.path());
     assert_eq!(mounts.len(), 1);
-    for part in ["noatime", &*format!(" - {filesystem} ")] {
+    for part in ["noatime", &*format!(" - {} ", B::shown(filesystem))] {
         assert!(mounts[0].contains(part), "{part} in {}", mounts[0]);
     }
     fs::create_dir(space.path().join("dir")).expect("mkdir");

@@ -4,6 +4,7 @@
 //! A back end knows names and bytes. File systems, mounts and the order of things are its callers' part. Unless it says
 //! otherwise, the caller of a method that changes a volume holds [`Backend::lock`].
 
+mod directories;
 mod file;
 mod loop_file;
 mod loop_snapshot;
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
+use crate::storage::volume::limit::SizeLimit;
 use crate::storage::volume::pool::{not_found, what};
 use crate::storage::volume::pool_spec::PoolSpec;
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
@@ -27,6 +29,7 @@ use crate::sys::lock::FileLock;
 use crate::sys::loopdev::LoopDevice;
 use crate::sys::mount::viewers_of;
 
+pub(crate) use self::directories::Directories;
 pub(crate) use self::file::open_regular;
 pub(crate) use self::loop_file::LoopFiles;
 use self::lvm::LogicalVolumes;
@@ -86,6 +89,8 @@ pub(crate) enum Draft {
     Unnamed(File),
     /// What the volume will be a copy of.
     Template(File),
+    /// There is nothing slow to do.
+    Nothing,
 }
 
 /// What is mounted in the volume's place.
@@ -93,7 +98,7 @@ pub(crate) enum Draft {
 pub(crate) enum Source {
     /// The file system on a block device, which stays as long as this value, and then as long as it is mounted.
     Loop(LoopDevice),
-    /// A file system that is mounted elsewhere all the time.
+    /// A file system that is mounted elsewhere all the time, or a directory of one.
     Held(PathBuf),
     /// The same of one that stays by itself.
     Device(PathBuf),
@@ -113,7 +118,7 @@ impl Source {
         match self {
             Self::Loop(device) => filesystem.mount(&device.path(), target, what),
             Self::Device(device) => filesystem.mount(device, target, what),
-            Self::Held(path) => crate::sys::tmpfs::bind(path, target),
+            Self::Held(path) => crate::sys::mount::bind(path, target),
         }
     }
 }
@@ -123,6 +128,11 @@ impl Source {
 pub(crate) trait Backend: fmt::Debug {
     /// Whether such a volume can be made here at all. Touches nothing.
     fn check(&self, spec: &VolumeSpec) -> Result<()>;
+
+    /// What holds a volume of that size to it. Most end where their device does, or are counted by the kernel itself.
+    fn limit(&self, size_bytes: u64) -> SizeLimit {
+        SizeLimit::Hard(size_bytes)
+    }
 
     /// Waits for the volume's lock. `None` if there is no volume.
     fn lock(&self, name: &VolumeName) -> Result<Option<FileLock>>;
@@ -139,13 +149,13 @@ pub(crate) trait Backend: fmt::Debug {
     /// The names of all volumes, in any order. Needs no lock.
     fn names(&self) -> Result<Vec<VolumeName>>;
 
-    /// The file or block device that the volume is.
+    /// The file, block device or directory that the volume is.
     fn path(&self, name: &VolumeName) -> PathBuf;
 
     /// The same, open for reading: there whether it is mounted or not.
     fn open(&self, name: &VolumeName) -> Result<File>;
 
-    /// Where its file system is mounted even while the volume is not.
+    /// Where its files are seen even while the volume is not mounted.
     fn held(&self, _name: &VolumeName) -> Option<PathBuf> {
         None
     }
@@ -236,6 +246,7 @@ pub(crate) enum Kind {
     LoopFiles(LoopFiles),
     Tmpfs(Tmpfs),
     Lvm(LogicalVolumes),
+    Directories(Directories),
 }
 
 impl Kind {
@@ -244,6 +255,7 @@ impl Kind {
             Self::LoopFiles(files) => files,
             Self::Tmpfs(tmpfs) => tmpfs,
             Self::Lvm(volumes) => volumes,
+            Self::Directories(directories) => directories,
         }
     }
 
@@ -253,6 +265,7 @@ impl Kind {
             Self::LoopFiles(_) => PoolSpec::LoopFiles { directory },
             Self::Tmpfs(_) => PoolSpec::Tmpfs { directory },
             Self::Lvm(volumes) => PoolSpec::Lvm { directory, lvm: volumes.lvm().clone() },
+            Self::Directories(_) => PoolSpec::Directories { directory },
         }
     }
 
@@ -261,6 +274,7 @@ impl Kind {
             Self::LoopFiles(files) => &files.directory,
             Self::Tmpfs(tmpfs) => &tmpfs.directory,
             Self::Lvm(volumes) => &volumes.directory,
+            Self::Directories(directories) => &directories.directory,
         }
     }
 
@@ -269,6 +283,7 @@ impl Kind {
             Self::LoopFiles(files) => &mut files.directory,
             Self::Tmpfs(tmpfs) => &mut tmpfs.directory,
             Self::Lvm(volumes) => &mut volumes.directory,
+            Self::Directories(directories) => &mut directories.directory,
         }
     }
 }

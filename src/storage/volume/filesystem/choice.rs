@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Chain, Error, Result};
 use crate::storage::volume::filesystem::Kind;
 use crate::storage::volume::filesystem::btrfs::Btrfs;
+use crate::storage::volume::filesystem::directory::Directory;
 use crate::storage::volume::filesystem::ext4::Ext4;
 use crate::storage::volume::filesystem::tmpfs::Tmpfs;
 use crate::storage::volume::filesystem::xfs::Xfs;
@@ -37,6 +38,11 @@ pub enum Filesystem {
     ///
     /// [`VolumePool::tmpfs`]: crate::storage::VolumePool::tmpfs
     Tmpfs,
+    /// None of its own: a directory of the pool's file system. In pools of [`VolumePool::directories`] only. At least 1 MiB.
+    /// Its inodes are counted: one for each 16 KiB.
+    ///
+    /// [`VolumePool::directories`]: crate::storage::VolumePool::directories
+    Directory,
 }
 
 impl Filesystem {
@@ -50,6 +56,7 @@ impl Filesystem {
             Self::Xfs => &Xfs,
             Self::Btrfs => &Btrfs,
             Self::Tmpfs => &Tmpfs,
+            Self::Directory => &Directory,
         }
     }
 
@@ -58,9 +65,10 @@ impl Filesystem {
         if Self::ON_DEVICES.contains(&self) {
             return Ok(());
         }
+        let pool = if self == Self::Directory { "directories" } else { "tmpfs" };
         Err(Error::Unsupported {
-            what: format!("{self} on a disk"),
-            needs: "it takes a pool in memory (`VolumePool::tmpfs`), or another file system".to_owned(),
+            what: format!("{self} on a device"),
+            needs: format!("it takes a pool made with `VolumePool::{pool}`, or another file system"),
         })
     }
 
@@ -105,6 +113,7 @@ impl fmt::Display for Filesystem {
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
             Self::Tmpfs => "tmpfs",
+            Self::Directory => "directory",
         })
     }
 }

@@ -4,6 +4,7 @@
 
 mod btrfs;
 mod choice;
+mod directory;
 mod ext4;
 mod kind;
 mod superblock;
