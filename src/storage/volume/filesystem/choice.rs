@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Chain, Error, Result};
 use crate::storage::volume::filesystem::Kind;
 use crate::storage::volume::filesystem::btrfs::Btrfs;
-use crate::storage::volume::filesystem::directory::Directory;
+use crate::storage::volume::filesystem::deviceless;
 use crate::storage::volume::filesystem::ext4::Ext4;
-use crate::storage::volume::filesystem::tmpfs::Tmpfs;
 use crate::storage::volume::filesystem::xfs::Xfs;
 use crate::sys::freeze::thaw_mount;
 use crate::sys::mount::{mount_device, mount_nowhere};
@@ -55,8 +54,8 @@ impl Filesystem {
             Self::Ext4 => &Ext4,
             Self::Xfs => &Xfs,
             Self::Btrfs => &Btrfs,
-            Self::Tmpfs => &Tmpfs,
-            Self::Directory => &Directory,
+            Self::Tmpfs => &deviceless::TMPFS,
+            Self::Directory => &deviceless::DIRECTORY,
         }
     }
 

@@ -4,11 +4,10 @@
 
 mod btrfs;
 mod choice;
-mod directory;
+mod deviceless;
 mod ext4;
 mod kind;
 mod superblock;
-mod tmpfs;
 mod xfs;
 
 pub use self::choice::Filesystem;
