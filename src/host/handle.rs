@@ -15,7 +15,7 @@ use crate::cgroup::Hierarchies;
 use crate::error::{Error, Result};
 use crate::lxc::{Container, Exec, ExecOutput, LxcTarget, State};
 use crate::name::{ContainerName, ObjectId};
-use crate::net::{InterfaceAddress, Nat, Netlink};
+use crate::net::{Firewall, InterfaceAddress, Netlink};
 use crate::paths::Paths;
 use crate::storage::{ImageStore, ProvisionRatio, VolumePool};
 use crate::sys::lock::FileLock;
@@ -48,7 +48,7 @@ pub(super) struct Inner {
     pub(super) hierarchies: Hierarchies,
     pub(super) target: LxcTarget,
     pub(super) netlink: Netlink,
-    pub(super) nat: Nat,
+    pub(super) firewall: Firewall,
     pub(super) images: ImageStore,
     /// The directory of the pool of loop files, as the pool spells it.
     pub(super) volumes: PathBuf,
@@ -92,7 +92,7 @@ impl Host {
             tag: paths.tag(),
             target,
             hierarchies,
-            nat: Nat::new(format!("docklet-{}", paths.tag()))?,
+            firewall: Firewall::new(format!("docklet-{}", paths.tag()))?,
             netlink: Netlink::connect().await?,
             images: ImageStore::new(paths.images(), paths.layers())?,
             volumes: pool.path().to_owned(),

@@ -10,8 +10,8 @@ use super::launch::new_id;
 use super::manifest::NetworkRecord;
 use super::spec::NetworkSpec;
 use crate::error::{Error, Result};
-use crate::name::{LinkName, NetworkName};
-use crate::net::{Bridge, BridgeSpec, InterfaceAddress, LinkOwner, NatNetwork, allocate};
+use crate::name::NetworkName;
+use crate::net::{Bridge, BridgeSpec, FirewallNetwork, InterfaceAddress, LinkOwner, Ruleset, allocate};
 
 impl Host {
     /// Makes a network, or adopts the one of that name if it is as asked; what is missing of it is made again.
@@ -67,7 +67,7 @@ impl Host {
         let record = NetworkRecord::new(id.link_name(), owner, spec);
         record.bridge_spec().check()?;
         if record.spec.nat {
-            self.check_nat().await?;
+            self.check_firewall().await?;
         }
         let raised = match self.inner.networks.publish(&record.spec.name, &record) {
             Ok(()) => self.raise_network(&record).await,
@@ -108,7 +108,7 @@ impl Host {
     async fn raise_network(&self, record: &NetworkRecord) -> Result<()> {
         self.raise_bridge(record).await?;
         if record.spec.nat {
-            self.apply_nat(None).await?;
+            self.apply_firewall(None).await?;
         }
         Ok(())
     }
@@ -120,45 +120,36 @@ impl Host {
 
     async fn lower_network(&self, record: &NetworkRecord) -> Result<()> {
         if record.spec.nat {
-            self.apply_nat(Some(record)).await?;
+            self.apply_firewall(Some(record)).await?;
         }
         Bridge::remove(&self.inner.netlink, &record.bridge, &record.owner).await?;
         self.inner.networks.remove(&record.spec.name)
     }
 
     /// Makes the table say what the records say, leaving out one network. Tells whether it said something else.
-    pub(super) async fn apply_nat(&self, without: Option<&NetworkRecord>) -> Result<bool> {
+    pub(super) async fn apply_firewall(&self, without: Option<&NetworkRecord>) -> Result<bool> {
         let listing = self.inner.networks.all()?;
-        let mut wanted = Vec::new();
-        let mut known: BTreeSet<LinkName> = without.iter().map(|record| record.bridge.clone()).collect();
+        let mut ruleset = Ruleset::default();
+        let mut known: BTreeSet<LinkOwner> = without.iter().map(|record| record.owner.clone()).collect();
         for record in listing.records {
-            if record.spec.nat && !known.contains(&record.bridge) {
-                wanted.push(NatNetwork { subnet: record.spec.subnet()?, bridge: record.bridge.clone() });
+            if record.spec.nat && !known.contains(&record.owner) {
+                let (bridge, subnets) = (record.bridge, vec![record.spec.subnet()?]);
+                let network = FirewallNetwork::new(record.owner.clone(), bridge, subnets);
+                ruleset.networks.push(FirewallNetwork { masquerade: true, ..network });
             }
-            known.insert(record.bridge);
+            known.insert(record.owner);
         }
         let all_known = listing.unreadable.is_empty();
-        let nat = self.inner.nat.clone();
-        self.blocking(move || {
-            if !all_known {
-                // What a record that cannot be read stands for goes on working.
-                let current = match nat.current() {
-                    // Somebody else wrote into it: nothing in it can be relied on.
-                    Ok(None) | Err(Error::Differs { .. }) => Vec::new(),
-                    Ok(Some(current)) => current,
-                    Err(error) => return Err(error),
-                };
-                wanted.extend(current.into_iter().filter(|network| !known.contains(&network.bridge)));
-            }
-            nat.apply(&wanted)
-        })
-        .await
+        let firewall = self.inner.firewall.clone();
+        // What a record that cannot be read stands for goes on working.
+        self.blocking(move || firewall.apply_keeping(&ruleset, |owner| !all_known && !known.contains(owner)))
+            .await
     }
 
     /// Finds out that `nft` cannot be run before there is a network: taking one back would need it, too.
-    async fn check_nat(&self) -> Result<()> {
-        let nat = self.inner.nat.clone();
-        self.blocking(move || match nat.current() {
+    async fn check_firewall(&self) -> Result<()> {
+        let firewall = self.inner.firewall.clone();
+        self.blocking(move || match firewall.current() {
             // Somebody else wrote into it: it will be made anew.
             Ok(_) | Err(Error::Differs { .. }) => Ok(()),
             Err(error) => Err(error),
