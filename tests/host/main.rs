@@ -12,6 +12,7 @@ mod container;
 mod debian;
 mod exec;
 mod firewall;
+mod firewall_traffic;
 mod host;
 mod image;
 mod image_formats;

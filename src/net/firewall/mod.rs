@@ -29,6 +29,10 @@
 //! it names. Not under `127.0.0.1` and `::1`: for these the kernel would have to let packets with a loopback address leave
 //! (`route_localnet`), and other machines could then reach what listens there only for the host itself.
 //!
+//! Where the kernel gives bridged frames to the firewall (`bridge-nf-call-iptables` is 1, as it is once `br_netfilter` is
+//! loaded), a container does not reach *itself* by its published port, unless its port of the bridge is in hairpin mode:
+//! the kernel turns such a frame round on the bridge.
+//!
 //! # The kernel's settings
 //!
 //! | setting | |
