@@ -16,6 +16,7 @@
 mod busybox;
 mod containers;
 mod exports;
+mod firewall;
 mod images;
 mod leftovers;
 mod logical;

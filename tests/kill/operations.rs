@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, logical, overlays, parts};
+use crate::{containers, exports, firewall, images, logical, overlays, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -38,6 +38,12 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("ensure-network", parts::ensure_network),
     ("remove-network", parts::remove_network),
     ("network-state", parts::network_state),
+    ("prepare-firewall", firewall::prepare),
+    ("change-firewall", firewall::change),
+    ("recover-firewall", firewall::recover),
+    ("remove-firewall", firewall::remove),
+    ("finish-firewall", firewall::finish_removal),
+    ("firewall-state", firewall::state),
     ("build-image", images::build),
     ("import-image", images::import),
     ("commit", images::commit),

@@ -72,6 +72,13 @@ const NETWORK: Recovery = Recovery {
     states: &[State::Absent, State::Present],
     remove: "remove-network",
 };
+/// A table that is changed, or goes: whole at every moment.
+const FIREWALL: Recovery = Recovery {
+    recover: "recover-firewall",
+    state: "firewall-state",
+    states: &[State::Present],
+    remove: "remove-firewall",
+};
 /// What an image that was never finished stored is garbage, which is collected.
 const IMAGE: Recovery =
     Recovery { recover: "recover-images", state: "image-state", remove: "remove-image", ..NETWORK };
@@ -210,6 +217,22 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     own("ensure-network", &["prepare"], &[], NETWORK),
     own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
+    Subject {
+        name: "change-firewall",
+        modes: &Mode::ALL,
+        program: "change-firewall",
+        once: &[],
+        before: &["prepare-firewall"],
+        must: Must::Recover(FIREWALL),
+    },
+    Subject {
+        name: "remove-firewall",
+        modes: &Mode::ALL,
+        program: "remove-firewall",
+        once: &[],
+        before: &["prepare-firewall"],
+        must: Must::Recover(Recovery { recover: "finish-firewall", states: &[State::Absent], ..FIREWALL }),
+    },
     own("build-image", &["prepare", "recover-images"], &[], IMAGE),
     own("import-image", &["prepare", "recover-images"], &[], IMAGE),
     own("commit", &["prepare", "launch", "stop", "recover-images"], &[], IMAGE),

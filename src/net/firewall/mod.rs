@@ -11,7 +11,7 @@
 //! | a network | a published port, at the host's address | passes, as from outside: published is published |
 //! | a network | another network of the pool | dropped, but for those it may [reach](FirewallNetwork::reach) |
 //! | a network | the host | echo, neighbour discovery and its [`host_ports`](FirewallNetwork::host_ports); else dropped. The addresses that the host has in other networks are always dropped |
-//! | a network | outside | passes, and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
+//! | a network | outside | passes, but for GRE and VXLAN (port 4789), which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
 //! | outside | a network | dropped, but for published ports and whom it [admits](FirewallNetwork::admit) |
 //! | the host | anything | passes |
 //!
