@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints")]
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,9 @@ fn by_hand(forwards: u16) {
         nft(&[&format!("add chain {table} {chain} {{ type {kind} hook {chain} priority 0; }}")]);
     }
     let rules: Vec<_> = (0..forwards).flat_map(|n| rules(10_000 + n)).collect();
-    nft(&[&rules.join("; ")]);
+    let mut child = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft");
+    child.stdin.take().expect("a pipe").write_all(rules.join("\n").as_bytes()).expect("write");
+    assert!(child.wait().expect("wait").success());
 }
 
 fn rules(port: u16) -> [String; 3] {
