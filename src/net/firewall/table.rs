@@ -86,6 +86,11 @@ impl Table {
         self.entries.entry((set, Key(key))).or_insert(Content { data, owner });
     }
 
+    /// A table of which nothing is known but that it is not as it should be.
+    pub(super) fn unreadable(reason: String) -> Self {
+        Self { strange: vec![reason], ..Self::default() }
+    }
+
     /// What `nft` lists of the table.
     pub(super) fn listed(objects: &[Value]) -> Self {
         let mut table = Self::default();
@@ -173,6 +178,26 @@ impl Table {
         within.iter().for_each(|place| drop(self.entries.remove(place)));
     }
 
+    /// What to tell `nft` to make `wanted` of the listed table NAME, if only sets without ranges differ, as when a port is
+    /// published: not all kernels take a range out and one that overlaps it in, in one transaction.
+    pub(super) fn update(&self, wanted: &Self, name: &str) -> Option<String> {
+        let differs = |one: &Self, other: &Self| {
+            let fresh =
+                one.entries.iter().filter(|(place, content)| other.entries.get(place) != Some(content));
+            fresh.map(|((set, key), content)| (*set, key.clone(), content.clone())).collect::<Vec<_>>()
+        };
+        let (gone, fresh) = (differs(self, wanted), differs(wanted, self));
+        let plain = |set: &str| SETS.iter().any(|known| known.name == set && !known.interval);
+        if !self.strange.is_empty() || !gone.iter().chain(&fresh).all(|(set, ..)| plain(set)) {
+            return None;
+        }
+        let gone = gone.iter().map(|(set, key, _)| format!("delete element inet {name} {set} {{ {key} }}\n"));
+        let fresh = fresh
+            .iter()
+            .map(|(set, key, content)| format!("add element inet {name} {set} {{ {key}{content} }}\n"));
+        Some(gone.chain(fresh).collect())
+    }
+
     /// Whether it says nothing of anybody: what is the host's own has no effect without a network.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.values().all(|content| content.owner.is_none())
@@ -196,10 +221,8 @@ impl fmt::Display for Table {
             write!(f, "{} {} {{ {}", set.kind, set.name, set.declaration())?;
             let entries: Vec<_> = self.entries.iter().filter(|((name, _), _)| *name == set.name).collect();
             let mut separator = " elements = {";
-            for ((_, key), Content { data, owner }) in &entries {
-                write!(f, "{separator} {key}")?;
-                owner.iter().try_for_each(|owner| write!(f, " comment \"{owner}\""))?;
-                data.iter().try_for_each(|data| write!(f, " : {data}"))?;
+            for ((_, key), content) in &entries {
+                write!(f, "{separator} {key}{content}")?;
                 separator = ",";
             }
             writeln!(f, "{} }}", if entries.is_empty() { "" } else { " }" })?;
