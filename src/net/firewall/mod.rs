@@ -127,7 +127,7 @@ impl Firewall {
         let update =
             current.zip(wanted.as_ref()).and_then(|(current, wanted)| current.update(wanted, &self.table));
         // Should somebody else have written into it since: it is made anew.
-        if !update.is_some_and(|update| turn.transact(&update).is_ok()) {
+        if update.is_none_or(|update| turn.transact(&update).is_err()) {
             let script = wanted.as_ref().map_or_else(|| forget(&self.table), |wanted| self.replace(wanted));
             turn.transact(&script)?;
         }
