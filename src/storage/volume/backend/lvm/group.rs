@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::name::{ThinPoolName, VolumeGroupName};
 use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::loopdev::LoopDevice;
-use crate::sys::tool;
+use crate::sys::tool::{self, Limit};
 
 /// The extents of a new group: volumes' sizes are multiples of this.
 const EXTENT: &str = "1m";
@@ -314,7 +314,7 @@ fn check_empty(disk: &Path) -> Result<()> {
         what: "looking at a disk before it is used".to_owned(),
         needs: "the program `blkid` is missing: install the package util-linux".to_owned(),
     })?;
-    let output = tool::output(command.args(["-p", "-o", "export"]).arg(disk))?;
+    let output = tool::output(command.args(["-p", "-o", "export"]).arg(disk), Limit::QUICK)?;
     match output.status.code() {
         Some(2) if File::open(disk).is_ok() => Ok(()),
         Some(2) => Err(Error::NotFound { what: format!("disk `{}`", disk.display()) }),
