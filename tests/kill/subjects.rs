@@ -272,10 +272,10 @@ pub(crate) const ON_LVM: &[Subject] = &[
 /// The same with project quotas; snapshots there are none.
 pub(crate) const ON_QUOTAS: &[Subject] = &[
     own("make-volume", &["prepare-quota-ext4"], &[], MADE),
-    own("remove-volume", &["prepare-quota-ext4"], &["make-volume"], MADE),
+    own("remove-volume", &["prepare-quota-ext4"], &["fill-volume"], MADE),
     own("grow", &["prepare-quota-ext4"], &["make-volume"], VOLUME),
     Subject { name: "make-on-xfs", ..own("make-volume", &["prepare-quota-xfs"], &[], MADE) },
-    Subject { name: "remove-on-xfs", ..own("remove-volume", &["prepare-quota-xfs"], &["make-volume"], MADE) },
+    Subject { name: "remove-on-xfs", ..own("remove-volume", &["prepare-quota-xfs"], &["fill-volume"], MADE) },
 ];
 
 impl Subject {
