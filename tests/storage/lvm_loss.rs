@@ -1,0 +1,210 @@
+//! What volumes on LVM lose, and what they do not: a disk that is gone, a thin pool whose metadata is full (`man 7 lvmthin`).
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use docklet::Error;
+use docklet::storage::{
+    Allocation, Filesystem, LvmPool, PhysicalSpace, SnapshotSpec, ThinPoolSpec, VolumeGroup, VolumeGroupSpec,
+    VolumePool, VolumeSpec,
+};
+
+use crate::kernel;
+use crate::sandbox::Sandbox;
+use crate::stage::{MIB, check_whole, clones_into_each_other, message};
+
+fn lvm<'a>(arguments: impl IntoIterator<Item = &'a str>) -> String {
+    kernel::run("lvm", arguments)
+}
+
+fn attach(path: &Path) -> String {
+    kernel::run("losetup", ["--find", "--show", path.to_str().expect("UTF-8")]).trim().to_owned()
+}
+
+fn spec(name: &str, size_bytes: u64, allocation: Allocation) -> VolumeSpec {
+    VolumeSpec { name: name.parse().expect("name"), size_bytes, filesystem: Filesystem::Ext4, allocation }
+}
+
+fn logical_volumes(group: &str) -> Vec<String> {
+    let text = lvm(["lvs", "--noheadings", "-o", "lv_name", group]);
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn content(pool: &VolumePool, name: &str) -> String {
+    let volume = pool.open(&name.parse().expect("name")).expect("open");
+    let read = fs::read_to_string(volume.mount().expect("mount").path().join("file")).expect("read");
+    volume.unmount().expect("unmount");
+    read
+}
+
+/// A group of two disks of which one is gone: what lies on the other is used, what is lost is told, and nothing is made in its
+/// place; with the disk all is back.
+#[test]
+#[ignore = "needs root: device-mapper"]
+fn lvm_disks_that_are_gone_are_told() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.dir("disk");
+    let images = ["one.img", "two.img"].map(|name| disk.join(name));
+    let devices = images.each_ref().map(|path| {
+        File::create(path).and_then(|file| file.set_len(128 * MIB)).expect("file");
+        attach(path)
+    });
+    let wanted = VolumeGroupSpec {
+        name: format!("dkl-{}", std::process::id()).parse().expect("name"),
+        on: PhysicalSpace::Disks(devices.iter().map(Into::into).collect()),
+        thin_pool: None,
+    };
+    let name = wanted.name.as_str();
+    VolumeGroup::ensure(&wanted).expect("ensure");
+    let pool =
+        VolumePool::lvm(disk.join("pool"), &LvmPool { volume_group: wanted.name.clone(), thin_pool: None })
+            .expect("pool");
+    for volume in ["first", "second"] {
+        let made = pool.ensure(&spec(volume, 96 * MIB, Allocation::Preallocated)).expect("ensure");
+        fs::write(made.mount().expect("mount").path().join("file"), volume).expect("write");
+        made.unmount().expect("unmount");
+    }
+    let on = |device: &str| lvm(["pvs", "--noheadings", "-o", "pv_used", "--units", "m", device]);
+    assert!(devices.iter().all(|device| on(device).trim().starts_with("96")), "one volume on each");
+    let before = logical_volumes(name);
+
+    lvm(["vgchange", "-an", name]);
+    kernel::run("losetup", ["-d", &devices[1]]);
+    kernel::run("udevadm", ["settle"]);
+    let lost = VolumeGroup::activate(&wanted).expect_err("a disk is missing");
+    assert!(matches!(&lost, Error::Damaged { reason, .. } if reason.contains("1 of its disks")), "{lost}");
+    assert_eq!(VolumeGroup::open(&wanted.name).expect("open").usage().expect("usage").missing_disks, 1);
+    let recovered = pool.recover().expect_err("a volume is lost");
+    let is_told = |reason: &str| reason.contains("`second`") && !reason.contains("`first`");
+    assert!(matches!(&recovered, Error::Damaged { reason, .. } if is_told(reason)), "{recovered}");
+    assert_eq!(content(&pool, "first"), "first");
+    let gone = pool.open(&"second".parse().expect("name")).expect("it is known");
+    assert!(matches!(gone.mount(), Err(Error::Damaged { .. })));
+    for (what, refused) in [
+        (
+            "ensure",
+            pool.ensure(&spec("second", 96 * MIB, Allocation::Preallocated))
+                .and_then(|v| v.mount())
+                .map(drop),
+        ),
+        ("make", pool.ensure(&spec("third", 16 * MIB, Allocation::Preallocated)).map(drop)),
+        (
+            "clone",
+            pool.clone_volume(&"first".parse().expect("name"), &"copy".parse().expect("name")).map(drop),
+        ),
+        ("group", VolumeGroup::activate(&wanted).map(drop)),
+    ] {
+        assert!(matches!(refused, Err(Error::Damaged { .. })), "{what}: {refused:?}");
+    }
+    assert_eq!(logical_volumes(name), before, "nothing was made, and nothing removed");
+    assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
+
+    let again = attach(&images[1]);
+    kernel::run("udevadm", ["settle"]);
+    pool.recover().expect("whole again");
+    assert_eq!((content(&pool, "first"), content(&pool, "second")), ("first".into(), "second".into()));
+    for volume in ["first", "second"] {
+        check_whole(Filesystem::Ext4, &pool.open(&volume.parse().expect("name")).expect("open").file());
+        pool.remove(&volume.parse().expect("name")).expect("remove");
+    }
+    let on = PhysicalSpace::Disks(vec![devices[0].clone().into(), again.clone().into()]);
+    VolumeGroup::remove(&VolumeGroupSpec { on, ..wanted }).expect("remove");
+    kernel::run("losetup", ["-d", &devices[0]]);
+    kernel::run("losetup", ["-d", &again]);
+}
+
+/// How full the thin pool's metadata is, in percent, by LVM's word.
+fn metadata(group: &str) -> f64 {
+    let text = lvm(["lvs", "--noheadings", "-o", "metadata_percent", &format!("{group}/thin")]);
+    text.trim().parse().expect("a number")
+}
+
+/// A thin pool that has no room for more metadata makes nothing more, and keeps what it has; with room again it goes on.
+#[test]
+#[ignore = "needs root: device-mapper"]
+fn lvm_thin_pools_full_of_metadata_lose_nothing() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.dir("disk");
+    let path = disk.join("group.img");
+    let wanted = VolumeGroupSpec {
+        name: format!("dkm-{}", std::process::id()).parse().expect("name"),
+        on: PhysicalSpace::LoopFile { path: path.clone(), size_bytes: 4096 * MIB },
+        thin_pool: None,
+    };
+    let name = wanted.name.as_str();
+    VolumeGroup::ensure(&wanted).expect("ensure");
+    // With the least metadata there can be.
+    let thin = format!("{name}/thin");
+    let small = ["--poolmetadatasize", "2m", "--chunksize", "64k", "--thinpool", &thin];
+    lvm(["lvcreate", "--yes", "-W", "n", "-L", "3800m"].into_iter().chain(small));
+    let lvm_pool =
+        LvmPool { volume_group: wanted.name.clone(), thin_pool: Some("thin".parse().expect("name")) };
+    let pool = VolumePool::lvm(disk.join("pool"), &lvm_pool).expect("pool");
+    let kept = pool.ensure(&spec("kept", 64 * MIB, Allocation::Sparse)).expect("ensure");
+    fs::write(kept.mount().expect("mount").path().join("file"), "kept").expect("write");
+    kept.unmount().expect("unmount");
+
+    // A stranger's volume, of which every second chunk is written to: nothing takes more metadata.
+    lvm(["lvcreate", "--yes", "-V", "3600m", "-n", "filler", "--thinpool", &thin]);
+    let filler = File::options().write(true).open(format!("/dev/{name}/filler")).expect("open");
+    let mut at = 0;
+    while metadata(name) < 91.0 {
+        assert!(at < 3600 * MIB, "metadata is {} % full", metadata(name));
+        for _ in 0..1500 {
+            filler.write_all_at(&[1; 4096], at).expect("write");
+            at = (at + (128 << 10)).min(3600 * MIB - 4096);
+        }
+        filler.sync_all().expect("sync");
+    }
+    let before = logical_volumes(name);
+    let then = SnapshotSpec::new("then".parse().expect("name"));
+    for (what, refused) in [
+        ("make", pool.ensure(&spec("more", 64 * MIB, Allocation::Sparse)).map(drop)),
+        ("snapshot", kept.snapshot(&then).map(drop)),
+        ("clone", pool.clone_volume(&kept.spec().name, &"copy".parse().expect("name")).map(drop)),
+        ("grow", pool.open(&kept.spec().name).expect("open").grow(128 * MIB)),
+    ] {
+        assert!(matches!(refused, Err(Error::NoSpace { .. })), "{what}: {refused:?}");
+    }
+    assert!(message(kept.snapshot(&then)).contains("metadata"));
+    assert_eq!(logical_volumes(name), before, "nothing was made");
+    let usage = VolumeGroup::open(&wanted.name).expect("open").usage().expect("usage");
+    assert!(usage.thin_pools[0].metadata.is_some_and(|full| full >= 9000), "{usage:?}");
+    assert_eq!(pool.recover().expect("recover"), Vec::<String>::new());
+    assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
+    assert_eq!(content(&pool, "kept"), "kept");
+    check_whole(Filesystem::Ext4, &kept.file());
+
+    drop(filler);
+    lvm(["lvremove", "--yes", &format!("{name}/filler")]);
+    pool.ensure(&spec("more", 64 * MIB, Allocation::Sparse)).expect("there is room again");
+    kept.snapshot(&then).expect("snapshot");
+    kept.remove_snapshot(&then.name).expect("remove");
+    for volume in ["kept", "more"] {
+        pool.remove(&volume.parse().expect("name")).expect("remove");
+    }
+    assert_eq!(logical_volumes(name), ["thin"]);
+    lvm(["lvremove", "--yes", &thin]);
+    VolumeGroup::remove(&wanted).expect("remove");
+}
+
+/// Two that clone each into the other's name, with removals between: nobody waits for ever, and both volumes are whole.
+#[test]
+#[ignore = "needs root: device-mapper"]
+fn lvm_clones_into_each_other_do_not_wait_for_ever() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.dir("disk");
+    let wanted = VolumeGroupSpec {
+        name: format!("dkc-{}", std::process::id()).parse().expect("name"),
+        on: PhysicalSpace::LoopFile { path: disk.join("group.img"), size_bytes: 512 * MIB },
+        thin_pool: Some(ThinPoolSpec { name: "thin".parse().expect("name"), size_bytes: 400 * MIB }),
+    };
+    VolumeGroup::ensure(&wanted).expect("ensure");
+    let lvm_pool =
+        LvmPool { volume_group: wanted.name.clone(), thin_pool: Some("thin".parse().expect("name")) };
+    let pool = VolumePool::lvm(disk.join("pool"), &lvm_pool).expect("pool");
+    clones_into_each_other(&pool, &spec("a", 32 * MIB, Allocation::Sparse), 6);
+    assert_eq!(logical_volumes(wanted.name.as_str()), ["thin"]);
+    VolumeGroup::remove(&wanted).expect("remove");
+}
