@@ -136,7 +136,7 @@ fn lvm_thin_pools_full_of_metadata_lose_nothing() {
     VolumeGroup::ensure(&wanted).expect("ensure");
     // With the least metadata there can be.
     let thin = format!("{name}/thin");
-    let small = ["--poolmetadatasize", "2m", "--chunksize", "64k", "--thinpool", &thin];
+    let small = ["--poolmetadatasize", "2m", "--chunksize", "64k", "-Z", "n", "--thinpool", &thin];
     lvm(["lvcreate", "--yes", "-W", "n", "-L", "3800m"].into_iter().chain(small));
     let lvm_pool =
         LvmPool { volume_group: wanted.name.clone(), thin_pool: Some("thin".parse().expect("name")) };
