@@ -57,9 +57,8 @@ fn lvm_disks_that_are_gone_are_told() {
     };
     let name = wanted.name.as_str();
     VolumeGroup::ensure(&wanted).expect("ensure");
-    let pool =
-        VolumePool::lvm(disk.join("pool"), &LvmPool { volume_group: wanted.name.clone(), thin_pool: None })
-            .expect("pool");
+    let lvm_pool = LvmPool { volume_group: wanted.name.clone(), thin_pool: None };
+    let pool = VolumePool::lvm(disk.join("pool"), &lvm_pool).expect("pool");
     for volume in ["first", "second"] {
         let made = pool.ensure(&spec(volume, 96 * MIB, Allocation::Preallocated)).expect("ensure");
         fs::write(made.mount().expect("mount").path().join("file"), volume).expect("write");
@@ -75,6 +74,20 @@ fn lvm_disks_that_are_gone_are_told() {
     let lost = VolumeGroup::activate(&wanted).expect_err("a disk is missing");
     assert!(matches!(&lost, Error::Damaged { reason, .. } if reason.contains("1 of its disks")), "{lost}");
     assert_eq!(VolumeGroup::open(&wanted.name).expect("open").usage().expect("usage").missing_disks, 1);
+    // The file that was a disk is attached again by itself, if it is there.
+    let away = disk.join("away.img");
+    fs::rename(&images[1], &away).expect("rename");
+    let recovered = pool.recover().expect_err("the file is gone");
+    assert!(matches!(&recovered, Error::NotFound { what } if what.contains("two.img")), "{recovered}");
+    assert!(!images[1].exists(), "it creates nothing");
+    fs::rename(&away, &images[1]).expect("rename");
+    // As if it were a disk, of which there is no file.
+    let record = disk.join("pool/lvm.json");
+    let text = fs::read_to_string(&record).expect("read");
+    let mut json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    json["files"] = serde_json::json!([]);
+    fs::write(&record, json.to_string()).expect("write");
+    let pool = VolumePool::lvm(disk.join("pool"), &lvm_pool).expect("pool");
     let recovered = pool.recover().expect_err("a volume is lost");
     let is_told = |reason: &str| reason.contains("`second`") && !reason.contains("`first`");
     assert!(matches!(&recovered, Error::Damaged { reason, .. } if is_told(reason)), "{recovered}");
