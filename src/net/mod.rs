@@ -37,7 +37,7 @@ mod nat;
 mod netlink;
 mod nft;
 mod owner;
-mod pool;
+pub mod pool;
 mod subnet;
 mod veth;
 
@@ -49,6 +49,5 @@ pub use namespace::NetworkNamespace;
 pub use nat::{Nat, NatNetwork};
 pub use netlink::Netlink;
 pub use owner::LinkOwner;
-pub use pool::allocate;
 pub use subnet::Subnet;
 pub use veth::{Veth, VethSpec};
