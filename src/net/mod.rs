@@ -22,6 +22,10 @@
 //! asynchronous calls run in a tokio runtime with I/O and time enabled. The kernel waits 15 to 30 ms when a link is
 //! deleted, and the thread that asks waits with it.
 //!
+//! # Addresses
+//!
+//! [`pool`] shares networks and addresses out. It is plain data and needs none of the above.
+//!
 //! # What it does not do
 //!
 //! Tunnels, VLANs, isolation between containers, port forwards, rate limits. It never changes a link, an address or a

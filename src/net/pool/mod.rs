@@ -43,6 +43,8 @@ mod address_pool;
 mod block;
 mod family;
 mod free_blocks;
+#[cfg(test)]
+mod properties;
 mod range_pool;
 mod run;
 mod runs;
