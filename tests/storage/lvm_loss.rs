@@ -1,18 +1,17 @@
-//! What volumes on LVM lose, and what they do not: a disk that is gone, a thin pool whose metadata is full (`man 7 lvmthin`).
+//! What volumes on LVM lose, and what they do not: a disk that is gone, a volume that is cloned from both sides (`man 8 lvm`).
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use docklet::Error;
 use docklet::storage::{
-    Allocation, Filesystem, LvmPool, PhysicalSpace, SnapshotSpec, ThinPoolSpec, VolumeGroup, VolumeGroupSpec,
-    VolumePool, VolumeSpec,
+    Allocation, Filesystem, LvmPool, PhysicalSpace, ThinPoolSpec, VolumeGroup, VolumeGroupSpec, VolumePool,
+    VolumeSpec,
 };
 
 use crate::kernel;
 use crate::sandbox::Sandbox;
-use crate::stage::{MIB, check_whole, clones_into_each_other, message};
+use crate::stage::{MIB, check_whole, clones_into_each_other};
 
 fn lvm<'a>(arguments: impl IntoIterator<Item = &'a str>) -> String {
     kernel::run("lvm", arguments)
@@ -125,81 +124,6 @@ fn lvm_disks_that_are_gone_are_told() {
     VolumeGroup::remove(&VolumeGroupSpec { on, ..wanted }).expect("remove");
     kernel::run("losetup", ["-d", &devices[0]]);
     kernel::run("losetup", ["-d", &again]);
-}
-
-/// How full the thin pool's metadata is, in percent, by LVM's word.
-fn metadata(group: &str) -> f64 {
-    let text = lvm(["lvs", "--noheadings", "-o", "metadata_percent", &format!("{group}/thin")]);
-    text.trim().parse().expect("a number")
-}
-
-/// A thin pool that has no room for more metadata makes nothing more, and keeps what it has; with room again it goes on.
-#[test]
-#[ignore = "needs root: device-mapper"]
-fn lvm_thin_pools_full_of_metadata_lose_nothing() {
-    let sandbox = Sandbox::new();
-    let disk = sandbox.dir("disk");
-    let path = disk.join("group.img");
-    let wanted = VolumeGroupSpec {
-        name: format!("dkm-{}", std::process::id()).parse().expect("name"),
-        on: PhysicalSpace::LoopFile { path: path.clone(), size_bytes: 4096 * MIB },
-        thin_pool: None,
-    };
-    let name = wanted.name.as_str();
-    VolumeGroup::ensure(&wanted).expect("ensure");
-    // With the least metadata there can be.
-    let thin = format!("{name}/thin");
-    let small = ["--poolmetadatasize", "2m", "--chunksize", "64k", "-Z", "n", "--thinpool", &thin];
-    lvm(["lvcreate", "--yes", "-W", "n", "-L", "3800m"].into_iter().chain(small));
-    let lvm_pool =
-        LvmPool { volume_group: wanted.name.clone(), thin_pool: Some("thin".parse().expect("name")) };
-    let pool = VolumePool::lvm(disk.join("pool"), &lvm_pool).expect("pool");
-    let kept = pool.ensure(&spec("kept", 64 * MIB, Allocation::Sparse)).expect("ensure");
-    fs::write(kept.mount().expect("mount").path().join("file"), "kept").expect("write");
-    kept.unmount().expect("unmount");
-
-    // A stranger's volume, of which every second chunk is written to: nothing takes more metadata.
-    lvm(["lvcreate", "--yes", "-V", "3600m", "-n", "filler", "--thinpool", &thin]);
-    let filler = File::options().write(true).open(format!("/dev/{name}/filler")).expect("open");
-    let mut at = 0;
-    while metadata(name) < 91.0 {
-        assert!(at < 3600 * MIB, "metadata is {} % full", metadata(name));
-        for _ in 0..1500 {
-            filler.write_all_at(&[1; 4096], at).expect("write");
-            at = (at + (128 << 10)).min(3600 * MIB - 4096);
-        }
-        filler.sync_all().expect("sync");
-    }
-    let before = logical_volumes(name);
-    let then = SnapshotSpec::new("then".parse().expect("name"));
-    for (what, refused) in [
-        ("make", pool.ensure(&spec("more", 64 * MIB, Allocation::Sparse)).map(drop)),
-        ("snapshot", kept.snapshot(&then).map(drop)),
-        ("clone", pool.clone_volume(&kept.spec().name, &"copy".parse().expect("name")).map(drop)),
-        ("grow", pool.open(&kept.spec().name).expect("open").grow(128 * MIB)),
-    ] {
-        assert!(matches!(refused, Err(Error::NoSpace { .. })), "{what}: {refused:?}");
-    }
-    assert!(message(kept.snapshot(&then)).contains("metadata"));
-    assert_eq!(logical_volumes(name), before, "nothing was made");
-    let usage = VolumeGroup::open(&wanted.name).expect("open").usage().expect("usage");
-    assert!(usage.thin_pools[0].metadata.is_some_and(|full| full >= 9000), "{usage:?}");
-    assert_eq!(pool.recover().expect("recover"), Vec::<String>::new());
-    assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
-    assert_eq!(content(&pool, "kept"), "kept");
-    check_whole(Filesystem::Ext4, &kept.file());
-
-    drop(filler);
-    lvm(["lvremove", "--yes", &format!("{name}/filler")]);
-    pool.ensure(&spec("more", 64 * MIB, Allocation::Sparse)).expect("there is room again");
-    kept.snapshot(&then).expect("snapshot");
-    kept.remove_snapshot(&then.name).expect("remove");
-    for volume in ["kept", "more"] {
-        pool.remove(&volume.parse().expect("name")).expect("remove");
-    }
-    assert_eq!(logical_volumes(name), ["thin"]);
-    lvm(["lvremove", "--yes", &thin]);
-    VolumeGroup::remove(&wanted).expect("remove");
 }
 
 /// Two that clone each into the other's name, with removals between: nobody waits for ever, and both volumes are whole.
