@@ -23,6 +23,10 @@
 //! asynchronous calls run in a tokio runtime with I/O and time enabled. The kernel waits 15 to 30 ms when a link is
 //! deleted, and the thread that asks waits with it.
 //!
+//! # Addresses
+//!
+//! [`pool`] shares networks and addresses out. It is plain data and needs none of the above.
+//!
 //! # What it does not do
 //!
 //! Tunnels, VLANs, rate limits. It never changes a link, an address or a
@@ -38,7 +42,7 @@ mod namespace;
 mod netlink;
 mod nft;
 mod owner;
-mod pool;
+pub mod pool;
 mod subnet;
 mod veth;
 
@@ -53,6 +57,5 @@ pub use mtu::Mtu;
 pub use namespace::NetworkNamespace;
 pub use netlink::Netlink;
 pub use owner::LinkOwner;
-pub use pool::allocate;
 pub use subnet::Subnet;
 pub use veth::{Veth, VethSpec};

@@ -50,7 +50,7 @@ pub fn forward_obstacles(bridges: &str) -> Result<Vec<ForwardObstacle>> {
             continue;
         }
         let Some(mut command) = tool::command(program) else { continue };
-        let output = tool::output(command.arg("-S"))?;
+        let output = tool::output(command.arg("-S"), tool::Limit::QUICK)?;
         let listing = String::from_utf8_lossy(&output.stdout);
         obstacles.extend(in_legacy(program, family, &listing, bridges));
     }
