@@ -29,6 +29,9 @@
 
 mod address;
 mod bridge;
+mod bridge_port;
+mod bridge_settings;
+mod dump;
 mod link;
 mod mac;
 mod mtu;
@@ -40,9 +43,11 @@ mod owner;
 mod pool;
 mod subnet;
 mod veth;
+mod vlan;
 
 pub use address::InterfaceAddress;
 pub use bridge::{Bridge, BridgeSpec};
+pub use bridge_port::{BridgePort, PortSettings};
 pub use mac::MacAddress;
 pub use mtu::Mtu;
 pub use namespace::NetworkNamespace;
@@ -52,3 +57,4 @@ pub use owner::LinkOwner;
 pub use pool::allocate;
 pub use subnet::Subnet;
 pub use veth::{Veth, VethSpec};
+pub use vlan::{PortVlans, VlanFiltering, VlanId};

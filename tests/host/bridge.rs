@@ -13,10 +13,11 @@ use crate::sandbox::Sandbox;
 /// A bridge `br0` of an owner of the test's own.
 pub(crate) fn spec(addresses: &[&str]) -> BridgeSpec {
     BridgeSpec {
-        name: LinkName::new("br0").unwrap(),
-        owner: LinkOwner::new("docklet-test/bridge").unwrap(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        mtu: None,
+        ..BridgeSpec::new(
+            LinkName::new("br0").unwrap(),
+            LinkOwner::new("docklet-test/bridge").unwrap(),
+        )
     }
 }
 

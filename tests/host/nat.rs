@@ -33,10 +33,8 @@ async fn place(net: &Netlink, pin: &Path, bridge: &str, gateway: &str, address: 
     let owner = |what: &str| LinkOwner::new(format!("docklet-test/{bridge}/{what}")).unwrap();
     let name = LinkName::new(bridge).unwrap();
     let spec = BridgeSpec {
-        name: name.clone(),
-        owner: owner("bridge"),
         addresses: vec![format!("{gateway}/24").parse().unwrap()],
-        mtu: None,
+        ..BridgeSpec::new(name.clone(), owner("bridge"))
     };
     Bridge::ensure(net, &spec).await.unwrap();
     let spec = VethSpec {
