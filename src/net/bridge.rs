@@ -272,7 +272,8 @@ fn explain(error: Error, spec: &BridgeSpec) -> Error {
 fn no_vlans(spec: &BridgeSpec) -> Error {
     Error::Unsupported {
         what: format!("VLAN filtering on bridge `{}`", spec.name),
-        needs: "a kernel with CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
-            .to_owned(),
+        needs:
+            "a kernel with CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
+                .to_owned(),
     }
 }

@@ -3,9 +3,7 @@
 use std::io;
 
 use futures_util::StreamExt;
-use rtnetlink::packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -135,8 +133,7 @@ fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<ipnet::IpNet> 
         }
     }
     let permanent = message.header.flags.contains(AddressHeaderFlags::Permanent);
-    let ip = ours.filter(
-        |ip| !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local() || !permanent),
-    )?;
+    let ip = ours
+        .filter(|ip| !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local() || !permanent))?;
     ipnet::IpNet::new(ip, message.header.prefix_len).ok()
 }

@@ -145,11 +145,8 @@ impl PortVlans {
         if flags.contains(BridgeVlanInfoFlags::Pvid) {
             self.pvid = Some(vlan);
         }
-        let list = if flags.contains(BridgeVlanInfoFlags::Untagged) {
-            &mut self.untagged
-        } else {
-            &mut self.tagged
-        };
+        let list =
+            if flags.contains(BridgeVlanInfoFlags::Untagged) { &mut self.untagged } else { &mut self.tagged };
         list.insert(vlan);
     }
 

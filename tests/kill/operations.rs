@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, logical, overlays, parts};
+use crate::{bridges, containers, exports, images, logical, overlays, parts};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -38,6 +38,14 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("ensure-network", parts::ensure_network),
     ("remove-network", parts::remove_network),
     ("network-state", parts::network_state),
+    ("make-port", bridges::make_port),
+    ("ensure-bridge", bridges::ensure),
+    ("remove-bridge", bridges::remove),
+    ("attach-port", bridges::attach),
+    ("detach-port", bridges::detach),
+    ("bridge-state", bridges::state),
+    ("attached-state", bridges::attached_state),
+    ("detached-state", bridges::detached_state),
     ("build-image", images::build),
     ("import-image", images::import),
     ("commit", images::commit),

@@ -72,6 +72,13 @@ const NETWORK: Recovery = Recovery {
     states: &[State::Absent, State::Present],
     remove: "remove-network",
 };
+/// A bridge that is half made is whole after the same call.
+const BRIDGE: Recovery = Recovery {
+    recover: "ensure-bridge",
+    state: "bridge-state",
+    states: &[State::Present],
+    remove: "remove-bridge",
+};
 /// What an image that was never finished stored is garbage, which is collected.
 const IMAGE: Recovery =
     Recovery { recover: "recover-images", state: "image-state", remove: "remove-image", ..NETWORK };
@@ -210,6 +217,25 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     own("ensure-network", &["prepare"], &[], NETWORK),
     own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
+    own("ensure-bridge", &[], &[], BRIDGE),
+    own(
+        "remove-bridge",
+        &[],
+        &["ensure-bridge"],
+        Recovery { recover: "remove-bridge", states: &[State::Absent], ..BRIDGE },
+    ),
+    own(
+        "attach-port",
+        &["make-port"],
+        &["ensure-bridge"],
+        Recovery { recover: "attach-port", state: "attached-state", ..BRIDGE },
+    ),
+    own(
+        "detach-port",
+        &["make-port"],
+        &["ensure-bridge", "attach-port"],
+        Recovery { recover: "detach-port", state: "detached-state", ..BRIDGE },
+    ),
     own("build-image", &["prepare", "recover-images"], &[], IMAGE),
     own("import-image", &["prepare", "recover-images"], &[], IMAGE),
     own("commit", &["prepare", "launch", "stop", "recover-images"], &[], IMAGE),
