@@ -91,8 +91,9 @@ impl Bridge {
     ///
     /// IPv6 addresses are usable at once: the search for duplicates is left out.
     ///
-    /// A bridge that is as asked costs two questions: the link, and its addresses. A new one costs three system calls:
-    /// the question; RTM_NEWLINK with another question; RTM_SETLINK with an RTM_NEWADDR for each address.
+    /// Two system calls send all of it. The first has RTM_NEWLINK, which fails if there is such a link, and RTM_GETLINK.
+    /// For a new bridge the second has RTM_SETLINK with an RTM_NEWADDR for each address; one that was there is asked for
+    /// its addresses, and needs a third only if something is to be put right.
     ///
     /// # Errors
     /// [`Error::Invalid`] as [`BridgeSpec::check`]; [`Error::Differs`] if the link `name` is no bridge, is not the
@@ -101,23 +102,17 @@ impl Bridge {
     /// off; [`Error::Os`] if the system refuses.
     pub async fn ensure(net: &Netlink, spec: &BridgeSpec) -> Result<Self> {
         spec.check()?;
-        let mut created = false;
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            let found = match net.link(&spec.name).await? {
-                None => match create(net, spec).await {
-                    Ok(found) => {
-                        created = true;
-                        found
-                    }
-                    // Somebody else made it: look at it.
-                    Err(error) if error.errno() == Some(libc::EEXIST) => continue,
-                    Err(error) => return Err(explain(error, spec)),
-                },
-                found => found,
+            let (made, mut seen) =
+                net.change_and_look(vec![creation(spec)], &[Which::Name(&spec.name)]).await?;
+            let created = match made {
+                Ok(()) => true,
+                Err(error) if error.errno() == Some(libc::EEXIST) => false,
+                Err(error) => return Err(explain(error, spec)),
             };
-            // If it is gone, somebody removed it while we were at it.
-            let Some(found) = found else { continue };
+            // If it is gone, or goes now, somebody removed it while we were at it.
+            let Some(found) = seen.pop().flatten() else { continue };
             match adopt(net, spec, &found, created).await {
                 Err(error) if error.errno() == Some(libc::ENODEV) => {}
                 result => return result.map(|bridge| Self { changed: bridge.changed || created, ..bridge }),
@@ -175,21 +170,20 @@ impl Bridge {
     }
 }
 
-/// Makes the bridge, and looks at it. It bears its owner's hardware address from the first moment on.
-async fn create(net: &Netlink, spec: &BridgeSpec) -> Result<Option<Link>> {
+/// Makes the bridge if there is no link of its name. It bears its owner's hardware address from the first moment on.
+fn creation(spec: &BridgeSpec) -> Change {
     // Without an MTU: one set later is the bridge's own, one set here is lost with the next change of its ports.
     let message = bridge_message(BridgeSettings::at_birth(spec))
         .name(spec.name.as_str())
         .address(derived(spec).octets().to_vec())
         .build();
-    let change = Change {
+    Change {
         call: "RTM_NEWLINK",
         target: format!("bridge `{}`", spec.name),
         message: RouteNetlinkMessage::NewLink(message),
         mode: Mode::Create,
         fine: None,
-    };
-    Ok(net.change_and_look(vec![change], &[Which::Name(&spec.name)]).await?.pop().flatten())
+    }
 }
 
 /// Compares everything before it changes anything.

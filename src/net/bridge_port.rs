@@ -174,9 +174,7 @@ impl Bridge {
         owner: Option<&LinkOwner>,
         settings: &PortSettings,
     ) -> Result<bool> {
-        let mut found =
-            net.change_and_look(Vec::new(), &[Which::Index(self.index()), Which::Name(name)]).await?;
-        let (link, bridge) = (found.pop().flatten(), found.pop().flatten());
+        let [bridge, link] = net.look([Which::Index(self.index()), Which::Name(name)]).await?;
         let bridge = BridgeSettings::of(&bridge.ok_or_else(|| self.gone())?);
         let link = link.ok_or_else(|| Error::NotFound { what: format!("link `{name}`") })?;
         self.check_attachable(net, name, &link, owner).await?;

@@ -9,7 +9,8 @@
 //! address, which is derived from the owner and the name ([`MacAddress::derive`]). The kernel ignores an alias in
 //! the message that makes a link, so there is a moment without one; the hardware address is there from the first
 //! moment on. A link whose alias is the owner's, or that has no alias and the derived address, is the owner's. Any other
-//! link of that name is [`Error::Differs`](crate::Error::Differs) and is never touched.
+//! link of that name is [`Error::Differs`](crate::Error::Differs) and is never touched. The one exception is asked for by its
+//! name: [`Bridge::attach_foreign`] makes somebody else's link a port, and changes nothing else of it.
 //!
 //! # After a crash
 //!
@@ -24,7 +25,7 @@
 //!
 //! # What it does not do
 //!
-//! Tunnels, VLANs, isolation between containers, port forwards, rate limits. It never changes a link, an address or a
+//! Tunnels, links of the kind `vlan`, port forwards, rate limits. It never changes a link, an address or a
 //! table that it did not make.
 
 mod address;

@@ -140,17 +140,17 @@ impl Netlink {
             if some.is_empty() {
                 return result;
             }
-            result = result.and(self.change_and_look(some, &[]).await.map(drop));
+            result = result.and(self.change_and_look(some, &[]).await?.0);
         }
     }
 
     /// Carries out a few changes as [`change_all`](Self::change_all), and looks at links after that, in one system call.
-    /// What is not there is `None`.
+    /// Tells the first error of the changes, if any, beside what was seen; what is not there is `None`.
     pub(super) async fn change_and_look(
         &self,
         changes: Vec<Change>,
         wanted: &[Which<'_>],
-    ) -> Result<Vec<Option<Link>>> {
+    ) -> Result<(Result<()>, Vec<Option<Link>>)> {
         let mut messages = Vec::with_capacity(changes.len() + wanted.len());
         let mut expected = Vec::with_capacity(changes.len());
         for change in changes {
@@ -187,21 +187,25 @@ impl Netlink {
             let answer = replies.next().await.map(|reply| reply.payload);
             links.push(which.answer(answer)?);
         }
-        result.map(|()| links)
+        Ok((result, links))
     }
 
     /// The link `name`, if there is one.
     pub(super) async fn link(&self, name: &LinkName) -> Result<Option<Link>> {
-        self.look(Which::Name(name)).await
+        let [link] = self.look([Which::Name(name)]).await?;
+        Ok(link)
     }
 
     /// The link with the number `index`, if there is one.
     pub(super) async fn link_at(&self, index: u32) -> Result<Option<Link>> {
-        self.look(Which::Index(index)).await
+        let [link] = self.look([Which::Index(index)]).await?;
+        Ok(link)
     }
 
-    async fn look(&self, which: Which<'_>) -> Result<Option<Link>> {
-        Ok(self.change_and_look(Vec::new(), &[which]).await?.pop().flatten())
+    /// Looks at links, in one system call. What is not there is `None`.
+    pub(super) async fn look<const N: usize>(&self, wanted: [Which<'_>; N]) -> Result<[Option<Link>; N]> {
+        let mut seen = self.change_and_look(Vec::new(), &wanted).await?.1.into_iter();
+        Ok(wanted.map(|_| seen.next().flatten()))
     }
 
     /// Waits until there is no link `name`.

@@ -237,9 +237,9 @@ async fn vlan_filtering_is_made_or_unsupported() {
         // One that is there, and lacks more than this, is left as it is.
         Bridge::ensure(&net, &plain).await.unwrap();
         kernel::run("ip", ["link", "set", "br0", "down"]);
-        let before = kernel::run("ip", ["-j", "-d", "address"]);
+        let before = kernel::run("ip", ["-j", "address"]);
         refused(Bridge::ensure(&net, &filtering).await);
-        assert_eq!(kernel::run("ip", ["-j", "-d", "address"]), before);
+        assert_eq!(kernel::run("ip", ["-j", "address"]), before);
     }
     Bridge::remove(&net, &plain.name, &plain.owner).await.unwrap();
 }
@@ -356,7 +356,8 @@ async fn sixteen_tasks_make_one_bridge() {
         numbers.push(task.await.unwrap().unwrap().index());
     }
     numbers.dedup();
-    assert_eq!(numbers, [show("br0")["ifindex"].as_u64().unwrap().try_into().unwrap()]);
+    assert_eq!(numbers.len(), 1);
+    assert_eq!(show("br0")["ifindex"], numbers[0]);
     assert_eq!(addresses(&show("br0")), ["10.0.0.1/24", "fd00::1/64"]);
     Bridge::remove(&net, &spec.name, &spec.owner).await.unwrap();
 }
