@@ -135,10 +135,11 @@ const NAME: &[u8] = b"bare\0";
 const MAC: [u8; 6] = [0x0a, 0, 0, 0, 0, 1];
 const IP: [u8; 4] = [10, 99, 0, 1];
 const BROADCAST: [u8; 4] = [10, 99, 0, 255];
-const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
-const ACK: u16 = REQUEST | libc::NLM_F_ACK as u16;
-const CREATE: u16 = ACK | (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16;
-const DUMP: u16 = REQUEST | libc::NLM_F_DUMP as u16;
+// From `linux/netlink.h`: NLM_F_REQUEST; NLM_F_ACK; NLM_F_CREATE, NLM_F_EXCL; NLM_F_DUMP.
+const REQUEST: u16 = 0x1;
+const ACK: u16 = REQUEST | 0x4;
+const CREATE: u16 = ACK | 0x400 | 0x200;
+const DUMP: u16 = REQUEST | 0x300;
 /// From `linux/if_link.h`, which libc leaves out.
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
