@@ -265,12 +265,7 @@ async fn probe_bridge(paths: &Paths) -> Result<()> {
     let namespace = blocking(move || NetworkNamespace::ensure(&pinned)).await?;
     let result = async {
         let netlink = Netlink::connect_in(&namespace).await?;
-        let spec = BridgeSpec {
-            name: LinkName::new("dkprobe")?,
-            owner: LinkOwner::new("docklet:probe")?,
-            addresses: Vec::new(),
-            mtu: None,
-        };
+        let spec = BridgeSpec::new(LinkName::new("dkprobe")?, LinkOwner::new("docklet:probe")?);
         Bridge::ensure(&netlink, &spec).await.map(drop)
     }
     .await;

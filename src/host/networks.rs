@@ -179,10 +179,9 @@ impl NetworkRecord {
 
     fn bridge_spec(&self) -> BridgeSpec {
         BridgeSpec {
-            name: self.bridge.clone(),
-            owner: self.owner.clone(),
             addresses: vec![self.spec.gateway],
             mtu: self.spec.mtu,
+            ..BridgeSpec::new(self.bridge.clone(), self.owner.clone())
         }
     }
 

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
@@ -42,6 +44,10 @@ pub(super) struct Link {
     pub(super) master: Option<u32>,
     /// The number of a veth's other end, in the other end's namespace.
     pub(super) peer: Option<u32>,
+    /// What the kernel says of a link of its kind.
+    pub(super) data: Option<InfoData>,
+    /// How its bridge treats it, if it is a bridge's port.
+    pub(super) port: Vec<InfoBridgePort>,
 }
 
 impl From<LinkMessage> for Link {
@@ -61,8 +67,11 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Link(peer) => link.peer = Some(peer),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
-                        if let LinkInfo::Kind(kind) = info {
-                            link.kind = kind.to_string();
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+                            LinkInfo::Data(data) => link.data = Some(data),
+                            LinkInfo::PortData(InfoPortData::BridgePort(port)) => link.port = port,
+                            _ => {}
                         }
                     }
                 }

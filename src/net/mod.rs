@@ -10,7 +10,8 @@
 //! address, which is derived from the owner and the name ([`MacAddress::derive`]). The kernel ignores an alias in
 //! the message that makes a link, so there is a moment without one; the hardware address is there from the first
 //! moment on. A link whose alias is the owner's, or that has no alias and the derived address, is the owner's. Any other
-//! link of that name is [`Error::Differs`](crate::Error::Differs) and is never touched.
+//! link of that name is [`Error::Differs`](crate::Error::Differs) and is never touched. The one exception is asked for by its
+//! name: [`Bridge::attach_foreign`] makes somebody else's link a port, and changes nothing else of it.
 //!
 //! # After a crash
 //!
@@ -29,11 +30,14 @@
 //!
 //! # What it does not do
 //!
-//! Tunnels, VLANs, rate limits. It never changes a link, an address or a
-//! table that it did not make.
+//! Tunnels, links of the kind `vlan`, rate limits. It never changes a link, an address or a table that it did not
+//! make.
 
 mod address;
 mod bridge;
+mod bridge_port;
+mod bridge_settings;
+mod dump;
 mod firewall;
 mod link;
 mod mac;
@@ -45,9 +49,11 @@ mod owner;
 pub mod pool;
 mod subnet;
 mod veth;
+mod vlan;
 
 pub use address::InterfaceAddress;
 pub use bridge::{Bridge, BridgeSpec};
+pub use bridge_port::{BridgePort, PortSettings};
 pub use firewall::{
     Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset,
     forward_obstacles,
@@ -59,3 +65,4 @@ pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use subnet::Subnet;
 pub use veth::{Veth, VethSpec};
+pub use vlan::{PortVlans, VlanFiltering, VlanId};

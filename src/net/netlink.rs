@@ -10,20 +10,18 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::proto::{ConnectionHandle, new_connection};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
-use super::link::{self, ATTEMPTS, Link, MessageBuilder};
-use super::{LinkOwner, NetworkNamespace};
+use super::NetworkNamespace;
+use super::link::{Link, MessageBuilder};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 use crate::sys::netns;
@@ -32,13 +30,18 @@ use crate::sys::netns;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
+/// How many changes go into one system call. The kernel answers all of them before it returns, and drops what does not
+/// fit into the socket's buffer (208 KiB unless the host says otherwise; an answer takes up to 1.3 KiB of it).
+const CHANGES_AT_ONCE: usize = 64;
+
 /// A connection to the links of one network namespace. Clones share it; it is closed when the last one is dropped.
 ///
 /// It keeps its namespace alive.
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: ConnectionHandle<RouteNetlinkMessage>,
-    dumping: Arc<Mutex<()>>,
+    /// Held while a list is read.
+    pub(super) dumping: Arc<Mutex<()>>,
 }
 
 /// One change to be sent.
@@ -63,6 +66,13 @@ pub(super) enum Mode {
     Replace,
     /// The object: it is changed or deleted.
     Change,
+}
+
+/// A link to be looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which<'a> {
+    Name(&'a LinkName),
+    Index(u32),
 }
 
 impl Netlink {
@@ -106,7 +116,7 @@ impl Netlink {
         Ok(Self { handle, dumping: Arc::default() })
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
         call: &'static str,
@@ -120,20 +130,41 @@ impl Netlink {
         self.change_all(vec![change]).await
     }
 
-    /// Sends all changes in one system call and waits for all answers; the kernel carries out each, whether or not
-    /// an earlier one failed. The first error is returned.
+    /// Carries out all changes, in their order and in one system call (64 in each, if there are more), and waits for all
+    /// answers; the kernel carries out each, whether or not an earlier one failed. The first error is returned.
     pub(super) async fn change_all(&self, changes: Vec<Change>) -> Result<()> {
-        let Some(first) = changes.first() else { return Ok(()) };
-        let mut messages = Vec::with_capacity(changes.len());
+        let mut result = Ok(());
+        let mut rest = changes.into_iter();
+        loop {
+            let some: Vec<Change> = rest.by_ref().take(CHANGES_AT_ONCE).collect();
+            if some.is_empty() {
+                return result;
+            }
+            result = result.and(self.change_and_look(some, &[]).await?.0);
+        }
+    }
+
+    /// Carries out a few changes as [`change_all`](Self::change_all), and looks at links after that, in one system call.
+    /// Tells the first error of the changes, if any, beside what was seen; what is not there is `None`.
+    pub(super) async fn change_and_look(
+        &self,
+        changes: Vec<Change>,
+        wanted: &[Which<'_>],
+    ) -> Result<(Result<()>, Vec<Option<Link>>)> {
+        let mut messages = Vec::with_capacity(changes.len() + wanted.len());
         let mut expected = Vec::with_capacity(changes.len());
-        let first = (first.call, first.target.clone());
         for change in changes {
             let mut message = NetlinkMessage::from(change.message);
             message.header.flags = NLM_F_REQUEST | NLM_F_ACK | change.mode.flags();
             messages.push(message);
             expected.push((change.call, change.target, change.fine));
         }
-        let mut replies = self.request(messages, first.0, &first.1)?;
+        for which in wanted {
+            let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetLink(which.question()));
+            message.header.flags = NLM_F_REQUEST;
+            messages.push(message);
+        }
+        let mut replies = self.request(messages, "netlink", &"a link")?;
         let mut result = Ok(());
         // The kernel answers in the order of the requests.
         for (call, target, fine) in expected {
@@ -151,111 +182,30 @@ impl Netlink {
                 tracing::debug!(call, target, "done");
             }
         }
-        result
+        let mut links = Vec::with_capacity(wanted.len());
+        for which in wanted {
+            let answer = replies.next().await.map(|reply| reply.payload);
+            links.push(which.answer(answer)?);
+        }
+        Ok((result, links))
     }
 
     /// The link `name`, if there is one.
     pub(super) async fn link(&self, name: &LinkName) -> Result<Option<Link>> {
-        self.get_link(MessageBuilder::default().name(name.to_string()).build(), format!("link `{name}`"))
-            .await
+        let [link] = self.look([Which::Name(name)]).await?;
+        Ok(link)
     }
 
     /// The link with the number `index`, if there is one.
     pub(super) async fn link_at(&self, index: u32) -> Result<Option<Link>> {
-        let message = MessageBuilder::default().index(index).build();
-        self.get_link(message, format!("link {index}")).await
+        let [link] = self.look([Which::Index(index)]).await?;
+        Ok(link)
     }
 
-    async fn get_link(&self, message: LinkMessage, target: String) -> Result<Option<Link>> {
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(message));
-        request.header.flags = NLM_F_REQUEST;
-        let mut replies = self.request(vec![request], "RTM_GETLINK", &target)?;
-        match replies.next().await.map(|reply| reply.payload) {
-            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))) => {
-                Ok(Some(Link::from(message)))
-            }
-            Some(NetlinkPayload::Error(answer)) if answer.raw_code() == -libc::ENODEV => Ok(None),
-            Some(NetlinkPayload::Error(answer)) => {
-                Err(Error::os("RTM_GETLINK", target, io::Error::from_raw_os_error(-answer.raw_code())))
-            }
-            _ => Err(lost("RTM_GETLINK", target)),
-        }
-    }
-
-    /// All that the kernel answers to `message`.
-    async fn dump(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
-        for attempt in 0..ATTEMPTS {
-            link::pause(attempt).await;
-            // One at a time: for a second one on the same socket the kernel is "busy". As it is while an earlier one
-            // whose caller went away comes to its end.
-            let _dumping = self.dumping.lock().await;
-            match self.dump_once(message.clone(), call).await {
-                Ok(Some(found)) => return Ok(found),
-                // Changed while it was read.
-                Ok(None) => {}
-                Err(error) if error.errno() == Some(libc::EBUSY) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::Busy {
-            what: "the list of links and addresses".to_owned(),
-            reason: "it changes all the time".to_owned(),
-        })
-    }
-
-    /// `None` if the list changed while the kernel went through it: something may be missing.
-    async fn dump_once(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut replies = self.request(vec![request], call, &"all")?;
-        let (mut found, mut whole) = (Vec::new(), true);
-        while let Some(reply) = replies.next().await {
-            whole &= reply.header.flags & NLM_F_DUMP_INTR == 0;
-            match reply.payload {
-                NetlinkPayload::InnerMessage(message) => found.push(message),
-                NetlinkPayload::Done(_) => return Ok(whole.then_some(found)),
-                NetlinkPayload::Error(answer) => {
-                    return Err(Error::os(call, "all", io::Error::from_raw_os_error(-answer.raw_code())));
-                }
-                _ => break,
-            }
-        }
-        Err(lost(call, "all"))
-    }
-
-    /// The addresses of the link `index` but those that the kernel gives itself (IPv6 link-local).
-    pub(super) async fn addresses(&self, index: u32) -> Result<Vec<ipnet::IpNet>> {
-        let mut message = AddressMessage::default();
-        message.header.index = index;
-        let found = self.dump(RouteNetlinkMessage::GetAddress(message), "RTM_GETADDR").await?;
-        Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
-    }
-
-    /// The links whose owner's mark begins with `prefix`, and their marks.
-    ///
-    /// # Errors
-    /// [`Error::Os`] if the system refuses.
-    pub async fn links_owned(&self, prefix: &str) -> Result<Vec<(LinkName, LinkOwner)>> {
-        let found = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "RTM_GETLINK").await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(message) => Some(Link::from(message)),
-                _ => None,
-            })
-            .filter_map(|link| {
-                let alias = link.alias.filter(|alias| alias.starts_with(prefix))?;
-                Some((LinkName::new(link.name).ok()?, LinkOwner::new(alias).ok()?))
-            })
-            .collect())
+    /// Looks at links, in one system call. What is not there is `None`.
+    pub(super) async fn look<const N: usize>(&self, wanted: [Which<'_>; N]) -> Result<[Option<Link>; N]> {
+        let mut seen = self.change_and_look(Vec::new(), &wanted).await?.1.into_iter();
+        Ok(wanted.map(|_| seen.next().flatten()))
     }
 
     /// Waits until there is no link `name`.
@@ -280,6 +230,38 @@ impl Netlink {
     }
 }
 
+impl Which<'_> {
+    fn question(self) -> LinkMessage {
+        let message = brief(MessageBuilder::default());
+        match self {
+            Self::Name(name) => message.name(name.to_string()).build(),
+            Self::Index(index) => message.index(index).build(),
+        }
+    }
+
+    fn answer(self, answer: Option<NetlinkPayload<RouteNetlinkMessage>>) -> Result<Option<Link>> {
+        let target = || match self {
+            Self::Name(name) => format!("link `{name}`"),
+            Self::Index(index) => format!("link {index}"),
+        };
+        match answer {
+            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))) => {
+                Ok(Some(Link::from(message)))
+            }
+            Some(NetlinkPayload::Error(answer)) if answer.raw_code() == -libc::ENODEV => Ok(None),
+            Some(NetlinkPayload::Error(answer)) => {
+                Err(Error::os("RTM_GETLINK", target(), io::Error::from_raw_os_error(-answer.raw_code())))
+            }
+            _ => Err(lost("RTM_GETLINK", target())),
+        }
+    }
+}
+
+/// Asks for a link without its counters, which nobody here reads.
+pub(super) fn brief(message: MessageBuilder) -> MessageBuilder {
+    message.append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]))
+}
+
 impl Mode {
     fn flags(self) -> u16 {
         match self {
@@ -296,24 +278,6 @@ fn runtime() -> Result<Handle> {
 }
 
 /// The connection ended before the answer: its runtime was shut down.
-fn lost(call: &'static str, target: impl fmt::Display) -> Error {
+pub(super) fn lost(call: &'static str, target: impl fmt::Display) -> Error {
     Error::os(call, target, io::Error::from_raw_os_error(libc::ECONNRESET))
-}
-
-fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<ipnet::IpNet> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    if message.header.index != index {
-        return None;
-    }
-    // On a point-to-point link ADDRESS is the other end's; LOCAL, where there is one, is always ours.
-    let mut ours = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(ip) => ours = Some(*ip),
-            AddressAttribute::Address(ip) => ours = ours.or(Some(*ip)),
-            _ => {}
-        }
-    }
-    let ip = ours.filter(|ip| !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local()))?;
-    ipnet::IpNet::new(ip, message.header.prefix_len).ok()
 }

@@ -58,7 +58,7 @@ impl World {
         for (bridge, four, six) in BRIDGES {
             let addresses =
                 vec![format!("{four}1/24").parse().unwrap(), format!("{six}1/64").parse().unwrap()];
-            let spec = BridgeSpec { name: link(bridge), owner: owner(bridge), addresses, mtu: None };
+            let spec = BridgeSpec { addresses, ..BridgeSpec::new(link(bridge), owner(bridge)) };
             Bridge::ensure(&world.net, &spec).await.unwrap();
         }
         for (place, bridge, number) in PLACES {

@@ -5,6 +5,8 @@
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
 mod bridge;
+mod bridge_ports;
+mod bridge_vlan;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod cgroup;

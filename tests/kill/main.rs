@@ -13,6 +13,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod bridges;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod containers;

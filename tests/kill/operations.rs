@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, firewall, images, logical, overlays, parts, quotas};
+use crate::{bridges, containers, exports, firewall, images, logical, overlays, parts, quotas};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -44,6 +44,14 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("remove-firewall", firewall::remove),
     ("finish-firewall", firewall::finish_removal),
     ("firewall-state", firewall::state),
+    ("make-port", bridges::make_port),
+    ("ensure-bridge", bridges::ensure),
+    ("remove-bridge", bridges::remove),
+    ("attach-port", bridges::attach),
+    ("detach-port", bridges::detach),
+    ("bridge-state", bridges::state),
+    ("attached-state", bridges::attached_state),
+    ("detached-state", bridges::detached_state),
     ("build-image", images::build),
     ("import-image", images::import),
     ("commit", images::commit),

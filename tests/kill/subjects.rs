@@ -79,6 +79,13 @@ const FIREWALL: Recovery = Recovery {
     states: &[State::Present],
     remove: "remove-firewall",
 };
+/// A bridge that is half made is whole after the same call.
+const BRIDGE: Recovery = Recovery {
+    recover: "ensure-bridge",
+    state: "bridge-state",
+    states: &[State::Present],
+    remove: "remove-bridge",
+};
 /// What an image that was never finished stored is garbage, which is collected.
 const IMAGE: Recovery =
     Recovery { recover: "recover-images", state: "image-state", remove: "remove-image", ..NETWORK };
@@ -233,6 +240,25 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         before: &["prepare-firewall"],
         must: Must::Recover(Recovery { recover: "finish-firewall", states: &[State::Absent], ..FIREWALL }),
     },
+    own("ensure-bridge", &[], &[], BRIDGE),
+    own(
+        "remove-bridge",
+        &[],
+        &["ensure-bridge"],
+        Recovery { recover: "remove-bridge", states: &[State::Absent], ..BRIDGE },
+    ),
+    own(
+        "attach-port",
+        &["make-port"],
+        &["ensure-bridge"],
+        Recovery { recover: "attach-port", state: "attached-state", ..BRIDGE },
+    ),
+    own(
+        "detach-port",
+        &["make-port"],
+        &["ensure-bridge", "attach-port"],
+        Recovery { recover: "detach-port", state: "detached-state", ..BRIDGE },
+    ),
     own("build-image", &["prepare", "recover-images"], &[], IMAGE),
     own("import-image", &["prepare", "recover-images"], &[], IMAGE),
     own("commit", &["prepare", "launch", "stop", "recover-images"], &[], IMAGE),
