@@ -1,4 +1,4 @@
-//! Links of a host: bridges, veth pairs, addresses, NAT, and network namespaces to put them in.
+//! Links of a host: bridges, veth pairs, tunnels, addresses, NAT, and network namespaces to put them in.
 //!
 //! Everything is rtnetlink (`man 7 rtnetlink`) but NAT, which is one run of the program `nft` per change. A [`Netlink`]
 //! belongs to one network namespace, and so does all that is done with it; there is no hidden "current" one.
@@ -24,7 +24,7 @@
 //!
 //! # What it does not do
 //!
-//! Tunnels, VLANs, isolation between containers, port forwards, rate limits. It never changes a link, an address or a
+//! VLANs, isolation between containers, port forwards, rate limits. It never changes a link, an address or a
 //! table that it did not make.
 
 mod address;
@@ -39,6 +39,7 @@ mod nft;
 mod owner;
 mod pool;
 mod subnet;
+mod tunnel;
 mod veth;
 
 pub use address::InterfaceAddress;
@@ -51,4 +52,5 @@ pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use pool::allocate;
 pub use subnet::Subnet;
+pub use tunnel::{GreKey, Tunnel, TunnelSpec, TunnelTopology, Vni};
 pub use veth::{Veth, VethSpec};
