@@ -78,8 +78,10 @@ impl Tunnel {
     pub async fn list(net: &Netlink, prefix: &str) -> Result<Vec<Self>> {
         let all = TunnelLink::all(net).await?;
         let marks = all.iter().filter_map(|found| found.link.alias.as_deref());
-        let owners: BTreeSet<LinkOwner> =
-            marks.filter(|mark| mark.starts_with(prefix)).filter_map(|mark| LinkOwner::new(mark).ok()).collect();
+        let owners: BTreeSet<LinkOwner> = marks
+            .filter(|mark| mark.starts_with(prefix))
+            .filter_map(|mark| LinkOwner::new(mark).ok())
+            .collect();
         owners.iter().map(|owner| Self::of(owner, all.iter())).collect()
     }
 
@@ -290,9 +292,7 @@ impl Ensuring<'_> {
         }
         let removed = async {
             let found = TunnelLink::all(self.net).await?;
-            let made = |found: &&TunnelLink| {
-                found.is_of(&self.spec.owner) && self.made.contains(&found.wire)
-            };
+            let made = |found: &&TunnelLink| found.is_of(&self.spec.owner) && self.made.contains(&found.wire);
             for found in found.iter().filter(made) {
                 delete(self.net, found).await?;
             }

@@ -252,7 +252,8 @@ mod tests {
             "fd00::1",
             &[("VXLAN 5 on UDP port 4789", &[], false)],
         );
-        let star = r#"{"vxlan_star": {"port": 8472, "hub": "10.0.0.1", "spokes": {"10.0.0.2": 7, "10.0.0.3": 8}}}"#;
+        let star =
+            r#"{"vxlan_star": {"port": 8472, "hub": "10.0.0.1", "spokes": {"10.0.0.2": 7, "10.0.0.3": 8}}}"#;
         check(
             star,
             "10.0.0.1",

@@ -69,7 +69,8 @@ async fn route(net: &Netlink, to: IpAddr, from: Option<IpAddr>, flags: RouteFlag
         question.header.source_prefix_length = bits;
         question.attributes.push(RouteAttribute::Source(from.into()));
     }
-    let answer = match net.get(RouteNetlinkMessage::GetRoute(question), "RTM_GETROUTE", &to.to_string()).await {
+    let answer = match net.get(RouteNetlinkMessage::GetRoute(question), "RTM_GETROUTE", &to.to_string()).await
+    {
         Ok(RouteNetlinkMessage::NewRoute(answer)) => answer,
         Ok(_) => return Ok(None),
         // None, or one that says no: unreachable, prohibit, blackhole.
