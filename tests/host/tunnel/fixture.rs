@@ -226,14 +226,19 @@ pub(crate) fn socket(container: &Path, port: u16) -> UdpSocket {
     })
 }
 
-/// Sends ten broadcasts from one container. What each of the others got of them, in order.
+/// Sends ten broadcasts from one container. What each of the others got of them, sorted: the kernel's queues are one for
+/// each processor, and a sender can move.
 pub(crate) fn broadcast(from: &Host, others: &[&Host]) -> Vec<Vec<u8>> {
     let sockets: Vec<_> = others.iter().map(|host| socket(&host.container, 7000)).collect();
     let sender = socket(&from.container, 0);
     for number in 0..10_u8 {
         sender.send_to(&[number], "10.0.0.255:7000").unwrap();
     }
-    sockets.iter().map(received).collect()
+    let sorted = |mut heard: Vec<u8>| {
+        heard.sort_unstable();
+        heard
+    };
+    sockets.iter().map(received).map(sorted).collect()
 }
 
 /// What has come, and comes within a moment after the last that came.
