@@ -246,10 +246,10 @@ impl Ensuring<'_> {
             self.net.link(name).await?.ok_or_else(|| Error::NotFound { what: format!("bridge `{name}`") })?;
         let difference = if bridge.kind != "bridge" {
             "it is no bridge".to_owned()
-        } else if bridge.mtu > self.mtu.bytes() {
-            format!("its MTU is {}, and {} fit through the tunnel: make it with that", bridge.mtu, self.mtu)
         } else if self.underlay.links.contains(&bridge.index) {
             "the way to the other hosts leads into it, and the tunnel would be in itself".to_owned()
+        } else if bridge.mtu > self.mtu.bytes() {
+            format!("its MTU is {}, and {} fit through the tunnel: make it with that", bridge.mtu, self.mtu)
         } else {
             return Ok(bridge);
         };
