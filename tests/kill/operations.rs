@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, logical, overlays, parts, tunnels};
+use crate::{containers, exports, images, logical, overlays, parts, quotas, tunnels};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -51,6 +51,8 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("export-state", exports::state),
     ("remove-export", exports::remove),
     ("prepare-lvm", logical::prepare),
+    ("prepare-quota-ext4", quotas::prepare_ext4),
+    ("prepare-quota-xfs", quotas::prepare_xfs),
     ("make-volume", parts::make_volume),
     ("make-xfs", parts::make_xfs),
     ("make-btrfs", parts::make_btrfs),

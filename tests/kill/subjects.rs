@@ -302,6 +302,15 @@ pub(crate) const ON_LVM: &[Subject] = &[
     own("remove-snapshot", &["prepare-lvm"], &["keep-volume"], KEPT),
 ];
 
+/// The same with project quotas; snapshots there are none.
+pub(crate) const ON_QUOTAS: &[Subject] = &[
+    own("make-volume", &["prepare-quota-ext4"], &[], MADE),
+    own("remove-volume", &["prepare-quota-ext4"], &["fill-volume"], MADE),
+    own("grow", &["prepare-quota-ext4"], &["make-volume"], VOLUME),
+    Subject { name: "make-on-xfs", ..own("make-volume", &["prepare-quota-xfs"], &[], MADE) },
+    Subject { name: "remove-on-xfs", ..own("remove-volume", &["prepare-quota-xfs"], &["fill-volume"], MADE) },
+];
+
 impl Subject {
     /// Says what is wrong after `program` was killed at `strike`, or has ended. Leaves the sandbox as `baseline`.
     pub(crate) fn judge(
