@@ -16,7 +16,7 @@ use crate::name::LinkName;
 
 impl Netlink {
     /// All that the kernel answers to `message`.
-    async fn dump(
+    pub(super) async fn dump(
         &self,
         message: RouteNetlinkMessage,
         call: &'static str,

@@ -1,4 +1,4 @@
-//! Links of a host: bridges, veth pairs, addresses, a firewall, and network namespaces to put them in.
+//! Links of a host: bridges, veth pairs, tunnels, addresses, a firewall, and network namespaces to put them in.
 //!
 //! Everything is rtnetlink (`man 7 rtnetlink`) but the firewall: one run of the program `nft` per look and per
 //! change. A [`Netlink`]
@@ -20,7 +20,8 @@
 //!
 //! # Needs
 //!
-//! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Firewall`] the package `nftables`. The
+//! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Firewall`] the package `nftables`; for [`Tunnel`]
+//! the module `vxlan`, `ip_gre` or `ip6_gre`, which the kernel loads by itself. The
 //! asynchronous calls run in a tokio runtime with I/O and time enabled. The kernel waits 15 to 30 ms when a link is
 //! deleted, and the thread that asks waits with it.
 //!
@@ -30,8 +31,7 @@
 //!
 //! # What it does not do
 //!
-//! Tunnels, links of the kind `vlan`, rate limits. It never changes a link, an address or a table that it did not
-//! make.
+//! Links of the kind `vlan`, rate limits. It never changes a link, an address or a table that it did not make.
 
 mod address;
 mod bridge;
@@ -48,6 +48,7 @@ mod nft;
 mod owner;
 pub mod pool;
 mod subnet;
+mod tunnel;
 mod veth;
 mod vlan;
 
@@ -64,5 +65,6 @@ pub use namespace::NetworkNamespace;
 pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use subnet::Subnet;
+pub use tunnel::{GreKey, Tunnel, TunnelSpec, TunnelTopology, Vni};
 pub use veth::{Veth, VethSpec};
 pub use vlan::{PortVlans, VlanFiltering, VlanId};

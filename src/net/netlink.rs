@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
@@ -64,6 +65,8 @@ pub(super) enum Mode {
     Create,
     /// Anything: it is made, or replaced.
     Replace,
+    /// Anything: it is made beside it, unless it is there.
+    Append,
     /// The object: it is changed or deleted.
     Change,
 }
@@ -208,6 +211,25 @@ impl Netlink {
         Ok(wanted.map(|_| seen.next().flatten()))
     }
 
+    /// The kernel's one answer to `message`.
+    pub(super) async fn get(
+        &self,
+        message: RouteNetlinkMessage,
+        call: &'static str,
+        target: &str,
+    ) -> Result<RouteNetlinkMessage> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST;
+        let mut replies = self.request(vec![request], call, &target)?;
+        match replies.next().await.map(|reply| reply.payload) {
+            Some(NetlinkPayload::InnerMessage(answer)) => Ok(answer),
+            Some(NetlinkPayload::Error(answer)) => {
+                Err(Error::os(call, target, io::Error::from_raw_os_error(-answer.raw_code())))
+            }
+            _ => Err(lost(call, target)),
+        }
+    }
+
     /// Waits until there is no link `name`.
     ///
     /// The kernel takes a veth pair down by itself, some 1 to 15 ms after the end of the namespace that one end is in.
@@ -267,6 +289,7 @@ impl Mode {
         match self {
             Self::Create => NLM_F_CREATE | NLM_F_EXCL,
             Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+            Self::Append => NLM_F_CREATE | NLM_F_APPEND,
             Self::Change => 0,
         }
     }

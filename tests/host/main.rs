@@ -40,6 +40,7 @@ mod scripted_root;
 mod storage_errors;
 mod tar_archive;
 mod tree;
+mod tunnel;
 mod user_namespace;
 mod veth;
 mod volume;
