@@ -39,6 +39,7 @@ mod nft;
 mod owner;
 mod pool;
 mod subnet;
+mod traffic;
 mod veth;
 
 pub use address::InterfaceAddress;
@@ -51,4 +52,5 @@ pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use pool::allocate;
 pub use subnet::Subnet;
+pub use traffic::{Rate, RateLimits, SourceGuard};
 pub use veth::{Veth, VethSpec};

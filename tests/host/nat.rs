@@ -40,13 +40,14 @@ async fn place(net: &Netlink, pin: &Path, bridge: &str, gateway: &str, address: 
     };
     Bridge::ensure(net, &spec).await.unwrap();
     let spec = VethSpec {
-        name: LinkName::new(format!("v-{bridge}")).unwrap(),
-        owner: owner("veth"),
-        bridge: name,
-        inner_name: LinkName::new("eth0").unwrap(),
         addresses: vec![format!("{address}/24").parse().unwrap()],
         gateways: if outside { vec![] } else { vec![gateway.parse().unwrap()] },
-        mtu: None,
+        ..VethSpec::new(
+            LinkName::new(format!("v-{bridge}")).unwrap(),
+            owner("veth"),
+            name,
+            LinkName::new("eth0").unwrap(),
+        )
     };
     Veth::ensure(net, &NetworkNamespace::ensure(pin).unwrap(), &spec).await.unwrap();
 }
