@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use docklet::Error;
 use docklet::name::LinkName;
@@ -15,32 +16,29 @@ use crate::veth::{default_routes, ping, spec};
 
 const PORTS: u8 = 200;
 
-/// What the kernel tells everybody of links, addresses, routes and traffic control while `job` runs.
+/// What the kernel tells everybody of links and traffic control while `job` runs.
 async fn told_during<T>(job: impl Future<Output = T>) -> (T, String) {
-    let mut monitor =
-        Command::new("ip").args(["monitor", "link", "address"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut monitor = Command::new("ip").args(["monitor", "link"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut traffic = Command::new("tc").arg("monitor").stdout(Stdio::piped()).spawn().unwrap();
     // A link of the test's own says when both listen, and when they have heard everything.
     let stir = |name: &str| {
         kernel::run("ip", ["link", "add", name, "type", "ifb"]);
         kernel::run("tc", ["qdisc", "add", "dev", name, "ingress"]);
     };
-    let mut lines = [Lines::new(monitor.stdout.take().unwrap()), Lines::new(traffic.stdout.take().unwrap())];
+    let lines = [Lines::new(monitor.stdout.take().unwrap()), Lines::new(traffic.stdout.take().unwrap())];
     let mut number = 0;
-    for lines in &mut lines {
+    for lines in &lines {
         while !lines.heard("ifb-begin") {
             number += 1;
             stir(&format!("ifb-begin{number}"));
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    kernel::run("ip", ["link", "add", "ifb-mid", "type", "ifb"]);
-    kernel::run("tc", ["qdisc", "add", "dev", "ifb-mid", "ingress"]);
     let result = job.await;
     stir("ifb-end");
-    for lines in &mut lines {
+    for lines in &lines {
         while !lines.heard("ifb-end") {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
     for child in [&mut monitor, &mut traffic] {
@@ -82,6 +80,19 @@ impl Lines {
     }
 }
 
+/// Waits until the kernel has nothing more to say of new ports: that they have a carrier.
+fn settled() {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let up = || {
+        let links = kernel::json("ip", ["-j", "link", "show", "type", "veth"]);
+        links.as_array().unwrap().iter().all(|link| link["operstate"] == "UP")
+    };
+    while !up() {
+        assert!(Instant::now() < deadline, "ports without a carrier");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn port(n: u8) -> VethSpec {
     let base = spec(n);
     VethSpec { name: LinkName::new(format!("dkvb{n}")).unwrap(), ..base }
@@ -119,6 +130,7 @@ async fn two_hundred_ports_are_made_and_left_alone() {
     }
     assert_eq!(net.links_owned("docklet-test/veth/").await.unwrap().len(), 201);
 
+    settled();
     let (again, told) = told_during(Veth::ensure_all(&net, &pairs)).await;
     assert_eq!(again.unwrap(), made);
     assert_eq!(told, "", "nothing was written");
@@ -145,7 +157,7 @@ async fn two_hundred_ports_are_made_and_left_alone() {
         NetworkNamespace::remove(namespace.path()).unwrap();
     }
     for n in 1..=PORTS {
-        net.wait_gone(&port(n).name, std::time::Duration::from_secs(30)).await.unwrap();
+        net.wait_gone(&port(n).name, Duration::from_secs(30)).await.unwrap();
     }
     Veth::remove(&net, &devices[0], &port(7).owner).await.unwrap();
     let owned = net.links_owned("docklet-test/veth/").await.unwrap();
