@@ -16,6 +16,13 @@
 //! A process may be killed between any two messages. What is half made is recognised by its mark; `ensure` completes it
 //! and `remove` removes it.
 //!
+//! # Ports
+//!
+//! A container's [`Veth`] is a port of its bridge with rules at the host's end, out of the reach of who is root inside:
+//! a [`SourceGuard`], [`RateLimits`], isolation. They are there before the port is up, and `ensure` puts them right. What
+//! a port with a limit on what comes *out* needs beside the pair (an `ifb`) carries the owner's mark, too, and is
+//! named after a hash; it does not go with the container's namespace, but with [`Veth::remove`].
+//!
 //! # Needs
 //!
 //! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Nat`] the package `nftables`. The
@@ -24,7 +31,7 @@
 //!
 //! # What it does not do
 //!
-//! Tunnels, VLANs, isolation between containers, port forwards, rate limits. It never changes a link, an address or a
+//! Tunnels, VLANs, port forwards. It never changes a link, an address or a
 //! table that it did not make.
 
 mod address;

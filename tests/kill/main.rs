@@ -23,6 +23,7 @@ mod matrix;
 mod operations;
 mod overlays;
 mod parts;
+mod ports;
 mod process;
 mod ptrace;
 mod sandbox;

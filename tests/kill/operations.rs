@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, logical, overlays, parts};
+use crate::{containers, exports, images, logical, overlays, parts, ports};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -38,6 +38,12 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("ensure-network", parts::ensure_network),
     ("remove-network", parts::remove_network),
     ("network-state", parts::network_state),
+    ("prepare-port", ports::prepare),
+    ("ensure-port", ports::ensure),
+    ("ensure-ports", ports::ensure_all),
+    ("apply-port", ports::apply),
+    ("remove-port", ports::remove),
+    ("port-state", ports::state),
     ("build-image", images::build),
     ("import-image", images::import),
     ("commit", images::commit),

@@ -72,6 +72,13 @@ const NETWORK: Recovery = Recovery {
     states: &[State::Absent, State::Present],
     remove: "remove-network",
 };
+/// A port that is half made is whole after the same call.
+const PORT: Recovery = Recovery {
+    recover: "ensure-port",
+    state: "port-state",
+    states: &[State::Present],
+    remove: "remove-port",
+};
 /// What an image that was never finished stored is garbage, which is collected.
 const IMAGE: Recovery =
     Recovery { recover: "recover-images", state: "image-state", remove: "remove-image", ..NETWORK };
@@ -210,6 +217,15 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     own("ensure-network", &["prepare"], &[], NETWORK),
     own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
+    own("ensure-port", &["prepare-port"], &[], PORT),
+    own("ensure-ports", &["prepare-port"], &[], Recovery { recover: "ensure-ports", ..PORT }),
+    own("apply-port", &["prepare-port"], &["ensure-port"], Recovery { recover: "apply-port", ..PORT }),
+    own(
+        "remove-port",
+        &["prepare-port"],
+        &["ensure-port"],
+        Recovery { recover: "remove-port", states: &[State::Absent], ..PORT },
+    ),
     own("build-image", &["prepare", "recover-images"], &[], IMAGE),
     own("import-image", &["prepare", "recover-images"], &[], IMAGE),
     own("commit", &["prepare", "launch", "stop", "recover-images"], &[], IMAGE),
