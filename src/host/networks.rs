@@ -11,7 +11,8 @@ use super::manifest::NetworkRecord;
 use super::spec::NetworkSpec;
 use crate::error::{Error, Result};
 use crate::name::{LinkName, NetworkName};
-use crate::net::{Bridge, BridgeSpec, InterfaceAddress, LinkOwner, NatNetwork, allocate};
+use crate::net::pool::AddressPool;
+use crate::net::{Bridge, BridgeSpec, InterfaceAddress, LinkOwner, NatNetwork};
 
 impl Host {
     /// Makes a network, or adopts the one of that name if it is as asked; what is missing of it is made again.
@@ -200,17 +201,14 @@ impl NetworkRecord {
         asked: Option<IpAddr>,
         taken: &BTreeSet<IpAddr>,
     ) -> Result<InterfaceAddress> {
-        let (subnet, gateway) = (self.spec.subnet()?, self.spec.gateway.ip());
-        let Some(address) = asked else { return subnet.interface(allocate(subnet, gateway, taken)?) };
-        if address == gateway {
-            return Err(Error::invalid("address", address.to_string(), "is the network's gateway"));
+        let subnet = self.spec.subnet()?;
+        let mut pool = AddressPool::new(subnet, self.spec.gateway.ip())?;
+        for other in taken.iter().filter(|other| subnet.contains(**other)) {
+            // What it refuses it does not give out either.
+            let _ = pool.take_exactly(*other);
         }
-        if taken.contains(&address) {
-            return Err(Error::Busy {
-                what: format!("address {address}"),
-                reason: format!("another container of network `{}` has it", self.spec.name),
-            });
-        }
+        let Some(address) = asked else { return subnet.interface(pool.take()?) };
+        pool.take_exactly(address)?;
         subnet.interface(address)
     }
 }
