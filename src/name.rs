@@ -177,6 +177,13 @@ name!(
     ObjectId, "object id", check_id
 );
 
+impl LinkName {
+    /// The name of an interface that goes with another one: `di` and twelve hexadecimal digits.
+    pub(crate) fn of_companion(hash: [u8; 6]) -> Self {
+        Self(format!("di{}", hash.map(|byte| format!("{byte:02x}")).concat()))
+    }
+}
+
 impl ObjectId {
     /// The name of the interface that belongs to this object: `dk` and the id's last 13 digits.
     #[must_use]

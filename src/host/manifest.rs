@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::spec::{ContainerSpec, NetworkSpec};
 use crate::error::{Chain, Error, Result};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
-use crate::net::{InterfaceAddress, LinkOwner};
+use crate::net::{InterfaceAddress, LinkOwner, Veth};
 use crate::storage::{ImageContent, PoolSpec};
 use crate::sys::directory::entries;
 use crate::sys::{file, record};
@@ -65,6 +65,13 @@ pub(super) struct Port {
     /// The mark in its `ifalias`.
     pub(super) owner: LinkOwner,
     pub(super) address: InterfaceAddress,
+}
+
+impl Port {
+    /// Whether `link` is one of those that it is made of.
+    pub(super) fn has_link(&self, link: &LinkName) -> bool {
+        Veth::links(&self.link, &self.owner).contains(link)
+    }
 }
 
 impl Manifest {

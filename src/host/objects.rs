@@ -183,13 +183,10 @@ impl Host {
         let namespace = self.blocking(move || NetworkNamespace::ensure(&path)).await?;
         let Port { link, owner, address } = port;
         let veth = VethSpec {
-            name: link,
-            owner,
-            bridge: network.bridge,
-            inner_name: LinkName::new("eth0")?,
             addresses: vec![address],
             gateways: vec![network.spec.gateway.ip()],
             mtu: network.spec.mtu,
+            ..VethSpec::new(link, owner, network.bridge, LinkName::new("eth0")?)
         };
         Veth::ensure(&self.inner.netlink, &namespace, &veth).await.map(drop)
     }
@@ -199,10 +196,9 @@ impl Host {
         let path = namespace_path(&self.directory(manifest));
         // The namespace takes the pair along, which is faster than deleting it.
         self.blocking(move || NetworkNamespace::remove(&path)).await?;
-        if self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await.is_err() {
-            Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
-        }
-        Ok(())
+        let _ = self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await;
+        // What is still there, and what does not go with a namespace.
+        Veth::remove(&self.inner.netlink, &port.link, &port.owner).await
     }
 
     /// The runtime's configuration. `place` is `None` when only the rules are to be checked.

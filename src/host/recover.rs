@@ -268,7 +268,7 @@ impl Host {
         let (manifests, networks) = (manifests.records, networks.records);
         for (link, owner) in marked.links {
             let is_port =
-                manifests.iter().any(|m| m.objects.port.as_ref().is_some_and(|port| port.link == link));
+                manifests.iter().any(|m| m.objects.port.as_ref().is_some_and(|port| port.has_link(&link)));
             let all_known = if is_of_network(&owner) { all_networks } else { all_containers };
             if !all_known || is_port || networks.iter().any(|network| network.bridge == link) {
                 continue;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bridge_settings::BridgeSettings;
 use super::link::{self, ATTEMPTS, Link, MessageBuilder};
-use super::netlink::{Change, Mode, Which};
+use super::netlink::{Change, Mode};
 use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink, VlanFiltering};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
@@ -104,15 +104,15 @@ impl Bridge {
         spec.check()?;
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            let (made, mut seen) =
-                net.change_and_look(vec![creation(spec)], &[Which::Name(&spec.name)]).await?;
+            let answers = net.exchange(vec![creation(spec), link::ask(&spec.name)]).await?;
+            let [made, seen] = answers.try_into().expect("an answer to each");
             let created = match made {
-                Ok(()) => true,
+                Ok(_) => true,
                 Err(error) if error.errno() == Some(libc::EEXIST) => false,
                 Err(error) => return Err(explain(error, spec)),
             };
             // If it is gone, or goes now, somebody removed it while we were at it.
-            let Some(found) = seen.pop().flatten() else { continue };
+            let Some(found) = seen?.and_then(Link::told) else { continue };
             match adopt(net, spec, &found, created).await {
                 Err(error) if error.errno() == Some(libc::ENODEV) => {}
                 result => return result.map(|bridge| Self { changed: bridge.changed || created, ..bridge }),

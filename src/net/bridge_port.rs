@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bridge_settings::BridgeSettings;
 use super::link::{self, ATTEMPTS, Link, MessageBuilder};
-use super::netlink::{Change, Mode, Which};
+use super::netlink::{Change, Mode};
 use super::{Bridge, LinkOwner, Netlink, PortVlans};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
@@ -174,7 +174,7 @@ impl Bridge {
         owner: Option<&LinkOwner>,
         settings: &PortSettings,
     ) -> Result<bool> {
-        let [bridge, link] = net.look([Which::Index(self.index()), Which::Name(name)]).await?;
+        let [bridge, link] = net.look([link::ask_at(self.index()), link::ask(name)]).await?;
         let bridge = BridgeSettings::of(&bridge.ok_or_else(|| self.gone())?);
         let link = link.ok_or_else(|| Error::NotFound { what: format!("link `{name}`") })?;
         self.check_attachable(net, name, &link, owner).await?;

@@ -8,8 +8,8 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, Add
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::link::{self, ATTEMPTS, Link, MessageBuilder};
-use super::netlink::{brief, lost};
+use super::link::{self, ATTEMPTS, Link, MessageBuilder, brief};
+use super::netlink::lost;
 use super::{LinkOwner, Netlink};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
@@ -74,7 +74,7 @@ impl Netlink {
     }
 
     /// The links for which the kernel is asked with `question`.
-    async fn links(&self, question: LinkMessage) -> Result<Vec<LinkMessage>> {
+    async fn link_messages(&self, question: LinkMessage) -> Result<Vec<LinkMessage>> {
         let found = self.dump(RouteNetlinkMessage::GetLink(question), "RTM_GETLINK").await?;
         Ok(found
             .into_iter()
@@ -88,7 +88,7 @@ impl Netlink {
     /// The ports of the bridge `index`. The kernel goes through all links of the namespace, and shows only these.
     pub(super) async fn ports(&self, index: u32) -> Result<Vec<Link>> {
         let question = brief(MessageBuilder::default()).controller(index).build();
-        let found = self.links(question).await?.into_iter().map(Link::from);
+        let found = self.link_messages(question).await?.into_iter().map(Link::from);
         // A kernel before 4.20 does not choose.
         Ok(found.filter(|link| link.master == Some(index)).collect())
     }
@@ -98,7 +98,13 @@ impl Netlink {
         let question = MessageBuilder::default()
             .interface_family(AddressFamily::Bridge)
             .append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed]));
-        self.links(question.build()).await
+        self.link_messages(question.build()).await
+    }
+
+    /// All links.
+    pub(super) async fn links(&self) -> Result<Vec<Link>> {
+        let found = self.link_messages(brief(MessageBuilder::default()).build()).await?;
+        Ok(found.into_iter().map(Link::from).collect())
     }
 
     /// The links whose owner's mark begins with `prefix`, and their marks.
@@ -106,10 +112,10 @@ impl Netlink {
     /// # Errors
     /// [`Error::Os`] if the system refuses.
     pub async fn links_owned(&self, prefix: &str) -> Result<Vec<(LinkName, LinkOwner)>> {
-        let found = self.links(brief(MessageBuilder::default()).build()).await?;
-        Ok(found
+        Ok(self
+            .links()
+            .await?
             .into_iter()
-            .map(Link::from)
             .filter_map(|link| {
                 let alias = link.alias.filter(|alias| alias.starts_with(prefix))?;
                 Some((LinkName::new(link.name).ok()?, LinkOwner::new(alias).ok()?))

@@ -18,6 +18,13 @@
 //! A process may be killed between any two messages. What is half made is recognised by its mark; `ensure` completes it
 //! and `remove` removes it.
 //!
+//! # Ports
+//!
+//! A container's [`Veth`] is a port of its bridge with rules at the host's end, out of the reach of who is root inside:
+//! a [`SourceGuard`], [`RateLimits`], isolation. They are there before the port is up, and `ensure` puts them right. What
+//! a port with a limit on what comes *out* needs beside the pair (an `ifb`) carries the owner's mark, too, and is
+//! named after a hash; it does not go with the container's namespace, but with [`Veth::remove`].
+//!
 //! # Needs
 //!
 //! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Firewall`] the package `nftables`; for [`Tunnel`]
@@ -31,7 +38,7 @@
 //!
 //! # What it does not do
 //!
-//! Links of the kind `vlan`, rate limits. It never changes a link, an address or a table that it did not make.
+//! Links of the kind `vlan`. It never changes a link, an address or a table that it did not make.
 
 mod address;
 mod bridge;
@@ -48,6 +55,7 @@ mod nft;
 mod owner;
 pub mod pool;
 mod subnet;
+mod traffic;
 mod tunnel;
 mod veth;
 mod vlan;
@@ -65,6 +73,7 @@ pub use namespace::NetworkNamespace;
 pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use subnet::Subnet;
+pub use traffic::{Rate, RateLimits, SourceGuard};
 pub use tunnel::{GreKey, Tunnel, TunnelSpec, TunnelTopology, Vni};
 pub use veth::{Veth, VethSpec};
 pub use vlan::{PortVlans, VlanFiltering, VlanId};

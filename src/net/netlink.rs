@@ -14,7 +14,6 @@ use rtnetlink::packet_core::{
     NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::proto::{ConnectionHandle, new_connection};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::runtime::Handle;
@@ -22,7 +21,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use super::NetworkNamespace;
-use super::link::{Link, MessageBuilder};
+use super::link::{self, Link};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 use crate::sys::netns;
@@ -31,9 +30,9 @@ use crate::sys::netns;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// How many changes go into one system call. The kernel answers all of them before it returns, and drops what does not
+/// How many messages go into one system call. The kernel answers all of them before it returns, and drops what does not
 /// fit into the socket's buffer (208 KiB unless the host says otherwise; an answer takes up to 1.3 KiB of it).
-const CHANGES_AT_ONCE: usize = 64;
+const MOST_AT_ONCE: usize = 32;
 
 /// A connection to the links of one network namespace. Clones share it; it is closed when the last one is dropped.
 ///
@@ -69,13 +68,6 @@ pub(super) enum Mode {
     Append,
     /// The object: it is changed or deleted.
     Change,
-}
-
-/// A link to be looked at.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Which<'a> {
-    Name(&'a LinkName),
-    Index(u32),
 }
 
 impl Netlink {
@@ -133,28 +125,36 @@ impl Netlink {
         self.change_all(vec![change]).await
     }
 
-    /// Carries out all changes, in their order and in one system call (64 in each, if there are more), and waits for all
+    /// Carries out all changes, in their order and in one system call (32 in each, if there are more), and waits for all
     /// answers; the kernel carries out each, whether or not an earlier one failed. The first error is returned.
     pub(super) async fn change_all(&self, changes: Vec<Change>) -> Result<()> {
-        let mut result = Ok(());
-        let mut rest = changes.into_iter();
-        loop {
-            let some: Vec<Change> = rest.by_ref().take(CHANGES_AT_ONCE).collect();
-            if some.is_empty() {
-                return result;
-            }
-            result = result.and(self.change_and_look(some, &[]).await?.0);
-        }
+        let answers = self.exchange(changes).await?;
+        answers.into_iter().find_map(Result::err).map_or(Ok(()), Err)
     }
 
-    /// Carries out a few changes as [`change_all`](Self::change_all), and looks at links after that, in one system call.
-    /// Tells the first error of the changes, if any, beside what was seen; what is not there is `None`.
-    pub(super) async fn change_and_look(
+    /// Sends all changes and questions, and waits for what the kernel says to each: whether it was done, and the
+    /// object that it tells of, if any.
+    pub(super) async fn exchange(
+        &self,
+        mut changes: Vec<Change>,
+    ) -> Result<Vec<Result<Option<RouteNetlinkMessage>>>> {
+        let mut answers = Vec::with_capacity(changes.len());
+        // More answers than that do not fit the socket's buffer.
+        while !changes.is_empty() {
+            let rest = changes.split_off(changes.len().min(MOST_AT_ONCE));
+            self.exchange_once(std::mem::replace(&mut changes, rest), &mut answers).await?;
+        }
+        Ok(answers)
+    }
+
+    async fn exchange_once(
         &self,
         changes: Vec<Change>,
-        wanted: &[Which<'_>],
-    ) -> Result<(Result<()>, Vec<Option<Link>>)> {
-        let mut messages = Vec::with_capacity(changes.len() + wanted.len());
+        answers: &mut Vec<Result<Option<RouteNetlinkMessage>>>,
+    ) -> Result<()> {
+        let Some(first) = changes.first() else { return Ok(()) };
+        let first = (first.call, first.target.clone());
+        let mut messages = Vec::with_capacity(changes.len());
         let mut expected = Vec::with_capacity(changes.len());
         for change in changes {
             let mut message = NetlinkMessage::from(change.message);
@@ -162,53 +162,47 @@ impl Netlink {
             messages.push(message);
             expected.push((change.call, change.target, change.fine));
         }
-        for which in wanted {
-            let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetLink(which.question()));
-            message.header.flags = NLM_F_REQUEST;
-            messages.push(message);
-        }
-        let mut replies = self.request(messages, "netlink", &"a link")?;
-        let mut result = Ok(());
+        let mut replies = self.request(messages, first.0, &first.1)?;
         // The kernel answers in the order of the requests.
         for (call, target, fine) in expected {
-            // Anything but the answer is an echo before it.
+            let mut told = None;
             let error = loop {
                 let reply = replies.next().await.ok_or_else(|| lost(call, &target))?;
-                if let NetlinkPayload::Error(answer) = reply.payload {
-                    break answer.code;
+                match reply.payload {
+                    NetlinkPayload::Error(answer) => break answer.code,
+                    NetlinkPayload::InnerMessage(message) => told = Some(message),
+                    _ => {}
                 }
             };
             if let Some(code) = error.map(|code| -code.get()).filter(|code| Some(*code) != fine) {
-                let error = Error::os(call, &target, io::Error::from_raw_os_error(code));
-                result = result.and(Err(error));
+                answers.push(Err(Error::os(call, &target, io::Error::from_raw_os_error(code))));
             } else {
                 tracing::debug!(call, target, "done");
+                answers.push(Ok(told));
             }
         }
-        let mut links = Vec::with_capacity(wanted.len());
-        for which in wanted {
-            let answer = replies.next().await.map(|reply| reply.payload);
-            links.push(which.answer(answer)?);
-        }
-        Ok((result, links))
+        Ok(())
     }
 
     /// The link `name`, if there is one.
     pub(super) async fn link(&self, name: &LinkName) -> Result<Option<Link>> {
-        let [link] = self.look([Which::Name(name)]).await?;
+        let [link] = self.look([link::ask(name)]).await?;
         Ok(link)
     }
 
     /// The link with the number `index`, if there is one.
     pub(super) async fn link_at(&self, index: u32) -> Result<Option<Link>> {
-        let [link] = self.look([Which::Index(index)]).await?;
+        let [link] = self.look([link::ask_at(index)]).await?;
         Ok(link)
     }
 
-    /// Looks at links, in one system call. What is not there is `None`.
-    pub(super) async fn look<const N: usize>(&self, wanted: [Which<'_>; N]) -> Result<[Option<Link>; N]> {
-        let mut seen = self.change_and_look(Vec::new(), &wanted).await?.1.into_iter();
-        Ok(wanted.map(|_| seen.next().flatten()))
+    /// Looks at links, in one system call: the questions are [`link::ask`]'s. What is not there is `None`.
+    pub(super) async fn look<const N: usize>(&self, wanted: [Change; N]) -> Result<[Option<Link>; N]> {
+        let mut links = [const { None }; N];
+        for (link, answer) in links.iter_mut().zip(self.exchange(wanted.into()).await?) {
+            *link = answer?.and_then(Link::told);
+        }
+        Ok(links)
     }
 
     /// The kernel's one answer to `message`.
@@ -250,38 +244,6 @@ impl Netlink {
         }
         Ok(())
     }
-}
-
-impl Which<'_> {
-    fn question(self) -> LinkMessage {
-        let message = brief(MessageBuilder::default());
-        match self {
-            Self::Name(name) => message.name(name.to_string()).build(),
-            Self::Index(index) => message.index(index).build(),
-        }
-    }
-
-    fn answer(self, answer: Option<NetlinkPayload<RouteNetlinkMessage>>) -> Result<Option<Link>> {
-        let target = || match self {
-            Self::Name(name) => format!("link `{name}`"),
-            Self::Index(index) => format!("link {index}"),
-        };
-        match answer {
-            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))) => {
-                Ok(Some(Link::from(message)))
-            }
-            Some(NetlinkPayload::Error(answer)) if answer.raw_code() == -libc::ENODEV => Ok(None),
-            Some(NetlinkPayload::Error(answer)) => {
-                Err(Error::os("RTM_GETLINK", target(), io::Error::from_raw_os_error(-answer.raw_code())))
-            }
-            _ => Err(lost("RTM_GETLINK", target())),
-        }
-    }
-}
-
-/// Asks for a link without its counters, which nobody here reads.
-pub(super) fn brief(message: MessageBuilder) -> MessageBuilder {
-    message.append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]))
 }
 
 impl Mode {

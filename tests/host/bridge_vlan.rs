@@ -147,13 +147,13 @@ async fn frames_stay_in_their_vlan() {
     let pins = [1, 2, 3].map(|number| sandbox.dir("netns").join(number.to_string()));
     for (number, pin) in (1_u16..).zip(&pins) {
         let veth = VethSpec {
-            name: LinkName::new(format!("w{number}")).unwrap(),
-            owner: LinkOwner::new(format!("docklet-test/{number}")).unwrap(),
-            bridge: bridge.name().clone(),
-            inner_name: LinkName::new("eth0").unwrap(),
             addresses: vec![format!("10.0.0.{}/24", number + 1).parse().unwrap()],
-            gateways: vec![],
-            mtu: None,
+            ..VethSpec::new(
+                LinkName::new(format!("w{number}")).unwrap(),
+                LinkOwner::new(format!("docklet-test/{number}")).unwrap(),
+                bridge.name().clone(),
+                LinkName::new("eth0").unwrap(),
+            )
         };
         Veth::ensure(&net, &NetworkNamespace::ensure(pin).unwrap(), &veth).await.unwrap();
         let vlans = PortVlans::access(vlan(if number == 3 { 20 } else { 10 }));

@@ -17,16 +17,17 @@ use crate::sandbox::Sandbox;
 /// A veth pair into the `n`th namespace behind `br0`.
 pub(crate) fn spec(n: u8) -> VethSpec {
     VethSpec {
-        name: LinkName::new(format!("dkve{n}")).unwrap(),
-        owner: LinkOwner::new(format!("docklet-test/veth/{n}")).unwrap(),
-        bridge: LinkName::new("br0").unwrap(),
-        inner_name: LinkName::new("eth0").unwrap(),
         addresses: vec![
             format!("10.0.0.{}/24", n + 1).parse().unwrap(),
             format!("fd00::{:x}/64", n + 1).parse().unwrap(),
         ],
         gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-        mtu: None,
+        ..VethSpec::new(
+            LinkName::new(format!("dkve{n}")).unwrap(),
+            LinkOwner::new(format!("docklet-test/veth/{n}")).unwrap(),
+            LinkName::new("br0").unwrap(),
+            LinkName::new("eth0").unwrap(),
+        )
     }
 }
 
@@ -53,7 +54,7 @@ impl Network {
     }
 }
 
-fn ping(from: &Path, to: &str) -> bool {
+pub(crate) fn ping(from: &Path, to: &str) -> bool {
     let namespace = format!("--net={}", from.display());
     Command::new("nsenter").args([&namespace, "ping", "-c1", "-W2", to]).output().unwrap().status.success()
 }
@@ -64,7 +65,7 @@ fn lasting(link: &Value) -> (Vec<Value>, Vec<String>, bool) {
     (fields.iter().map(|field| link[field].clone()).collect(), addresses(link), is_up(link))
 }
 
-fn default_routes(pin: &Path) -> Vec<String> {
+pub(crate) fn default_routes(pin: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for family in ["-4", "-6"] {
         let routes = ip_inside(pin, &[family, "route", "show", "default"]);

@@ -26,6 +26,7 @@ mod matrix;
 mod operations;
 mod overlays;
 mod parts;
+mod ports;
 mod process;
 mod ptrace;
 mod quotas;

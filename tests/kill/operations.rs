@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{bridges, containers, exports, firewall, images, logical, overlays, parts, quotas, tunnels};
+use crate::{
+    bridges, containers, exports, firewall, images, logical, overlays, parts, ports, quotas, tunnels,
+};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -52,6 +54,12 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("bridge-state", bridges::state),
     ("attached-state", bridges::attached_state),
     ("detached-state", bridges::detached_state),
+    ("prepare-port", ports::prepare),
+    ("ensure-port", ports::ensure),
+    ("ensure-ports", ports::ensure_all),
+    ("apply-port", ports::apply),
+    ("remove-port", ports::remove),
+    ("port-state", ports::state),
     ("build-image", images::build),
     ("import-image", images::import),
     ("commit", images::commit),

@@ -86,6 +86,13 @@ const BRIDGE: Recovery = Recovery {
     states: &[State::Present],
     remove: "remove-bridge",
 };
+/// A port that is half made is whole after the same call.
+const PORT: Recovery = Recovery {
+    recover: "ensure-port",
+    state: "port-state",
+    states: &[State::Present],
+    remove: "remove-port",
+};
 /// What an image that was never finished stored is garbage, which is collected.
 const IMAGE: Recovery =
     Recovery { recover: "recover-images", state: "image-state", remove: "remove-image", ..NETWORK };
@@ -266,6 +273,15 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         &["make-port"],
         &["ensure-bridge", "attach-port"],
         Recovery { recover: "detach-port", state: "detached-state", ..BRIDGE },
+    ),
+    own("ensure-port", &["prepare-port"], &[], PORT),
+    own("ensure-ports", &["prepare-port"], &[], Recovery { recover: "ensure-ports", ..PORT }),
+    own("apply-port", &["prepare-port"], &["ensure-port"], Recovery { recover: "apply-port", ..PORT }),
+    own(
+        "remove-port",
+        &["prepare-port"],
+        &["ensure-port"],
+        Recovery { recover: "remove-port", states: &[State::Absent], ..PORT },
     ),
     own("build-image", &["prepare", "recover-images"], &[], IMAGE),
     own("import-image", &["prepare", "recover-images"], &[], IMAGE),

@@ -303,7 +303,7 @@ impl Ensuring<'_> {
         let name = LinkName::new(&*link.name)?;
         let mut changed = false;
         // Alone, and first: what is not isolated must not be up.
-        if found.isolated != arm.isolated {
+        if found.link.isolated != arm.isolated {
             self.net.change(found.isolate(arm.isolated)).await?;
             changed = true;
         }

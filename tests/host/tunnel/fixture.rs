@@ -52,16 +52,12 @@ impl Underlay {
             let (pin, container) = (dir.join(format!("h{n}")), dir.join(format!("c{n}")));
             let namespace = NetworkNamespace::ensure(&pin).unwrap();
             let wire = VethSpec {
-                name: link(&format!("u{n}")),
-                owner: owner(&format!("u{n}")),
-                bridge: link("under"),
-                inner_name: link("eth0"),
+                guard: None,
                 addresses: vec![
                     format!("192.0.2.{n}/24").parse().unwrap(),
                     format!("2001:db8::{n}/64").parse().unwrap(),
                 ],
-                gateways: Vec::new(),
-                mtu: None,
+                ..VethSpec::new(link(&format!("u{n}")), owner(&format!("u{n}")), link("under"), link("eth0"))
             };
             Veth::ensure(&net, &namespace, &wire).await.unwrap();
             NetworkNamespace::ensure(&container).unwrap();
@@ -127,13 +123,9 @@ impl Host {
 
     pub(crate) async fn plug_in(&self) {
         let wire = VethSpec {
-            name: link("c0"),
-            owner: owner(&format!("c{}", self.n)),
-            bridge: link("br0"),
-            inner_name: link("eth0"),
+            guard: None,
             addresses: vec![format!("10.0.0.{}/24", self.n).parse().unwrap()],
-            gateways: Vec::new(),
-            mtu: None,
+            ..VethSpec::new(link("c0"), owner(&format!("c{}", self.n)), link("br0"), link("eth0"))
         };
         Veth::ensure(&self.net, &NetworkNamespace::open(&self.container).unwrap(), &wire).await.unwrap();
     }
