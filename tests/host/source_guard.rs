@@ -178,6 +178,52 @@ async fn the_guard_follows_the_addresses() {
     network.end().await;
 }
 
+/// A bridge sends all multicast to a port that a multicast router seems to be behind. Who says that he is one is not heard.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn a_container_is_no_multicast_router() {
+    let open = VethSpec { guard: None, ..spec(1) };
+    let network = Network::new(&open).await;
+    let own = sender(1);
+    // (multicast address, protocol, its message), with a right checksum each: an IGMP query, an advertisement of RFC 4286,
+    // a greeting of PIM.
+    let claims: [([u8; 4], u8, Vec<u8>); 3] = [
+        ([224, 0, 0, 1], 2, vec![0x11, 100, 0xee, 0x9b, 0, 0, 0, 0]),
+        ([224, 0, 0, 106], 2, vec![0x30, 20, 0xcf, 0xeb, 0, 0, 0, 0]),
+        ([224, 0, 0, 13], 103, vec![0x20, 0, 0xdf, 0xff, 0, 0, 0, 0]),
+    ];
+    let routers = || {
+        let found = kernel::json("bridge", ["-j", "-d", "mdb", "show", "dev", "br0"]);
+        let routers = found[0]["router"]["br0"].as_array().cloned().unwrap_or_default();
+        routers.iter().map(|router| router["port"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let claim = |to: [u8; 4], protocol: u8, message: &[u8]| {
+        let mut frame = own.ip4(&own.ipv4.to_string(), protocol, 0, message);
+        frame[..6].copy_from_slice(&[1, 0, 0x5e, to[1] & 0x7f, to[2], to[3]]);
+        frame[17] = u8::try_from(20 + message.len()).unwrap();
+        frame[22] = 1;
+        frame[30..34].copy_from_slice(&to);
+        let sum: u32 = frame[14..34].chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+        let sum = u16::try_from(sum % 0xffff).unwrap();
+        frame[24..26].copy_from_slice(&(!sum).to_be_bytes());
+        inside(network.pin(), || PacketSocket::open("eth0")).send(&frame);
+        // When this has arrived, so has that.
+        network.arriving(&own.good()[..1]);
+    };
+    for (to, protocol, message) in &claims {
+        Veth::ensure(&network.net, &network.namespaces[0], &spec(1)).await.unwrap();
+        claim(*to, *protocol, message);
+        assert_eq!(routers(), Vec::<String>::new(), "{to:?}");
+        Veth::ensure(&network.net, &network.namespaces[0], &open).await.unwrap();
+        claim(*to, *protocol, message);
+        assert_eq!(routers(), ["dkve1"], "{to:?}");
+        // The bridge forgets it.
+        kernel::run("ip", ["link", "set", "dkve1", "down"]);
+        kernel::run("ip", ["link", "set", "dkve1", "up"]);
+    }
+    network.end().await;
+}
+
 /// Isolated ports reach the bridge, and not each other.
 #[tokio::test]
 #[ignore = "needs root: network namespaces"]

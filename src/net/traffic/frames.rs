@@ -119,6 +119,8 @@ impl Sender {
             ("a DHCP server's answer behind options", options),
             ("a header that is too long", long_header),
             ("a query of IGMP", self.ip4(ip4, 2, 0, &[0x11, 0, 0, 0])),
+            ("a multicast router's advertisement", self.ip4(ip4, 2, 0, &[0x30, 0, 0, 0])),
+            ("a multicast router's greeting", self.ip4(ip4, 103, 0, &[0x20, 0, 0, 0])),
         ]
     }
 
@@ -136,6 +138,8 @@ impl Sender {
             ("a router advertisement", self.ip6(local, 58, &[134, 0, 0, 0])),
             ("a redirect", self.neighbour(local, 137, "fd00::1")),
             ("a query for listeners", self.ip6(local, 58, &[130, 0, 0, 0])),
+            ("a multicast router's advertisement (IPv6)", self.ip6(local, 58, &[151, 0, 0, 0])),
+            ("a multicast router's greeting (IPv6)", self.ip6(local, 103, &[0x20, 0, 0, 0])),
         ]
     }
 

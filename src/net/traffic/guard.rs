@@ -16,13 +16,14 @@ const MOST_TYPES: usize = 16;
 /// the bridge does, at the host's end, where whoever is root inside cannot change it. Everything else is dropped:
 ///
 /// - the sender's hardware address is the port's own;
-/// - IPv4: the source is one of the port's addresses; no DHCP server's answer (UDP from port 67), no query of a
-///   multicast router (IGMP);
+/// - IPv4: the source is one of the port's addresses; no DHCP server's answer (UDP from port 67), and
+///   nothing that only multicast routers send (queries and advertisements of IGMP, PIM): a bridge would send the port
+///   all multicast;
 /// - ARP: for Ethernet and IPv4, the sender has the port's hardware address and one of its addresses, or asks for one of
 ///   those from 0.0.0.0 (RFC 5227);
 /// - IPv6: the source is one of the port's addresses or the link-local one made from its hardware address (EUI-64), or
 ///   `::` to look for a duplicate of one of those or to say which groups it listens to;
-///   no router's advertisement, no redirect, no query of a multicast router, no DHCP server's answer (UDP from port 547), and neighbour
+///   no router's advertisement, no redirect, nothing of a multicast router's, no DHCP server's answer (UDP from port 547), and neighbour
 ///   advertisements for own addresses only;
 /// - IPv6 extension headers would hide all that, so they are refused but two: the hop-by-hop header that reports
 ///   listeners have (RFC 3810), and the fragment header (of ICMPv6, only echoes are fragmented);

@@ -16,6 +16,7 @@ const ETHERNET: u32 = 14;
 /// Where what is in an IPv6 packet begins.
 const IPV6_END: u32 = ETHERNET + 40;
 
+const IGMP: u32 = 2;
 const ICMPV6: u32 = 58;
 const UDP: u32 = 17;
 /// A neighbour solicitation or advertisement names its target after so many bytes.
@@ -24,8 +25,12 @@ const TARGET: u32 = 8;
 const LISTENER_REPORTS: [u32; 3] = [131, 132, 143];
 const NEIGHBOUR_SOLICITATION: u32 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u32 = 136;
-/// A query for listeners, a router's advertisement, a redirect.
-const ROUTERS_ONLY: [u32; 3] = [130, 134, 137];
+/// A query for listeners, a router's advertisement, a redirect, a multicast router's advertisement (RFC 4286).
+const ROUTERS_ONLY: [u32; 4] = [130, 134, 137, 151];
+/// Multicast routers greet one another with it (RFC 7761). A bridge hears it, and sends the port all multicast.
+const PIM: u32 = 103;
+/// A query for listeners, and a multicast router's advertisement, as IGMP has them.
+const IGMP_ROUTERS_ONLY: [u32; 2] = [0x11, 0x30];
 const ECHOES: [u32; 2] = [128, 129];
 /// Routing, authentication, destination options, mobility, HIP, shim, experiments. Hop-by-hop and fragments have rules.
 const EXTENSIONS: [u32; 8] = [43, 51, 60, 135, 139, 140, 253, 254];
@@ -97,13 +102,16 @@ fn ipv4(program: &mut Program, own: &Own) {
             program.require_after_header(ETHERNET, 2);
             program.push(LOAD_HALF_INDEXED, ETHERNET).refuse(67).pass();
         });
-        // IGMP: a query is a router's.
-        program.when(&[2], |program| {
+        program.when(&[IGMP], |program| {
             program.push(LOAD_HALF, ETHERNET + 6).accept_bits(0x1fff);
             program.require_after_header(ETHERNET, 1);
-            program.push(LOAD_BYTE_INDEXED, ETHERNET).refuse(0x11).pass();
+            program.push(LOAD_BYTE_INDEXED, ETHERNET);
+            for kind in IGMP_ROUTERS_ONLY {
+                program.refuse(kind);
+            }
+            program.pass();
         });
-        program.pass();
+        program.refuse(PIM).pass();
     });
     program.drop();
 }
@@ -141,7 +149,7 @@ fn from_own_address(program: &mut Program, own: &Own) {
     });
     program.when(&[0], listener_report);
     program.when(&[44], fragment);
-    for extension in EXTENSIONS {
+    for extension in EXTENSIONS.into_iter().chain([PIM]) {
         program.refuse(extension);
     }
     program.pass();
@@ -174,7 +182,7 @@ fn listener_report(program: &mut Program) {
 
 fn fragment(program: &mut Program) {
     program.require_length(IPV6_END + 8).push(LOAD_BYTE, IPV6_END);
-    for extension in EXTENSIONS.into_iter().chain([0, 44]) {
+    for extension in EXTENSIONS.into_iter().chain([0, 44, PIM]) {
         program.refuse(extension);
     }
     // The receiver goes by the first fragment, and refuses those that overlap (RFC 5722).
@@ -284,8 +292,8 @@ mod tests {
                 [0x86, 0xdd] => {
                     let kind = (frame[20] == 58).then(|| frame[54]);
                     let about_own = matches!(kind, Some(135 | 136)) && frame.get(62..78).is_some_and(own_ip);
-                    !matches!(kind, Some(130 | 134 | 137))
-                        && !matches!(frame[20], 43 | 51 | 60)
+                    !matches!(kind, Some(130 | 134 | 137 | 151))
+                        && !matches!(frame[20], 43 | 51 | 60 | 103)
                         && (kind != Some(136) || about_own)
                         && (own_ip(&frame[22..38])
                             || frame[22..38] == [0; 16] && (about_own || frame[20] == 0))
