@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload,
+    Emitable, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::{ConnectionHandle, new_connection};
@@ -24,15 +24,20 @@ use super::NetworkNamespace;
 use super::link::{self, Link};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
-use crate::sys::netns;
+use crate::sys::{netns, socket};
 
 /// How often `wait_gone` looks.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// How many messages go into one system call. The kernel answers all of them before it returns, and drops what does not
-/// fit into the socket's buffer (208 KiB unless the host says otherwise; an answer takes up to 1.3 KiB of it).
+/// fit into the socket's buffer.
 const MOST_AT_ONCE: usize = 32;
+/// How many bytes go into one system call, unless it is one message: more than the buffer (208 KiB unless the host says
+/// otherwise) the kernel does not take.
+const MOST_BYTES: usize = 64 << 10;
+/// Room for as many answers of the longest kind: the program of a port's guard, of 32 KiB, takes 64 KiB and some more.
+const ANSWERS_BYTES: u32 = 4 << 20;
 
 /// A connection to the links of one network namespace. Clones share it; it is closed when the last one is dropped.
 ///
@@ -104,6 +109,13 @@ impl Netlink {
             .socket_mut()
             .set_netlink_get_strict_chk(true)
             .map_err(|e| Error::os("setsockopt", "NETLINK_GET_STRICT_CHK", e))?;
+        // An error would have the request in it, of whatever length.
+        connection
+            .socket_mut()
+            .socket_mut()
+            .set_cap_ack(true)
+            .map_err(|e| Error::os("setsockopt", "NETLINK_CAP_ACK", e))?;
+        socket::enlarge_receive_buffer(connection.socket_mut().socket_mut(), ANSWERS_BYTES)?;
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         // The task ends when the last handle is dropped.
@@ -125,7 +137,7 @@ impl Netlink {
         self.change_all(vec![change]).await
     }
 
-    /// Carries out all changes, in their order and in one system call (32 in each, if there are more), and waits for all
+    /// Carries out all changes, in their order and in one system call (or several, if there are many), and waits for all
     /// answers; the kernel carries out each, whether or not an earlier one failed. The first error is returned.
     pub(super) async fn change_all(&self, changes: Vec<Change>) -> Result<()> {
         let answers = self.exchange(changes).await?;
@@ -136,14 +148,20 @@ impl Netlink {
     /// object that it tells of, if any.
     pub(super) async fn exchange(
         &self,
-        mut changes: Vec<Change>,
+        changes: Vec<Change>,
     ) -> Result<Vec<Result<Option<RouteNetlinkMessage>>>> {
         let mut answers = Vec::with_capacity(changes.len());
-        // More answers than that do not fit the socket's buffer.
-        while !changes.is_empty() {
-            let rest = changes.split_off(changes.len().min(MOST_AT_ONCE));
-            self.exchange_once(std::mem::replace(&mut changes, rest), &mut answers).await?;
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        for change in changes {
+            let length = change.message.buffer_len();
+            if part.len() == MOST_AT_ONCE || (bytes + length > MOST_BYTES && !part.is_empty()) {
+                self.exchange_once(std::mem::take(&mut part), &mut answers).await?;
+                bytes = 0;
+            }
+            bytes += length;
+            part.push(change);
         }
+        self.exchange_once(part, &mut answers).await?;
         Ok(answers)
     }
 

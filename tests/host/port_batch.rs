@@ -192,6 +192,33 @@ async fn batches_at_once_end_in_one_of_each() {
     Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
 }
 
+/// The program of a guard with many addresses is so long that what the kernel tells of a few of them fills a socket.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn long_guards_are_read_back() {
+    let sandbox = Sandbox::new();
+    let net = Netlink::connect().await.unwrap();
+    Bridge::ensure(&net, &bridge::spec(&["fd00::1/64"])).await.unwrap();
+    let dir = sandbox.dir("netns");
+    let all: Vec<_> = (1..=40)
+        .map(|n| {
+            let addresses = (1..=64).map(|last| format!("fd00::{n:x}:{last:x}/64").parse().unwrap());
+            let spec = VethSpec { addresses: addresses.collect(), gateways: Vec::new(), ..port(n) };
+            (NetworkNamespace::ensure(&dir.join(n.to_string())).unwrap(), spec)
+        })
+        .collect();
+    let pairs: Vec<_> = all.iter().map(|(namespace, spec)| (namespace, spec)).collect();
+    let made = tokio::time::timeout(Duration::from_secs(60), Veth::ensure_all(&net, &pairs)).await;
+    let made = made.expect("no answer").unwrap();
+    let again = tokio::time::timeout(Duration::from_secs(60), Veth::ensure_all(&net, &pairs)).await;
+    assert_eq!(again.expect("no answer").unwrap(), made);
+    for (namespace, spec) in &all {
+        Veth::remove(&net, &spec.name, &spec.owner).await.unwrap();
+        NetworkNamespace::remove(namespace.path()).unwrap();
+    }
+    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+}
+
 fn inner_addresses(pin: &Path) -> Vec<String> {
     let mut found = addresses(&ip_inside(pin, &["addr", "show", "eth0"])[0]);
     found.sort();
