@@ -20,7 +20,7 @@ use crate::netns::{inside, ip_inside};
 use crate::sandbox::Sandbox;
 
 /// How long something that must arrive may take, and how long something that must not is waited for.
-const ARRIVES: Duration = Duration::from_secs(10);
+pub(crate) const ARRIVES: Duration = Duration::from_secs(10);
 const DROPPED: Duration = Duration::from_millis(700);
 
 /// Two tenants, the host between them, and an outside that has a second address, which is the control plane's, and knows
@@ -32,7 +32,7 @@ const DROPPED: Duration = Duration::from_millis(700);
 /// | b | 10.0.2.2; fd00:2::2 behind `brb` |
 /// | the host | 10.0.1.1, 10.0.2.1, 192.0.2.1; fd00:1::1, fd00:2::1, 2001:db8::1 |
 /// | outside | 192.0.2.2, 192.0.2.9; 2001:db8::2, ::9 behind `up` |
-struct World {
+pub(crate) struct World {
     net: Netlink,
     dir: PathBuf,
 }
@@ -52,7 +52,7 @@ fn link(name: &str) -> LinkName {
 }
 
 impl World {
-    async fn new(sandbox: &Sandbox) -> Self {
+    pub(crate) async fn new(sandbox: &Sandbox) -> Self {
         fs::write(IPV6_SWITCH, "1").unwrap();
         let world = Self { net: Netlink::connect().await.unwrap(), dir: sandbox.dir("netns") };
         for (bridge, four, six) in BRIDGES {
@@ -83,7 +83,7 @@ impl World {
         world
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         for (place, ..) in PLACES {
             NetworkNamespace::remove(&self.dir.join(place)).unwrap();
             self.net.wait_gone(&link(&format!("v-{place}")), Duration::from_secs(10)).await.unwrap();
@@ -94,7 +94,7 @@ impl World {
     }
 
     /// The namespace of a place; the host's is the calling thread's.
-    fn pin(&self, place: &str) -> PathBuf {
+    pub(crate) fn pin(&self, place: &str) -> PathBuf {
         match place {
             "host" => format!("/proc/self/task/{}/ns/net", nix::unistd::gettid()).into(),
             place => self.dir.join(place),
@@ -206,12 +206,12 @@ fn exchange_udp(from: &Path, at: &Path, bind: SocketAddr, to: SocketAddr) -> Opt
     Some(source.ip())
 }
 
-fn tenants() -> [FirewallNetwork; 2] {
+pub(crate) fn tenants() -> [FirewallNetwork; 2] {
     [network("bra", &["10.0.1.0/24", "fd00:1::/64"]), network("brb", &["10.0.2.0/24", "fd00:2::/64"])]
 }
 
 /// The kernel gives bridged frames to the firewall or does not; both must mean the same.
-fn with_and_without_br_netfilter(test: impl Fn()) {
+pub(crate) fn with_and_without_br_netfilter(test: impl Fn()) {
     for on in ["1", "0"] {
         for family in ["iptables", "ip6tables"] {
             fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"), on).unwrap();

@@ -14,6 +14,7 @@ mod container;
 mod debian;
 mod exec;
 mod firewall;
+mod firewall_hostile;
 mod firewall_traffic;
 #[path = "../../src/net/traffic/frames.rs"]
 mod frames;

@@ -11,12 +11,12 @@
 //! | a network | a published port, at the host's address | passes, as from outside: published is published |
 //! | a network | another network of the pool | dropped, but for those it may [reach](FirewallNetwork::reach) |
 //! | a network | the host | echo, neighbour discovery and its [`host_ports`](FirewallNetwork::host_ports); else dropped. The addresses that the host has in other networks are always dropped |
-//! | a network | outside | passes, but for GRE and VXLAN (port 4789), which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
+//! | a network | outside | passes, but for GRE and VXLAN (port 4789), also as an answer, which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
 //! | outside | a network | dropped, but for published ports and whom it [admits](FirewallNetwork::admit) |
 //! | the host | anything | passes |
 //!
-//! What a network sends must bear an address of that network. Answers always pass, also of connections that were begun
-//! before a rule was there: the table decides on beginnings. Dropped is dropped without an answer.
+//! What leaves a network must bear an address of that network. Answers that do always pass, also of connections that were
+//! begun before a rule was there: the table decides on beginnings. Dropped is dropped without an answer.
 //!
 //! A packet that this table lets through can still be dropped by another table, whatever its priority, and one that this
 //! table drops is lost, whatever others say. On a host whose own rules drop forwarded packets (Docker's do), allow the

@@ -109,11 +109,18 @@ pub(super) const CHAINS: &[Chain] = &[
         kind: "filter",
         priority: 0,
         rules: &[
-            "ct state established,related accept",
             // With `br_netfilter` also frames pass here that stay on a bridge.
             "iifname . oifname @same accept",
+            // Also of what seems to be an answer: it is not, from another's address.
             "iifname @bridges iifname . ip saddr != @own4 drop",
             "iifname @bridges iifname . ip6 saddr != @own6 drop",
+            // It could bear the host's address, also as an answer to who asked from that port, and be taken for a frame from
+            // a tunnel of the host's own.
+            "iifname @bridges ip daddr != @pool4 meta l4proto gre drop",
+            "iifname @bridges ip6 daddr != @pool6 meta l4proto gre drop",
+            "iifname @bridges ip daddr != @pool4 udp dport 4789 drop",
+            "iifname @bridges ip6 daddr != @pool6 udp dport 4789 drop",
+            "ct state established,related accept",
             "iifname @bridges ip daddr @denied4 drop",
             "iifname @bridges ip6 daddr @denied6 drop",
             "iifname @bridges ip daddr . meta l4proto . th dport @denied_ports4 drop",
@@ -124,9 +131,6 @@ pub(super) const CHAINS: &[Chain] = &[
             "iifname @bridges oifname @bridges drop",
             "iifname @bridges ip daddr @pool4 drop",
             "iifname @bridges ip6 daddr @pool6 drop",
-            // It would bear the host's address, and be taken for a frame from a tunnel of the host's own.
-            "iifname @bridges meta l4proto gre drop",
-            "iifname @bridges udp dport 4789 drop",
             "oifname . ip saddr @admit4 accept",
             "oifname . ip6 saddr @admit6 accept",
             "oifname @bridges drop",

@@ -1,0 +1,113 @@
+//! Tenants that are root in their namespaces, against the firewall: real packets that should not get through.
+
+use std::fs;
+use std::net::UdpSocket;
+
+use docklet::net::{PortForward, Protocol, Ruleset};
+
+use crate::firewall::{forward, table};
+use crate::firewall_traffic::{ARRIVES, World, tenants, with_and_without_br_netfilter};
+use crate::kernel;
+use crate::netns::inside;
+use crate::sandbox::Sandbox;
+
+fn bound(world: &World, place: &str, address: &str) -> UdpSocket {
+    let socket = inside(&world.pin(place), || UdpSocket::bind(address).unwrap());
+    socket.set_read_timeout(Some(ARRIVES)).unwrap();
+    socket
+}
+
+/// What arrives at `socket` before "last": which bytes, and from where.
+fn before_last(socket: &UdpSocket) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut buffer = [0; 64];
+    loop {
+        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if text == "last" {
+            return found;
+        }
+        found.push((text, from.to_string()));
+    }
+}
+
+/// A published port is asked from VXLAN's own port, which is another host's of the same tunnels (where the tenant has an
+/// accomplice whose address is masqueraded). The answer would be a frame in whichever network it names.
+#[tokio::test]
+#[ignore = "needs root: network namespaces, nftables"]
+async fn an_answer_is_no_frame_of_a_tunnel() {
+    let sandbox = Sandbox::new();
+    let world = World::new(&sandbox).await;
+    let firewall = table(&sandbox);
+    let forwards: Vec<PortForward> =
+        ["10.0.1.2:80", "[fd00:1::2]:80"].map(|to| forward(Protocol::Udp, None, 8000, to)).to_vec();
+    firewall.apply(&Ruleset { networks: tenants().to_vec(), forwards, ..Ruleset::default() }).unwrap();
+    with_and_without_br_netfilter(|| {
+        for (outside, published, server) in [
+            ("192.0.2.2", "192.0.2.1:8000", "10.0.1.2:80"),
+            ("[2001:db8::2]", "[2001:db8::1]:8000", "[fd00:1::2]:80"),
+        ] {
+            let server = bound(&world, "a", server);
+            let [tunnel, other] =
+                [4789, 4788].map(|number| bound(&world, "outside", &format!("{outside}:{number}")));
+            for client in [&tunnel, &other] {
+                client.send_to(b"question", published).unwrap();
+                let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+                assert_eq!(from, client.local_addr().unwrap());
+                server.send_to(b"frame", from).unwrap();
+            }
+            // The answer to the second was sent after the one to the first.
+            let (_, from) = other.recv_from(&mut [0; 16]).unwrap();
+            assert_eq!(from.to_string(), published);
+            tunnel.set_nonblocking(true).unwrap();
+            assert!(tunnel.recv_from(&mut [0; 16]).is_err(), "a frame that bears the host's address");
+        }
+    });
+    firewall.remove().unwrap();
+    world.end().await;
+}
+
+/// One tenant sends under the address of another, into a connection of that one's.
+#[tokio::test]
+#[ignore = "needs root: network namespaces, nftables"]
+async fn nobody_speaks_in_anothers_connection() {
+    let sandbox = Sandbox::new();
+    let world = World::new(&sandbox).await;
+    let firewall = table(&sandbox);
+    for filter in ["all", "bra", "default"] {
+        fs::write(format!("/proc/sys/net/ipv4/conf/{filter}/rp_filter"), "0").unwrap();
+    }
+    firewall.apply(&Ruleset { networks: tenants().to_vec(), ..Ruleset::default() }).unwrap();
+    with_and_without_br_netfilter(|| {
+        for (own, to) in [("10.0.2.2", "192.0.2.2:0"), ("fd00:2::2", "[2001:db8::2]:0")] {
+            let outside = bound(&world, "outside", to);
+            let to = outside.local_addr().unwrap();
+            let b = bound(
+                &world,
+                "b",
+                &if own.contains(':') { format!("[{own}]:0") } else { format!("{own}:0") },
+            );
+            b.send_to(b"from b", to).unwrap();
+            let (_, seen) = outside.recv_from(&mut [0; 16]).unwrap();
+            outside.send_to(b"answer", seen).unwrap();
+            b.recv_from(&mut [0; 16]).unwrap();
+            let address = b.local_addr().unwrap();
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            inside(&world.pin("a"), || {
+                let borrowed = format!("{own}/{length}");
+                kernel::run("ip", ["address", "replace", &borrowed, "dev", "lo", "nodad"]);
+                UdpSocket::bind(address).unwrap().send_to(b"from a", to).unwrap();
+                // Its own is on its way behind that one.
+                kernel::run("ip", ["address", "delete", &borrowed, "dev", "lo"]);
+                let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                UdpSocket::bind(any).unwrap().send_to(b"last", to).unwrap();
+            });
+            assert_eq!(before_last(&outside), Vec::new());
+            b.send_to(b"b again", to).unwrap();
+            b.send_to(b"last", to).unwrap();
+            assert_eq!(before_last(&outside), [("b again".to_owned(), seen.to_string())]);
+        }
+    });
+    firewall.remove().unwrap();
+    world.end().await;
+}
