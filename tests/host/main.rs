@@ -50,4 +50,5 @@ mod tree;
 mod tunnel;
 mod user_namespace;
 mod veth;
+mod veth_hostile;
 mod volume;

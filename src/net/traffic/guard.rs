@@ -29,6 +29,11 @@ const MOST_TYPES: usize = 16;
 ///   listeners have (RFC 3810), and the fragment header (of ICMPv6, only echoes are fragmented);
 /// - no other Ethernet type, no VLAN tag.
 ///
+/// A frame is looked at as it comes out. With a packet socket (`CAP_NET_RAW`) a container can leave it to the device that
+/// the frame leaves the host by to write a checksum, and say where (`PACKET_VNET_HDR`, `man 7 packet`): two bytes anywhere,
+/// also in an address. Ports of the host's other containers do not write it; hardware does. No filter of the kernel
+/// sees that, so who is behind such a device and does not trust a container takes that capability from it.
+///
 /// What goes in is not looked at. An answer that names the container's own address with another hardware address harms
 /// only itself, and passes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,6 +119,9 @@ impl Veth {
 /// The kind of device that holds back what comes out.
 const SHAPER: &str = "ifb";
 
+/// How many addresses are named that were not asked for. Who is root inside can make any number of them.
+const MOST_NAMED: usize = 8;
+
 /// What may be done with a pair that differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
@@ -259,9 +262,14 @@ async fn check_adoptable(
     let asked: Vec<ipnet::IpNet> = spec.addresses.iter().map(|address| (*address).into()).collect();
     // Those beside one that was asked for are the container's own affair.
     if !asked.is_empty() && !present.iter().any(|address| asked.contains(address)) {
-        let others =
-            present.iter().map(|other| format!("it has the address {other}, which was not asked for"));
+        let others = present
+            .iter()
+            .take(MOST_NAMED)
+            .map(|other| format!("it has the address {other}, which was not asked for"));
         differences.extend(others);
+        if let Some(more) = present.len().checked_sub(MOST_NAMED + 1) {
+            differences.push(format!("and {} more", more + 1));
+        }
     }
     if differences.is_empty() { Ok(()) } else { Err(differs(spec, differences.join("; "))) }
 }

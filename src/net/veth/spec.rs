@@ -39,7 +39,10 @@ pub struct VethSpec {
     /// How much may go through. As much as the host can, unless given.
     #[serde(default)]
     pub rates: RateLimits,
-    /// Whether it reaches only the bridge itself and ports that are not isolated. No, unless asked for.
+    /// Whether the bridge passes its frames only to itself and to ports that are not isolated. No, unless asked for.
+    ///
+    /// A host that forwards packets is a way around the bridge: what an isolated port sends to the host's hardware address
+    /// for a neighbour's IP address is routed to that one. Who does not want that gives each container a bridge.
     #[serde(default)]
     pub isolated: bool,
 }
@@ -67,12 +70,16 @@ impl VethSpec {
         }
     }
 
-    /// Checks what the types alone do not: distinct addresses, gateways that they reach and that are not one of
+    /// Checks what the types alone do not: two names, distinct addresses, gateways that they reach and that are not one of
     /// them, an MTU that carries them, and what the guard lets through. `ensure` does it, too.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the rule that is broken.
     pub fn check(&self) -> Result<()> {
+        if self.name == self.inner_name {
+            let rule = "must not be both ends' name: they would have one hardware address";
+            return Err(Error::invalid("interface name", self.name.as_str(), rule));
+        }
         InterfaceAddress::check_distinct(&self.addresses)?;
         Mtu::check_carries(self.mtu, &self.addresses)?;
         self.guard.as_ref().map_or(Ok(()), SourceGuard::check)?;
@@ -143,6 +150,13 @@ mod tests {
             let message = spec(addresses, gateways).check().unwrap_err().to_string();
             assert!(message.contains(rule), "{message}");
         }
+    }
+
+    #[test]
+    fn the_ends_have_two_names() {
+        let same = VethSpec { inner_name: LinkName::new("dk0").unwrap(), ..spec() };
+        let message = same.check().unwrap_err().to_string();
+        assert!(message.starts_with("invalid interface name") && message.contains("both ends"), "{message}");
     }
 
     #[test]
