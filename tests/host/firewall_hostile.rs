@@ -1,14 +1,17 @@
 //! Tenants that are root in their namespaces, against the firewall: real packets that should not get through.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use docklet::net::{PortForward, Protocol, Ruleset};
+use serde_json::Value;
 
 use crate::firewall::{forward, table};
 use crate::firewall_traffic::{ARRIVES, World, tenants, with_and_without_br_netfilter};
 use crate::kernel;
-use crate::netns::inside;
+use crate::netns::{inside, ip_inside};
+use crate::packet::PacketSocket;
 use crate::sandbox::Sandbox;
 
 fn bound(world: &World, place: &str, address: &str) -> UdpSocket {
@@ -108,6 +111,69 @@ async fn nobody_speaks_in_anothers_connection() {
             assert_eq!(before_last(&outside), [("b again".to_owned(), seen.to_string())]);
         }
     });
+    firewall.remove().unwrap();
+    world.end().await;
+}
+
+/// The checksum of the internet protocols (RFC 1071).
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let sum: u32 = bytes.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+    (!u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap()).to_be_bytes()
+}
+
+/// An IPv4 header of 20 bytes, for `length` bytes.
+fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, length: u8) -> Vec<u8> {
+    let start = [0x45, 0, 0, 20 + length, 0, 0, 0, 0, 64, protocol, 0, 0];
+    let mut header = [&start[..], &source.octets(), &destination.octets()].concat();
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum);
+    header
+}
+
+/// "Port unreachable", about a connection of another tenant's, where the host would translate it and lead it, or of the
+/// host's. About a connection of the own network it is heard.
+#[tokio::test]
+#[ignore = "needs root: network namespaces, nftables"]
+async fn nobody_refuses_anothers_connection() {
+    let sandbox = Sandbox::new();
+    let world = World::new(&sandbox).await;
+    let firewall = table(&sandbox);
+    firewall.apply(&Ruleset { networks: tenants().to_vec(), ..Ruleset::default() }).unwrap();
+    let hardware = |link: &Value| -> Vec<u8> {
+        let text = link[0]["address"].as_str().unwrap();
+        text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    };
+    let to = hardware(&kernel::json("ip", ["-j", "link", "show", "bra"]));
+    let from = hardware(&ip_inside(&world.pin("a"), &["link", "show", "eth0"]));
+    let outside = bound(&world, "outside", "192.0.2.2:0");
+    with_and_without_br_netfilter(|| {
+        let mut wrong = Vec::new();
+        for (victim, own, heard) in
+            [("b", "10.0.2.2:0", false), ("host", "192.0.2.1:0", false), ("a2", "10.0.1.3:0", true)]
+        {
+            let client = bound(&world, victim, own);
+            client.connect(outside.local_addr().unwrap()).unwrap();
+            client.send(b"question").unwrap();
+            let (_, seen) = outside.recv_from(&mut [0; 16]).unwrap();
+            let (SocketAddr::V4(seen), SocketAddr::V4(server)) = (seen, outside.local_addr().unwrap()) else {
+                panic!("{seen}");
+            };
+            let ports = [seen.port().to_be_bytes(), server.port().to_be_bytes(), [0, 8], [0, 0]].concat();
+            let about = [ipv4_header(*seen.ip(), *server.ip(), 17, 8), ports].concat();
+            let mut error = [&[3, 3, 0, 0, 0, 0, 0, 0][..], &about].concat();
+            let sum = checksum(&error);
+            error[2..4].copy_from_slice(&sum);
+            let outer = ipv4_header("10.0.1.2".parse().unwrap(), *seen.ip(), 1, 36);
+            let frame = [&to[..], &from, &[8, 0], &outer, &error].concat();
+            inside(&world.pin("a"), || PacketSocket::open("eth0")).send(&frame);
+            outside.send_to(b"answer", seen).unwrap();
+            // The error is told before what came after it.
+            let refused = client.recv(&mut [0; 16]).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
+            wrong.extend((refused != heard).then_some(victim));
+        }
+        assert_eq!(wrong, Vec::<&str>::new());
+    });
+    drop(outside);
     firewall.remove().unwrap();
     world.end().await;
 }

@@ -16,7 +16,8 @@
 //! | the host | anything | passes |
 //!
 //! What leaves a network must bear an address of that network. Answers that do always pass, also of connections that were
-//! begun before a rule was there: the table decides on beginnings. Dropped is dropped without an answer.
+//! begun before a rule was there: the table decides on beginnings. Errors (of ICMP) pass as answers do, from a network only
+//! about its own connections. Dropped is dropped without an answer.
 //!
 //! A packet that this table lets through can still be dropped by another table, whatever its priority, and one that this
 //! table drops is lost, whatever others say. On a host whose own rules drop forwarded packets (Docker's do), allow the

@@ -61,6 +61,13 @@ pub(super) const SETS: &[Set] = &[
     map("any6", "inet_proto . inet_service : ipv6_addr . inet_service"),
 ];
 
+/// An error (of ICMP) about a connection that begins and ends in other networks, or at the host: who sends it cannot have
+/// seen it, and the host would translate it and lead it there.
+const RELATED4: &str = "iifname @bridges ct state related iifname . ct original ip saddr != @own4 \
+    iifname . ct reply ip saddr != @own4 drop";
+const RELATED6: &str = "iifname @bridges ct state related iifname . ct original ip6 saddr != @own6 \
+    iifname . ct reply ip6 saddr != @own6 drop";
+
 pub(super) const CHAINS: &[Chain] = &[
     Chain {
         name: "prerouting",
@@ -89,6 +96,8 @@ pub(super) const CHAINS: &[Chain] = &[
         kind: "filter",
         priority: 0,
         rules: &[
+            RELATED4,
+            RELATED6,
             "ct state established,related accept",
             "iifname @bridges ip daddr @denied4 drop",
             "iifname @bridges ip6 daddr @denied6 drop",
@@ -114,6 +123,8 @@ pub(super) const CHAINS: &[Chain] = &[
             // Also of what seems to be an answer: it is not, from another's address.
             "iifname @bridges iifname . ip saddr != @own4 drop",
             "iifname @bridges iifname . ip6 saddr != @own6 drop",
+            RELATED4,
+            RELATED6,
             // It could bear the host's address, also as an answer to who asked from that port, and be taken for a frame from
             // a tunnel of the host's own.
             "iifname @bridges ip daddr != @pool4 meta l4proto gre drop",

@@ -88,6 +88,7 @@ pub(super) fn expression(value: &Value) -> String {
         "meta" if part("key").ends_with("ifname") => part("key"),
         "meta" => format!("meta {}", part("key")),
         "ct" if content.get("dir").is_none() => format!("ct {}", part("key")),
+        "ct" => format!("ct {} {}", part("dir"), part("key")),
         "fib" => format!("fib {} {}", list(&content["flags"], " . "), part("result")),
         "map" => format!("{} map {}", part("key"), part("data")),
         _ => value.to_string(),
@@ -123,6 +124,9 @@ mod tests {
         };
         check(state("in"), "ct state established,related");
         check(state("=="), "ct state == established,related");
+        let original = json!({ "ct": { "key": "ip saddr", "dir": "original" } });
+        let original = json!({ "match": { "op": "!=", "left": original, "right": "@own4" } });
+        check(json!([original]), "ct original ip saddr != @own4");
         let local = json!({ "match": {
             "op": "==", "left": { "fib": { "result": "type", "flags": ["daddr"] } }, "right": "local",
         } });
