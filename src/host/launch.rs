@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tracing::{Instrument, info_span};
 
-use super::handle::{ContainerInfo, Host};
-use super::manifest::{Manifest, Objects, Phase, Port};
+use super::record::{Manifest, Objects, Phase, Port};
 use super::spec::ContainerSpec;
+use super::{ContainerInfo, Host};
 use crate::error::{Error, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, ObjectId};

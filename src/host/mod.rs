@@ -10,18 +10,21 @@
 mod doctor;
 mod handle;
 mod images;
+mod info;
 mod inventory;
 mod launch;
-mod manifest;
-mod networks;
+mod life;
+mod network;
 mod objects;
 mod pools;
+mod record;
 mod recover;
 mod spec;
 mod supervise;
 
 pub use doctor::{Check, Doctor, Finding};
-pub use handle::{ContainerInfo, Host};
+pub use handle::Host;
+pub use info::ContainerInfo;
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
 pub use spec::{Attachment, ContainerSpec, Init, NetworkSpec, RootVolume};

@@ -10,17 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::handle::Host;
-use super::manifest::{Manifest, Phase, Port};
+use super::record::{Manifest, Phase};
 use super::spec::ContainerSpec;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lxc::LxcConfig;
-use crate::name::{LinkName, VolumeName};
-use crate::net::{NetworkNamespace, Veth, VethSpec};
+use crate::name::VolumeName;
 use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
-
-/// How long the kernel is given to take a link down with its namespace.
-const LINK_GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Host {
     /// Checks what can be checked of `spec` before anything is written down. Returns what its image is made of, which is on
@@ -173,36 +169,6 @@ impl Host {
             release_volume(&host.pool_of(&manifest)?, &manifest.objects.volume)
         })
         .await
-    }
-
-    async fn raise_port(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
-        let Some(port) = manifest.objects.port.clone() else { return Ok(()) };
-        let Some(attachment) = &manifest.spec.network else { return Ok(()) };
-        let network = self.inner.networks.open(&attachment.network)?;
-        let path = namespace_path(directory);
-        let namespace = self.blocking(move || NetworkNamespace::ensure(&path)).await?;
-        let Port { link, owner, address } = port;
-        let veth = VethSpec {
-            name: link,
-            owner,
-            bridge: network.bridge,
-            inner_name: LinkName::new("eth0")?,
-            addresses: vec![address],
-            gateways: vec![network.spec.gateway.ip()],
-            mtu: network.spec.mtu,
-        };
-        Veth::ensure(&self.inner.netlink, &namespace, &veth).await.map(drop)
-    }
-
-    async fn lower_port(&self, manifest: &Manifest) -> Result<()> {
-        let Some(port) = manifest.objects.port.clone() else { return Ok(()) };
-        let path = namespace_path(&self.directory(manifest));
-        // The namespace takes the pair along, which is faster than deleting it.
-        self.blocking(move || NetworkNamespace::remove(&path)).await?;
-        if self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await.is_err() {
-            Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
-        }
-        Ok(())
     }
 
     /// The runtime's configuration. `place` is `None` when only the rules are to be checked.

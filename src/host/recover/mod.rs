@@ -1,71 +1,24 @@
 //! After a crash or a reboot: the host is made to agree with what is written down.
 
+mod orphans;
+mod report;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::Serialize;
 use tracing::{Instrument, info_span};
 
-use super::handle::Host;
-use super::manifest::{Manifest, NetworkRecord, Phase};
-use super::objects::{namespace_path, release_volume, root_path};
+pub use report::{Outcome, Recovered};
+
+use super::Host;
+use super::record::{Manifest, NetworkRecord, Phase};
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
-use crate::lxc::{self, Container, State};
-use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
-use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
-use crate::storage::{OverlayRoot, VolumePool};
+use crate::lxc::State;
+use crate::name::{ContainerName, NetworkName};
+use crate::storage::VolumePool;
 use crate::sys::directory::entries;
 use crate::sys::mountinfo;
-
-/// What became of one container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It was as it should be: nothing was done.
-    Unchanged,
-    /// It should run and did not: it was made whole and started.
-    Started,
-    /// It should not run: what was left of its run was released.
-    Released,
-    /// It was never finished, or its removal was not: nothing of it is left.
-    Removed,
-    /// It could not be brought back. The reason, with everything beneath it. It stays written down.
-    Failed(String),
-}
-
-/// What a recovery found and did.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Recovered {
-    /// Each container that is or was written down.
-    pub containers: Vec<(ContainerName, Outcome)>,
-    /// What was made again of networks: their names.
-    pub networks: Vec<String>,
-    /// What was done so that volumes can be used.
-    pub volumes: Vec<String>,
-    /// Objects with this prefix's mark that belonged to nothing, and were removed.
-    pub orphans: Vec<String>,
-    /// What could not be done besides containers.
-    pub failures: Vec<String>,
-}
-
-impl Recovered {
-    /// Whether anything was done.
-    #[must_use]
-    pub fn changed(&self) -> bool {
-        self.containers.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Unchanged | Outcome::Failed(_)))
-            || !self.networks.is_empty()
-            || !self.volumes.is_empty()
-            || !self.orphans.is_empty()
-    }
-
-    /// Whether everything is as it should be now.
-    #[must_use]
-    pub fn complete(&self) -> bool {
-        self.failures.is_empty()
-            && !self.containers.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
-    }
-}
 
 impl Host {
     /// Makes the host agree with what is written down: after a crash, after a reboot, at any time.
@@ -232,87 +185,6 @@ impl Host {
         Ok(names)
     }
 
-    /// The ids and links that carry this prefix's mark now.
-    async fn marked(&self) -> Result<Marked> {
-        let inner = &self.inner;
-        let mut marked = Marked {
-            links: inner.netlink.links_owned(&format!("docklet:{}:", inner.tag)).await?,
-            ids: BTreeSet::new(),
-        };
-        let parent = format!("docklet/{}", inner.tag);
-        let containers = inner.paths.containers();
-        let mut names = Cgroup::list(&inner.hierarchies, &parent)?;
-        names.extend(lxc::lock_names(&containers)?);
-        // Volumes of others, if there are any in the pool, have names of another form.
-        let (pools, _) = self.pools()?;
-        for dir in [containers].into_iter().chain(pools.iter().map(VolumePool::mounts)) {
-            names.extend(mountinfo::mounts_beneath(&dir)?.into_iter().filter_map(|mount| {
-                Some(mount.target.strip_prefix(&dir).ok()?.iter().next()?.to_str()?.to_owned())
-            }));
-        }
-        marked.ids.extend(names.into_iter().filter_map(|name| ObjectId::new(name).ok()));
-        Ok(marked)
-    }
-
-    /// Removes what carries the mark of this prefix but belongs to no container and no network.
-    async fn remove_orphans(&self, mut marked: Marked, report: &mut Recovered) -> Result<()> {
-        let manifests = self.inner.manifests.all()?;
-        let networks = self.inner.networks.all()?;
-        // What was removed together with what is written of it is no orphan: it is gone by now.
-        let now = self.marked().await?;
-        marked.links.retain(|link| now.links.contains(link));
-        marked.ids.retain(|id| now.ids.contains(id));
-        // A record that cannot be read, which is reported already, may stand for any of them.
-        let (all_containers, all_networks) =
-            (manifests.unreadable.is_empty(), networks.unreadable.is_empty());
-        let (manifests, networks) = (manifests.records, networks.records);
-        for (link, owner) in marked.links {
-            let is_port =
-                manifests.iter().any(|m| m.objects.port.as_ref().is_some_and(|port| port.link == link));
-            let all_known = if is_of_network(&owner) { all_networks } else { all_containers };
-            if !all_known || is_port || networks.iter().any(|network| network.bridge == link) {
-                continue;
-            }
-            match self.remove_link(&link, &owner).await {
-                Ok(()) => report.orphans.push(format!("link {link}")),
-                Err(error) => report.failures.push(format!("link {link}: {}", Chain(&error))),
-            }
-        }
-        for id in marked.ids {
-            if !all_containers || manifests.iter().any(|manifest| manifest.id == id) {
-                continue;
-            }
-            let (host, orphan) = (self.clone(), id.clone());
-            match self.blocking(move || host.release_orphan(&orphan)).await {
-                Ok(()) => report.orphans.push(format!("container {id}")),
-                Err(error) => report.failures.push(format!("container {id}: {}", Chain(&error))),
-            }
-        }
-        Ok(())
-    }
-
-    async fn remove_link(&self, link: &LinkName, owner: &LinkOwner) -> Result<()> {
-        if is_of_network(owner) {
-            Bridge::remove(&self.inner.netlink, link, owner).await
-        } else {
-            Veth::remove(&self.inner.netlink, link, owner).await
-        }
-    }
-
-    /// Ends the processes and mounts of a container that is not written down. Its files are left for a person.
-    fn release_orphan(&self, id: &ObjectId) -> Result<()> {
-        let inner = &self.inner;
-        let cgroup = format!("docklet/{}/{id}", inner.tag);
-        Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
-        let directory = inner.paths.containers().join(id.as_str());
-        OverlayRoot::unmount(&root_path(&directory))?;
-        let volume = id.volume_name();
-        for pool in self.pools()?.0.iter().filter(|pool| pool.mount_point(&volume).exists()) {
-            release_volume(pool, &volume)?;
-        }
-        NetworkNamespace::remove(&namespace_path(&directory))
-    }
-
     /// Removes temporary files of operations that were cut off.
     fn tidy(&self) -> (Vec<String>, Vec<String>) {
         let (mut removed, mut failures) = (Vec::new(), Vec::new());
@@ -333,13 +205,4 @@ impl Host {
         }
         (removed, failures)
     }
-}
-
-fn is_of_network(owner: &LinkOwner) -> bool {
-    owner.as_str().contains(":network:")
-}
-
-struct Marked {
-    links: Vec<(LinkName, LinkOwner)>,
-    ids: BTreeSet<ObjectId>,
 }

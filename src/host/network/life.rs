@@ -1,17 +1,14 @@
-//! Networks of one host: a bridge each, and one nftables table for all.
-
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+//! A network's life: made or adopted, listed, removed (`man 8 bridge`).
 
 use tracing::{Instrument, info_span};
 
-use super::handle::Host;
-use super::launch::new_id;
-use super::manifest::NetworkRecord;
-use super::spec::NetworkSpec;
+use super::addresses::refuse_overlap;
 use crate::error::{Error, Result};
-use crate::name::{LinkName, NetworkName};
-use crate::net::{Bridge, BridgeSpec, InterfaceAddress, LinkOwner, NatNetwork, allocate};
+use crate::host::launch::new_id;
+use crate::host::record::NetworkRecord;
+use crate::host::{Host, NetworkSpec};
+use crate::name::NetworkName;
+use crate::net::{Bridge, BridgeSpec, LinkOwner};
 
 impl Host {
     /// Makes a network, or adopts the one of that name if it is as asked; what is missing of it is made again.
@@ -114,7 +111,7 @@ impl Host {
     }
 
     /// Makes what is missing of a network's bridge. Tells whether something was.
-    pub(super) async fn raise_bridge(&self, record: &NetworkRecord) -> Result<bool> {
+    pub(crate) async fn raise_bridge(&self, record: &NetworkRecord) -> Result<bool> {
         Ok(Bridge::ensure(&self.inner.netlink, &record.bridge_spec()).await?.changed())
     }
 
@@ -124,46 +121,6 @@ impl Host {
         }
         Bridge::remove(&self.inner.netlink, &record.bridge, &record.owner).await?;
         self.inner.networks.remove(&record.spec.name)
-    }
-
-    /// Makes the table say what the records say, leaving out one network. Tells whether it said something else.
-    pub(super) async fn apply_nat(&self, without: Option<&NetworkRecord>) -> Result<bool> {
-        let listing = self.inner.networks.all()?;
-        let mut wanted = Vec::new();
-        let mut known: BTreeSet<LinkName> = without.iter().map(|record| record.bridge.clone()).collect();
-        for record in listing.records {
-            if record.spec.nat && !known.contains(&record.bridge) {
-                wanted.push(NatNetwork { subnet: record.spec.subnet()?, bridge: record.bridge.clone() });
-            }
-            known.insert(record.bridge);
-        }
-        let all_known = listing.unreadable.is_empty();
-        let nat = self.inner.nat.clone();
-        self.blocking(move || {
-            if !all_known {
-                // What a record that cannot be read stands for goes on working.
-                let current = match nat.current() {
-                    // Somebody else wrote into it: nothing in it can be relied on.
-                    Ok(None) | Err(Error::Differs { .. }) => Vec::new(),
-                    Ok(Some(current)) => current,
-                    Err(error) => return Err(error),
-                };
-                wanted.extend(current.into_iter().filter(|network| !known.contains(&network.bridge)));
-            }
-            nat.apply(&wanted)
-        })
-        .await
-    }
-
-    /// Finds out that `nft` cannot be run before there is a network: taking one back would need it, too.
-    async fn check_nat(&self) -> Result<()> {
-        let nat = self.inner.nat.clone();
-        self.blocking(move || match nat.current() {
-            // Somebody else wrote into it: it will be made anew.
-            Ok(_) | Err(Error::Differs { .. }) => Ok(()),
-            Err(error) => Err(error),
-        })
-        .await
     }
 }
 
@@ -193,36 +150,4 @@ impl NetworkRecord {
             mtu: self.spec.mtu,
         }
     }
-
-    /// The address that was asked for, if it can be had, or a free one.
-    pub(super) fn pick_address(
-        &self,
-        asked: Option<IpAddr>,
-        taken: &BTreeSet<IpAddr>,
-    ) -> Result<InterfaceAddress> {
-        let (subnet, gateway) = (self.spec.subnet()?, self.spec.gateway.ip());
-        let Some(address) = asked else { return subnet.interface(allocate(subnet, gateway, taken)?) };
-        if address == gateway {
-            return Err(Error::invalid("address", address.to_string(), "is the network's gateway"));
-        }
-        if taken.contains(&address) {
-            return Err(Error::Busy {
-                what: format!("address {address}"),
-                reason: format!("another container of network `{}` has it", self.spec.name),
-            });
-        }
-        subnet.interface(address)
-    }
-}
-
-fn refuse_overlap(spec: &NetworkSpec, existing: &[NetworkRecord]) -> Result<()> {
-    let subnet = spec.subnet()?;
-    for record in existing {
-        let other = record.spec.subnet()?;
-        if subnet.net().contains(&other.net()) || other.net().contains(&subnet.net()) {
-            let rule = format!("its subnet overlaps {other} of network `{}`", record.spec.name);
-            return Err(Error::invalid("network gateway", spec.gateway.to_string(), rule));
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,6 @@
+//! Networks of one host: a bridge each (`man 8 bridge`), one nftables table for all, and the containers' ports.
+
+mod addresses;
+mod firewall;
+mod life;
+mod ports;

@@ -1,0 +1,9 @@
+//! What a person asks for: specifications, as plain data (`man 5 lxc.container.conf` for what becomes of a container's).
+
+mod attachment;
+mod container;
+mod network;
+
+pub use attachment::Attachment;
+pub use container::{ContainerSpec, Init, RootVolume};
+pub use network::NetworkSpec;
