@@ -1,13 +1,15 @@
 //! What is known of containers without changing anything: files under the prefix, and `/proc` (`man 5 proc`).
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::Host;
-use super::record::{Manifest, Phase};
+use super::record::{Manifest, Phase, Port};
 use super::spec::ContainerSpec;
 use crate::error::{Error, Result};
 use crate::lxc::{Container, State};
-use crate::name::{ContainerName, ObjectId};
+use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
 use crate::net::InterfaceAddress;
 
 /// A container as it is now.
@@ -19,10 +21,35 @@ pub struct ContainerInfo {
     pub state: State,
     /// Whether it should run. It differs from `state` when the container ended by itself.
     pub should_run: bool,
-    /// Its address and the length of its subnet.
-    pub address: Option<InterfaceAddress>,
+    /// Its interfaces, by their names inside.
+    pub interfaces: BTreeMap<LinkName, Interface>,
     /// What it was asked to be.
     pub spec: ContainerSpec,
+}
+
+impl ContainerInfo {
+    /// The first address of its first interface, with the length of its subnet.
+    #[must_use]
+    pub fn address(&self) -> Option<InterfaceAddress> {
+        self.interfaces.values().next()?.addresses.first().copied()
+    }
+}
+
+/// A container's interface as it is recorded; up while the container runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// The network it is in.
+    pub network: NetworkName,
+    /// Its addresses with the lengths of their subnets, in the order of the network's gateways.
+    pub addresses: Vec<InterfaceAddress>,
+    /// The host's end of it.
+    pub link: LinkName,
+}
+
+impl From<Port> for Interface {
+    fn from(port: Port) -> Self {
+        Self { network: port.network, addresses: port.addresses, link: port.link }
+    }
 }
 
 impl Host {
@@ -67,7 +94,7 @@ impl Host {
             state: self.container(&manifest)?.state()?,
             id: manifest.id,
             should_run: manifest.run,
-            address: manifest.objects.port.map(|port| port.address),
+            interfaces: manifest.objects.ports.into_iter().map(|(name, port)| (name, port.into())).collect(),
             spec: manifest.spec,
         })
     }

@@ -8,6 +8,7 @@
 //! somebody calls [`Host::start`] or [`Host::recover`], or a process runs [`Host::supervise`].
 
 mod doctor;
+mod etc;
 mod handle;
 mod images;
 mod info;
@@ -24,7 +25,7 @@ mod supervise;
 
 pub use doctor::{Check, Doctor, Finding};
 pub use handle::Host;
-pub use info::ContainerInfo;
+pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
-pub use spec::{Attachment, ContainerSpec, Init, NetworkSpec, RootVolume};
+pub use spec::{Attachment, ContainerSpec, Init, NetworkSpec, Resolver, RootVolume};

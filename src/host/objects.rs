@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use super::etc::mounts_of_names;
 use super::handle::Host;
 use super::record::{Manifest, Phase};
 use super::spec::ContainerSpec;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
-use crate::lxc::LxcConfig;
+use crate::lxc::{LxcConfig, MountEntry};
 use crate::name::VolumeName;
 use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
 
@@ -44,9 +45,18 @@ impl Host {
         let directory = self.directory(manifest);
         make_directory(&directory)?;
         // Both parts run to their end whatever becomes of the other: nothing goes on behind a roll-back's back.
-        let (root, port) = tokio::join!(self.raise_root(manifest), self.raise_port(manifest, &directory));
-        port?;
-        let config = self.configure(&manifest.spec, &root?, Some((manifest, &directory)))?;
+        let (root, ports, names) = tokio::join!(
+            self.raise_root(manifest),
+            self.raise_ports(manifest, &directory),
+            self.raise_names(manifest)
+        );
+        ports?;
+        names?;
+        let (root, files) = root?;
+        let mut config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
+        for file in files {
+            config.mount(file)?;
+        }
         let container = self.container(manifest)?;
         let started = self.blocking(move || container.start(&config));
         if manifest.phase == Phase::Created {
@@ -62,16 +72,16 @@ impl Host {
         Ok(created)
     }
 
-    /// Releases what a running container needs: its processes, its port, its mounts, its control groups. Data stays.
+    /// Releases what a running container needs: its processes, its ports, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
         let ending = container.clone();
         self.blocking(move || ending.end(grace)).await?;
         let cleaned = self.blocking(move || container.clean());
-        let (cleaned, port, root) =
-            tokio::join!(cleaned, self.lower_port(manifest), self.lower_root(manifest));
+        let (cleaned, ports, root) =
+            tokio::join!(cleaned, self.lower_ports(manifest), self.lower_root(manifest));
         cleaned?;
-        port?;
+        ports?;
         root
     }
 
@@ -93,14 +103,17 @@ impl Host {
         }
         lowered?;
         let (host, container) = (self.clone(), self.container(&manifest)?);
+        let going = manifest.clone();
         self.blocking(move || {
             // Once more, now that it is written down: a command that was still entering it leaves one behind.
             container.remove_lock_file()?;
-            host.pool_of(&manifest)?.remove(&manifest.objects.volume)?;
-            remove_tree(&host.inner.paths.containers(), Path::new(manifest.id.as_str()))?;
-            host.inner.manifests.remove(&manifest.spec.name)
+            host.pool_of(&going)?.remove(&going.objects.volume)?;
+            remove_tree(&host.inner.paths.containers(), Path::new(going.id.as_str()))?;
+            host.inner.manifests.remove(&going.spec.name)
         })
-        .await
+        .await?;
+        self.lower_names(&manifest).await;
+        Ok(())
     }
 
     /// Writes down what a container should be, durably.
@@ -126,7 +139,8 @@ impl Host {
         .await
     }
 
-    async fn raise_root(&self, manifest: &Manifest) -> Result<PathBuf> {
+    /// Makes what is missing of a container's root. Returns where it is, and what is mounted on it to tell of names.
+    async fn raise_root(&self, manifest: &Manifest) -> Result<(PathBuf, Vec<MountEntry>)> {
         let (host, manifest) = (self.clone(), manifest.clone());
         self.blocking(move || {
             let inner = &host.inner;
@@ -139,10 +153,12 @@ impl Host {
                 }
             };
             let space = volume.mount()?;
-            let target = root_path(&host.directory(&manifest));
+            let directory = host.directory(&manifest);
+            let target = root_path(&directory);
             make_directory(&target)?;
             let root = OverlayRoot::over(&layers).on(&space).mount(&target)?;
-            Ok(root.path().to_owned())
+            let files = mounts_of_names(&directory, root.path(), &manifest.spec.mounts)?;
+            Ok((root.path().to_owned(), files))
         })
         .await
     }
@@ -188,9 +204,7 @@ impl Host {
         }
         if let Some((manifest, directory)) = place {
             config.cgroup_dir(&manifest.objects.cgroup)?;
-            if manifest.objects.port.is_some() {
-                config.join_network(namespace_path(directory))?;
-            }
+            config.join_network(namespace_path(directory))?;
         }
         Ok(config)
     }

@@ -27,7 +27,7 @@ fn volume() -> VolumeName {
 pub(crate) fn ensure_network() -> Result {
     with_host(async |host| {
         let gateway = "10.98.0.1/24".parse()?;
-        Ok(host.ensure_network(&NetworkSpec { name: network(), gateway, nat: true, mtu: None }).await?)
+        Ok(host.ensure_network(&NetworkSpec { nat: true, ..NetworkSpec::new(network(), gateway) }).await?)
     })
 }
 

@@ -6,37 +6,68 @@ use std::net::IpAddr;
 use crate::error::{Error, Result};
 use crate::host::NetworkSpec;
 use crate::host::record::NetworkRecord;
-use crate::net::{InterfaceAddress, allocate};
+use crate::net::{InterfaceAddress, Subnet, allocate};
 
 impl NetworkRecord {
-    /// The address that was asked for, if it can be had, or a free one.
-    pub(crate) fn pick_address(
+    /// The addresses of a container's port, one in each subnet: the one that was `asked` for, if it can be had; or the one
+    /// that it has had; or a free one.
+    pub(super) fn pick_addresses(
         &self,
-        asked: Option<IpAddr>,
+        asked: &[IpAddr],
+        had: &[InterfaceAddress],
+        taken: &BTreeSet<IpAddr>,
+    ) -> Result<Vec<InterfaceAddress>> {
+        let subnets = self.spec.subnets()?;
+        for (n, address) in asked.iter().enumerate() {
+            let invalid = |rule: String| Err(Error::invalid("address", address.to_string(), rule));
+            if asked[..n].iter().any(|earlier| earlier.is_ipv4() == address.is_ipv4()) {
+                return invalid("is a second one of its family in one network".to_owned());
+            }
+            if !subnets.iter().any(|subnet| subnet.first_host().is_ipv4() == address.is_ipv4()) {
+                return invalid(format!("network `{}` has no subnet of its family", self.spec.name));
+            }
+        }
+        let gateways = self.spec.gateways.iter().map(|gateway| gateway.ip());
+        gateways
+            .zip(subnets)
+            .map(|(gateway, subnet)| self.pick_address(subnet, gateway, asked, had, taken))
+            .collect()
+    }
+
+    fn pick_address(
+        &self,
+        subnet: Subnet,
+        gateway: IpAddr,
+        asked: &[IpAddr],
+        had: &[InterfaceAddress],
         taken: &BTreeSet<IpAddr>,
     ) -> Result<InterfaceAddress> {
-        let (subnet, gateway) = (self.spec.subnet()?, self.spec.gateway.ip());
-        let Some(address) = asked else { return subnet.interface(allocate(subnet, gateway, taken)?) };
-        if address == gateway {
+        let Some(address) = asked.iter().find(|address| address.is_ipv4() == gateway.is_ipv4()) else {
+            let had = had.iter().find(|had| subnet.contains(had.ip()) && !taken.contains(&had.ip()));
+            return had.map_or_else(|| subnet.interface(allocate(subnet, gateway, taken)?), |had| Ok(*had));
+        };
+        if *address == gateway {
             return Err(Error::invalid("address", address.to_string(), "is the network's gateway"));
         }
-        if taken.contains(&address) {
+        if taken.contains(address) {
             return Err(Error::Busy {
                 what: format!("address {address}"),
                 reason: format!("another container of network `{}` has it", self.spec.name),
             });
         }
-        subnet.interface(address)
+        subnet.interface(*address)
     }
 }
 
 pub(super) fn refuse_overlap(spec: &NetworkSpec, existing: &[NetworkRecord]) -> Result<()> {
-    let subnet = spec.subnet()?;
-    for record in existing {
-        let other = record.spec.subnet()?;
-        if subnet.net().contains(&other.net()) || other.net().contains(&subnet.net()) {
-            let rule = format!("its subnet overlaps {other} of network `{}`", record.spec.name);
-            return Err(Error::invalid("network gateway", spec.gateway.to_string(), rule));
+    for (gateway, subnet) in spec.gateways.iter().zip(spec.subnets()?) {
+        for record in existing {
+            for other in record.spec.subnets()? {
+                if subnet.net().contains(&other.net()) || other.net().contains(&subnet.net()) {
+                    let rule = format!("its subnet overlaps {other} of network `{}`", record.spec.name);
+                    return Err(Error::invalid("network gateway", gateway.to_string(), rule));
+                }
+            }
         }
     }
     Ok(())

@@ -16,7 +16,8 @@ impl Host {
         let mut known: BTreeSet<LinkName> = without.iter().map(|record| record.bridge.clone()).collect();
         for record in listing.records {
             if record.spec.nat && !known.contains(&record.bridge) {
-                wanted.push(NatNetwork { subnet: record.spec.subnet()?, bridge: record.bridge.clone() });
+                let subnets = record.spec.subnets()?.into_iter();
+                wanted.extend(subnets.map(|subnet| NatNetwork { subnet, bridge: record.bridge.clone() }));
             }
             known.insert(record.bridge);
         }

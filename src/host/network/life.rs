@@ -8,7 +8,7 @@ use crate::host::launch::new_id;
 use crate::host::record::NetworkRecord;
 use crate::host::{Host, NetworkSpec};
 use crate::name::NetworkName;
-use crate::net::{Bridge, BridgeSpec, LinkOwner};
+use crate::net::{Bridge, BridgeSpec, LinkOwner, Mtu};
 
 impl Host {
     /// Makes a network, or adopts the one of that name if it is as asked; what is missing of it is made again.
@@ -21,7 +21,7 @@ impl Host {
     /// [`Error::Differs`] if the name is taken; [`Error::Unsupported`] if `nat` is asked and nftables is missing. After an
     /// error nothing of a new network is left, or it is an [`Error::LeftBehind`].
     pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<()> {
-        spec.subnet()?;
+        spec.check()?;
         let spec = spec.clone();
         let span = info_span!("ensure_network", network = %spec.name);
         self.owned(|host| {
@@ -57,7 +57,7 @@ impl Host {
             record.compare(&spec)?;
             return self.raise_network(&record).await;
         }
-        let existing = self.inner.networks.all()?.whole(|| format!("subnet of {}", spec.gateway))?;
+        let existing = self.inner.networks.all()?.whole(|| format!("subnets of network `{}`", spec.name))?;
         refuse_overlap(&spec, &existing)?;
         let id = new_id()?;
         let owner = LinkOwner::new(format!("docklet:{}:network:{id}", self.inner.tag))?;
@@ -91,7 +91,7 @@ impl Host {
     async fn remove_network_locked(self, name: &NetworkName) -> Result<()> {
         let Some(record) = self.inner.networks.get(name)? else { return Ok(()) };
         let users = self.inner.manifests.all()?.whole(|| format!("network `{name}`"))?;
-        let user = users.iter().find(|m| m.spec.network.as_ref().is_some_and(|a| a.network == *name));
+        let user = users.iter().find(|manifest| manifest.all_ports().any(|port| port.network == *name));
         if let Some(manifest) = user {
             return Err(Error::Busy {
                 what: format!("network `{name}`"),
@@ -126,28 +126,25 @@ impl Host {
 
 impl NetworkRecord {
     fn compare(&self, asked: &NetworkSpec) -> Result<()> {
-        let mut differences = Vec::new();
-        if self.spec.gateway != asked.gateway {
-            differences.push(format!("gateway is {}, not {}", self.spec.gateway, asked.gateway));
-        }
-        if self.spec.nat != asked.nat {
-            differences.push(format!("nat is {}, not {}", self.spec.nat, asked.nat));
-        }
-        if self.spec.mtu != asked.mtu {
-            differences.push(format!("mtu is {:?}, not {:?}", self.spec.mtu, asked.mtu));
-        }
+        let differences = self.spec.differences(asked);
         if differences.is_empty() {
             return Ok(());
         }
         Err(Error::Differs { what: format!("network `{}`", asked.name), difference: differences.join(", ") })
     }
 
+    /// The largest packet of the network.
+    pub(super) fn mtu(&self) -> Mtu {
+        self.spec.mtu.unwrap_or(Mtu::ETHERNET)
+    }
+
     fn bridge_spec(&self) -> BridgeSpec {
         BridgeSpec {
             name: self.bridge.clone(),
             owner: self.owner.clone(),
-            addresses: vec![self.spec.gateway],
-            mtu: self.spec.mtu,
+            addresses: self.spec.gateways.clone(),
+            // Said in any case: what is left to the kernel changes with the ports.
+            mtu: Some(self.mtu()),
         }
     }
 }

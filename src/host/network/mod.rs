@@ -2,5 +2,6 @@
 
 mod addresses;
 mod firewall;
+mod interfaces;
 mod life;
 mod ports;

@@ -1,5 +1,6 @@
 //! Directories of records: a JSON file each, replaced whole (`man 2 rename`).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -25,8 +26,8 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
 pub(crate) struct Listing<R> {
     /// Those that can be read, by name.
     pub(crate) records: Vec<R>,
-    /// Why others cannot: damaged, or of a newer version. What they stand for is unknown, and may exist.
-    pub(crate) unreadable: Vec<Error>,
+    /// Why others cannot, by name: damaged, or of a newer version. What they stand for is unknown, and may exist.
+    pub(crate) unreadable: BTreeMap<String, Error>,
 }
 
 impl<R> Listing<R> {
@@ -35,7 +36,7 @@ impl<R> Listing<R> {
     /// # Errors
     /// [`Error::Busy`] about `what`, with the file that is in the way.
     pub(crate) fn whole(self, what: impl FnOnce() -> String) -> Result<Vec<R>> {
-        match self.unreadable.first() {
+        match self.unreadable.values().next() {
             None => Ok(self.records),
             Some(error) => Err(Error::Busy {
                 what: what(),
@@ -117,11 +118,11 @@ impl<R: Record> Records<R> {
 
     /// All records. One that disappears meanwhile is left out.
     pub(crate) fn all(&self) -> Result<Listing<R>> {
-        let mut listing = Listing { records: Vec::new(), unreadable: Vec::new() };
+        let mut listing = Listing { records: Vec::new(), unreadable: BTreeMap::new() };
         for name in self.names()? {
             match self.get(&name) {
                 Ok(record) => listing.records.extend(record),
-                Err(error) => listing.unreadable.push(error),
+                Err(error) => drop(listing.unreadable.insert(name.as_ref().to_owned(), error)),
             }
         }
         Ok(listing)
@@ -133,7 +134,7 @@ impl<R: Record> Records<R> {
     }
 
     fn stems(&self, endings: &[&str]) -> Result<Vec<R::Name>> {
-        let mut stems = std::collections::BTreeSet::new();
+        let mut stems = BTreeSet::new();
         for entry in entries(&self.dir)? {
             let entry = entry.to_string_lossy();
             stems.extend(endings.iter().filter_map(|ending| entry.strip_suffix(ending)).map(str::to_owned));

@@ -1,10 +1,12 @@
 //! A container's manifest: what it should be, and what its objects are called. A file, replaced whole (`man 2 rename`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::files::{FORMAT, Record};
 use crate::host::ContainerSpec;
-use crate::name::{ContainerName, LinkName, ObjectId, VolumeName};
+use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
 use crate::storage::{ImageContent, PoolSpec};
 
@@ -43,7 +45,11 @@ pub(crate) struct Objects {
     pub(crate) pool: Option<PoolSpec>,
     /// Beneath every hierarchy's root.
     pub(crate) cgroup: String,
-    pub(crate) port: Option<Port>,
+    /// The ports of its interfaces, by the interfaces' names inside.
+    pub(crate) ports: BTreeMap<LinkName, Port>,
+    /// Ports that it had, or was to have, and that may still be there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) leaving: Vec<Port>,
 }
 
 /// A container's end of a network.
@@ -53,12 +59,24 @@ pub(crate) struct Port {
     pub(crate) link: LinkName,
     /// The mark in its `ifalias`.
     pub(crate) owner: LinkOwner,
-    pub(crate) address: InterfaceAddress,
+    pub(crate) network: NetworkName,
+    /// Of the inner end, in the order of the network's gateways.
+    pub(crate) addresses: Vec<InterfaceAddress>,
 }
 
 impl Manifest {
     pub(crate) fn new(id: ObjectId, spec: ContainerSpec, image: ImageContent, objects: Objects) -> Self {
         Self { format: FORMAT, id, phase: Phase::Creating, run: true, objects, image, spec }
+    }
+
+    /// The networks it is in.
+    pub(crate) fn networks(&self) -> BTreeSet<NetworkName> {
+        self.spec.interfaces.values().map(|attachment| attachment.network.clone()).collect()
+    }
+
+    /// Every port that it has or may still have.
+    pub(crate) fn all_ports(&self) -> impl Iterator<Item = &Port> {
+        self.objects.ports.values().chain(&self.objects.leaving)
     }
 }
 
@@ -75,14 +93,14 @@ impl Record for Manifest {
 mod tests {
     use super::*;
 
-    /// What earlier versions wrote has no pool: the volume is a loop file under the prefix.
+    /// A manifest without a pool: the volume is a loop file under the prefix.
     #[test]
     fn a_manifest_without_a_pool_is_read_and_written_as_it_was() {
-        let old = r#"{"volume":"0123456789abcdef","cgroup":"docklet/x/y","port":null}"#;
+        let old = r#"{"volume":"0123456789abcdef","cgroup":"docklet/x/y","ports":{}}"#;
         let objects: Objects = serde_json::from_str(old).unwrap();
         assert_eq!(objects.pool, None);
         assert_eq!(serde_json::to_string(&objects).unwrap(), old);
-        let lvm = r#"{"volume":"0123456789abcdef","pool":{"lvm":{"directory":"/pool","lvm":{"volume_group":"vg0","thin_pool":"thin"}}},"cgroup":"docklet/x/y","port":null}"#;
+        let lvm = r#"{"volume":"0123456789abcdef","pool":{"lvm":{"directory":"/pool","lvm":{"volume_group":"vg0","thin_pool":"thin"}}},"cgroup":"docklet/x/y","ports":{}}"#;
         let objects: Objects = serde_json::from_str(lvm).unwrap();
         assert!(
             matches!(&objects.pool, Some(PoolSpec::Lvm { lvm, .. }) if lvm.volume_group.as_str() == "vg0")

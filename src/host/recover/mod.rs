@@ -50,6 +50,10 @@ impl Host {
             }
         }
         self.remove_orphans(marked, &mut report).await?;
+        match self.recover_names().await {
+            Ok(told) => report.names.extend(told),
+            Err(error) => report.failures.push(format!("names: {}", Chain(&error))),
+        }
         let host = self.clone();
         let (tidied, failures) = self.blocking(move || Ok(host.tidy())).await?;
         report.orphans.extend(tidied);

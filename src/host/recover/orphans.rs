@@ -7,6 +7,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Chain, Result};
 use crate::host::Host;
 use crate::host::objects::{namespace_path, release_volume, root_path};
+use crate::host::record::Manifest;
 use crate::lxc::{self, Container};
 use crate::name::{LinkName, ObjectId};
 use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
@@ -49,8 +50,7 @@ impl Host {
             (manifests.unreadable.is_empty(), networks.unreadable.is_empty());
         let (manifests, networks) = (manifests.records, networks.records);
         for (link, owner) in marked.links {
-            let is_port =
-                manifests.iter().any(|m| m.objects.port.as_ref().is_some_and(|port| port.link == link));
+            let is_port = manifests.iter().flat_map(Manifest::all_ports).any(|port| port.link == link);
             let all_known = if is_of_network(&owner) { all_networks } else { all_containers };
             if !all_known || is_port || networks.iter().any(|network| network.bridge == link) {
                 continue;

@@ -27,6 +27,8 @@ pub struct Recovered {
     pub containers: Vec<(ContainerName, Outcome)>,
     /// What was made again of networks: their names.
     pub networks: Vec<String>,
+    /// The containers whose `/etc/hosts` or `/etc/resolv.conf` was put right.
+    pub names: Vec<ContainerName>,
     /// What was done so that volumes can be used.
     pub volumes: Vec<String>,
     /// Objects with this prefix's mark that belonged to nothing, and were removed.
@@ -41,6 +43,7 @@ impl Recovered {
     pub fn changed(&self) -> bool {
         self.containers.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Unchanged | Outcome::Failed(_)))
             || !self.networks.is_empty()
+            || !self.names.is_empty()
             || !self.volumes.is_empty()
             || !self.orphans.is_empty()
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Attachment;
 use crate::cgroup::CgroupLimits;
 use crate::lxc::{HaltSignal, MountEntry};
-use crate::name::{ContainerName, ImageName};
+use crate::name::{ContainerName, ImageName, LinkName, NetworkName};
 use crate::storage::{Allocation, Filesystem};
 
 /// What a container should be.
@@ -38,9 +38,10 @@ pub struct ContainerSpec {
     /// The volume that takes everything the container writes to its root. It goes with the container.
     #[serde(default)]
     pub volume: RootVolume,
-    /// The network the container's `eth0` is in. `None`: no network but loopback.
+    /// Its network interfaces besides loopback, by their names inside, each in a network of its own. Default: none. The
+    /// default route of each family leads through the first of them, in the names' order, whose network has that family.
     #[serde(default)]
-    pub network: Option<Attachment>,
+    pub interfaces: BTreeMap<LinkName, Attachment>,
     /// Limits on memory, CPU time and processes. Default: none.
     #[serde(default)]
     pub limits: CgroupLimits,
@@ -63,12 +64,19 @@ impl ContainerSpec {
             name,
             image,
             volume: RootVolume::default(),
-            network: None,
+            interfaces: BTreeMap::new(),
             limits: CgroupLimits::default(),
             mounts: Vec::new(),
             init: Init::default(),
             environment: BTreeMap::new(),
         }
+    }
+
+    /// The same container with an interface `eth0` in `network`, with addresses that the host picks.
+    #[must_use]
+    pub fn in_network(mut self, network: NetworkName) -> Self {
+        self.interfaces.insert(LinkName::eth0(), Attachment::new(network));
+        self
     }
 
     /// Tells which fields differ from `other`'s: "limits", "mounts".
@@ -81,7 +89,7 @@ impl ContainerSpec {
         };
         compare("image", self.image == other.image);
         compare("volume", self.volume == other.volume);
-        compare("network", self.network == other.network);
+        compare("interfaces", self.interfaces == other.interfaces);
         compare("limits", self.limits == other.limits);
         compare("mounts", self.mounts == other.mounts);
         compare("init", self.init == other.init);

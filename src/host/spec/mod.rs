@@ -3,7 +3,9 @@
 mod attachment;
 mod container;
 mod network;
+mod resolver;
 
 pub use attachment::Attachment;
 pub use container::{ContainerSpec, Init, RootVolume};
 pub use network::NetworkSpec;
+pub use resolver::Resolver;

@@ -2,29 +2,141 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use super::Resolver;
+use crate::error::{Error, Result};
 use crate::name::NetworkName;
 use crate::net::{InterfaceAddress, Mtu, Subnet};
 
-/// What a network of this host should be: a bridge with an address.
+/// What a network of this host should be: a bridge with an address of each family.
+///
+/// ```
+/// use docklet::host::NetworkSpec;
+///
+/// let lan = NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse()?, "10.88.0.1/24".parse()?) };
+/// let both = NetworkSpec { gateways: vec!["10.89.0.1/24".parse()?, "fd00:89::1/64".parse()?], ..lan };
+/// # Ok::<(), docklet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSpec {
     /// Unique on the host.
     pub name: NetworkName,
-    /// The bridge's own address and the length of the subnet: `10.88.0.1/24`. Containers use it as their gateway.
-    pub gateway: InterfaceAddress,
-    /// Whether what leaves the subnet is masqueraded as the host. Default: it is not.
+    /// The bridge's own addresses and the length of the subnets: `10.88.0.1/24`. One, or one of each family. Containers
+    /// have an address in each subnet, and use these as their gateways.
+    pub gateways: Vec<InterfaceAddress>,
+    /// Whether what leaves the subnets is masqueraded as the host. Default: it is not.
     #[serde(default)]
     pub nat: bool,
     /// The largest packet. `None`: the kernel's default of 1500 bytes.
     #[serde(default)]
     pub mtu: Option<Mtu>,
+    /// Whom its containers ask for names. `None`: whom the host asks, but for servers that only the host can reach.
+    #[serde(default)]
+    pub resolver: Option<Resolver>,
 }
 
 impl NetworkSpec {
-    /// The network that containers' addresses are taken from.
-    pub(crate) fn subnet(&self) -> Result<Subnet> {
-        Subnet::new(ipnet::IpNet::from(self.gateway).trunc())
+    /// A network with the defaults of every other field.
+    #[must_use]
+    pub fn new(name: NetworkName, gateway: InterfaceAddress) -> Self {
+        Self { name, gateways: vec![gateway], nat: false, mtu: None, resolver: None }
+    }
+
+    /// The rules that the types alone do not have.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Some((first, rest)) = self.gateways.split_first() else {
+            return Err(Error::invalid(
+                "network gateway",
+                "none",
+                "a network has one, or one of each family",
+            ));
+        };
+        let families = rest.iter().enumerate().find(|(n, other)| {
+            let is_v4 = other.ip().is_ipv4();
+            first.ip().is_ipv4() == is_v4 || rest[..*n].iter().any(|earlier| earlier.ip().is_ipv4() == is_v4)
+        });
+        if let Some((_, second)) = families {
+            return Err(Error::invalid(
+                "network gateway",
+                second.to_string(),
+                "is a second one of its family",
+            ));
+        }
+        self.resolver.as_ref().map_or(Ok(()), Resolver::check)?;
+        self.subnets().map(drop)
+    }
+
+    /// The subnets that containers' addresses are taken from, in the gateways' order.
+    pub(crate) fn subnets(&self) -> Result<Vec<Subnet>> {
+        self.gateways.iter().map(|gateway| Subnet::new(ipnet::IpNet::from(*gateway).trunc())).collect()
+    }
+
+    /// Tells each field that is not as `asked`: what it is, and what it should be.
+    pub(crate) fn differences(&self, asked: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut compare = |field, found: String, asked: String| {
+            if found != asked {
+                differences.push(format!("{field} is {found}, not {asked}"));
+            }
+        };
+        compare("gateways", joined(&self.gateways), joined(&asked.gateways));
+        compare("nat", self.nat.to_string(), asked.nat.to_string());
+        compare("mtu", shown(self.mtu), shown(asked.mtu));
+        compare("resolver", format!("{:?}", self.resolver), format!("{:?}", asked.resolver));
+        differences
+    }
+}
+
+fn joined(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(" and ") }
+}
+
+fn shown(option: Option<impl ToString>) -> String {
+    option.map_or_else(|| "the default".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_one_of_each_family() {
+        let spec = |gateways: &[&str]| NetworkSpec {
+            gateways: gateways.iter().map(|gateway| gateway.parse().unwrap()).collect(),
+            ..NetworkSpec::new("lan".parse().unwrap(), "10.0.0.1/24".parse().unwrap())
+        };
+        for good in [&["10.0.0.1/24"][..], &["fd00::1/64"], &["fd00::1/64", "10.0.0.1/24"]] {
+            spec(good).check().unwrap();
+        }
+        for (bad, words) in [
+            (&[][..], "one of each family"),
+            (&["10.0.0.1/24", "10.0.1.1/24"], "second one of its family"),
+            (&["10.0.0.1/24", "fd00::1/64", "fd01::1/64"], "second one"),
+            (&["10.0.0.1/31"], "prefix"),
+        ] {
+            let message = spec(bad).check().unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
+    }
+
+    #[test]
+    fn each_field_that_differs_is_told() {
+        let lan = NetworkSpec::new("lan".parse().unwrap(), "10.0.0.1/24".parse().unwrap());
+        assert_eq!(lan.differences(&lan), Vec::<String>::new());
+        let other = NetworkSpec {
+            gateways: vec!["10.0.0.2/24".parse().unwrap()],
+            nat: true,
+            mtu: Some(Mtu::new(1400).unwrap()),
+            ..lan.clone()
+        };
+        assert_eq!(
+            lan.differences(&other),
+            [
+                "gateways is 10.0.0.1/24, not 10.0.0.2/24",
+                "nat is false, not true",
+                "mtu is the default, not 1400"
+            ]
+        );
     }
 }

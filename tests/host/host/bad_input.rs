@@ -1,5 +1,6 @@
 //! What is refused, in which words, and that the host is as it was.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -12,7 +13,7 @@ use docklet::name::{ContainerName, LinkName};
 use docklet::net::Mtu;
 use docklet::paths::Paths;
 
-use super::fixture::{Fixture, network, spec};
+use super::fixture::{Fixture, eth0, network, spec};
 use crate::kernel;
 
 /// Each wrong specification is refused with its reason, and nothing is on the host afterwards.
@@ -39,7 +40,10 @@ async fn wrong_specifications_are_refused() {
         spec
     };
     let with_address = |address: &str| ContainerSpec {
-        network: Some(Attachment { network: network().name, address: Some(address.parse().unwrap()) }),
+        interfaces: eth0(Attachment {
+            addresses: vec![address.parse().unwrap()],
+            ..Attachment::new(network().name)
+        }),
         ..spec("bad")
     };
     let bind = |source: &Path, target: &str| MountEntry::bind(source, target).unwrap();
@@ -63,7 +67,7 @@ async fn wrong_specifications_are_refused() {
         (with_address("10.99.0.1"), &["gateway"]),
         (with_address("10.99.0.255"), &["broadcast"]),
         (
-            ContainerSpec { network: Some(Attachment::new("absent".parse().unwrap())), ..spec("bad") },
+            ContainerSpec { interfaces: eth0(Attachment::new("absent".parse().unwrap())), ..spec("bad") },
             &["network `absent` does not exist"],
         ),
         (with_mount(bind(&dir.join("absent"), "/mnt").create_dir()), &["absent", "exist"]),
@@ -156,14 +160,17 @@ async fn wrong_networks_are_refused() {
     let fixture = Fixture::new().await;
     let other = |gateway: &str| NetworkSpec {
         name: "other".parse().unwrap(),
-        gateway: gateway.parse().unwrap(),
+        gateways: vec![gateway.parse().unwrap()],
         ..network()
     };
     for (spec, words) in [
         (other("10.99.0.129/25"), ["overlaps", "network `lan`"]),
         (other("10.1.1.1/31"), ["10.1.1.", "prefix"]),
         (NetworkSpec { mtu: Some(Mtu::new(600).unwrap()), ..other("fd00::1/64") }, ["mtu", "600"]),
-        (NetworkSpec { gateway: "10.99.0.2/24".parse().unwrap(), ..network() }, ["differs", "10.99.0.1/24"]),
+        (
+            NetworkSpec { gateways: vec!["10.99.0.2/24".parse().unwrap()], ..network() },
+            ["differs", "10.99.0.1/24"],
+        ),
     ] {
         let message =
             Chain(&fixture.host.ensure_network(&spec).await.unwrap_err()).to_string().to_lowercase();
@@ -201,7 +208,7 @@ async fn no_room_is_said_before_it_hurts() {
     let host = Host::open(Paths::new(&small).unwrap()).await.unwrap();
     crate::busybox::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
     let before = host.inventory().await.unwrap();
-    let error = host.launch(ContainerSpec { network: None, ..spec("big") }).await.unwrap_err();
+    let error = host.launch(ContainerSpec { interfaces: BTreeMap::new(), ..spec("big") }).await.unwrap_err();
     let message = Chain(&error).to_string();
     assert!(message.contains("space") || message.contains("room"), "{message}");
     assert_eq!(before.diff(&host.inventory().await.unwrap()).to_string(), "");

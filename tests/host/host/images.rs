@@ -1,5 +1,6 @@
 //! Containers and the images they are made from, and become.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +23,7 @@ fn image(text: &str) -> ImageName {
 }
 
 fn offline(name: &str, image: &str) -> ContainerSpec {
-    ContainerSpec { network: None, image: image.parse().expect("a name"), ..spec(name) }
+    ContainerSpec { interfaces: BTreeMap::new(), image: image.parse().expect("a name"), ..spec(name) }
 }
 
 async fn root(fixture: &Fixture, name: &ContainerName) -> PathBuf {
