@@ -22,6 +22,10 @@
 //! asynchronous calls run in a tokio runtime with I/O and time enabled. The kernel waits 15 to 30 ms when a link is
 //! deleted, and the thread that asks waits with it.
 //!
+//! # Addresses
+//!
+//! [`pool`] shares networks and addresses out. It is plain data and needs none of the above.
+//!
 //! # What it does not do
 //!
 //! Tunnels, VLANs, isolation between containers, port forwards, rate limits. It never changes a link, an address or a
@@ -37,7 +41,7 @@ mod nat;
 mod netlink;
 mod nft;
 mod owner;
-mod pool;
+pub mod pool;
 mod subnet;
 mod veth;
 
@@ -49,6 +53,5 @@ pub use namespace::NetworkNamespace;
 pub use nat::{Nat, NatNetwork};
 pub use netlink::Netlink;
 pub use owner::LinkOwner;
-pub use pool::allocate;
 pub use subnet::Subnet;
 pub use veth::{Veth, VethSpec};

@@ -1,7 +1,7 @@
 //! Networks that addresses are taken from.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -9,6 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::InterfaceAddress;
 use crate::error::{Error, Result};
+
+/// Networks without hosts' addresses: multicast and loopback (RFC 6890; RFC 4291 for IPv6, where `::1` is in the unspecified
+/// network of any size).
+const NO_HOSTS: [IpNet; 3] = [
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+    IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+    IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+];
 
 /// A network with room for a gateway and at least one host, as in `10.0.0.0/24`: no host bits, and a prefix of 1 to 30
 /// bits (IPv4) or 1 to 126 bits (IPv6).
@@ -29,8 +37,12 @@ impl Subnet {
         if net.prefix_len() == 0 || net.max_prefix_len() - net.prefix_len() < 2 {
             return invalid(format!("must have a prefix of 1 to {} bits", net.max_prefix_len() - 2));
         }
-        if net.addr().is_multicast() || net.addr().is_loopback() || net.addr().is_unspecified() {
-            return invalid("must not be an unspecified, multicast or loopback network".to_owned());
+        // Multicast and loopback: a larger network has them inside.
+        let overlaps = |other: IpNet| other.contains(&net) || net.contains(&other);
+        if net.addr().is_unspecified() || NO_HOSTS.into_iter().any(overlaps) {
+            return invalid(
+                "must not be or contain an unspecified, multicast or loopback network".to_owned(),
+            );
         }
         Ok(Self(net))
     }
@@ -117,6 +129,10 @@ mod tests {
             ("0.0.0.0/0", "1 to 30"),
             ("fd00::/127", "1 to 126"),
             ("224.0.0.0/8", "multicast"),
+            ("192.0.0.0/2", "multicast"),
+            ("fe00::/7", "multicast"),
+            ("127.1.0.0/16", "loopback"),
+            ("126.0.0.0/7", "loopback"),
         ] {
             let message = bad.parse::<Subnet>().unwrap_err().to_string();
             assert!(message.starts_with("invalid subnet") && message.contains(rule), "{bad}: {message}");

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use crate::error::{Error, Result};
 use crate::host::NetworkSpec;
 use crate::host::record::NetworkRecord;
-use crate::net::{InterfaceAddress, Subnet, allocate};
+use crate::net::pool::AddressPool;
+use crate::net::{InterfaceAddress, Subnet};
 
 impl NetworkRecord {
     /// The addresses of a container's port, one in each subnet: the one that was `asked` for, if it can be had; or the one
@@ -42,20 +43,17 @@ impl NetworkRecord {
         had: &[InterfaceAddress],
         taken: &BTreeSet<IpAddr>,
     ) -> Result<InterfaceAddress> {
-        let Some(address) = asked.iter().find(|address| address.is_ipv4() == gateway.is_ipv4()) else {
-            let had = had.iter().find(|had| subnet.contains(had.ip()) && !taken.contains(&had.ip()));
-            return had.map_or_else(|| subnet.interface(allocate(subnet, gateway, taken)?), |had| Ok(*had));
-        };
-        if *address == gateway {
-            return Err(Error::invalid("address", address.to_string(), "is the network's gateway"));
+        let mut pool = AddressPool::new(subnet, gateway)?;
+        for other in taken.iter().filter(|other| subnet.contains(**other)) {
+            // What it refuses it does not give out either.
+            let _ = pool.take_exactly(*other);
         }
-        if taken.contains(address) {
-            return Err(Error::Busy {
-                what: format!("address {address}"),
-                reason: format!("another container of network `{}` has it", self.spec.name),
-            });
+        if let Some(address) = asked.iter().find(|address| address.is_ipv4() == gateway.is_ipv4()) {
+            pool.take_exactly(*address)?;
+            return subnet.interface(*address);
         }
-        subnet.interface(*address)
+        let had = had.iter().find(|had| subnet.contains(had.ip()) && pool.take_exactly(had.ip()).is_ok());
+        had.map_or_else(|| subnet.interface(pool.take()?), |had| Ok(*had))
     }
 }
 
