@@ -12,7 +12,7 @@ use crate::cgroup::Hierarchies;
 use crate::error::{Error, Result};
 use crate::lxc::{Container, LxcTarget};
 use crate::name::ContainerName;
-use crate::net::{Nat, Netlink};
+use crate::net::{Firewall, Netlink};
 use crate::paths::Paths;
 use crate::storage::{ImageStore, ProvisionRatio, VolumePool};
 use crate::sys::lock::FileLock;
@@ -45,7 +45,7 @@ pub(super) struct Inner {
     pub(super) hierarchies: Hierarchies,
     pub(super) target: LxcTarget,
     pub(super) netlink: Netlink,
-    pub(super) nat: Nat,
+    pub(super) firewall: Firewall,
     pub(super) images: ImageStore,
     /// The directory of the pool of loop files, as the pool spells it.
     pub(super) volumes: PathBuf,
@@ -74,7 +74,7 @@ impl Host {
             tag: paths.tag(),
             target,
             hierarchies,
-            nat: Nat::new(format!("docklet-{}", paths.tag()))?,
+            firewall: Firewall::new(format!("docklet-{}", paths.tag()))?,
             netlink: Netlink::connect().await?,
             images: ImageStore::new(paths.images(), paths.layers())?,
             volumes: pool.path().to_owned(),

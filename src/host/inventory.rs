@@ -119,7 +119,7 @@ impl Host {
                 .into_iter()
                 .map(|(_, file)| file.display().to_string())
                 .collect(),
-            nft: self.translations(),
+            nft: self.rules(),
             ..Inventory::default()
         };
         for mount in mountinfo::mounts_beneath(prefix)? {
@@ -148,14 +148,14 @@ impl Host {
         Ok(inventory)
     }
 
-    /// The networks that the prefix's table translates for; a table that cannot be read is one, too.
-    fn translations(&self) -> BTreeSet<String> {
-        let table = self.inner.nat.table();
-        match self.inner.nat.current() {
+    /// What the prefix's table says; a table that cannot be read is one, too.
+    fn rules(&self) -> BTreeSet<String> {
+        let table = self.inner.firewall.table();
+        match self.inner.firewall.current() {
             Ok(None) => BTreeSet::new(),
-            Ok(Some(networks)) => networks
+            Ok(Some(entries)) => entries
                 .into_iter()
-                .map(|network| format!("inet {table} {} behind {}", network.subnet, network.bridge))
+                .map(|entry| format!("inet {table} {entry}"))
                 .chain([format!("inet {table}")])
                 .collect(),
             // A host without nftables has no table.

@@ -1,6 +1,7 @@
-//! Links of a host: bridges, veth pairs, addresses, NAT, and network namespaces to put them in.
+//! Links of a host: bridges, veth pairs, addresses, a firewall, and network namespaces to put them in.
 //!
-//! Everything is rtnetlink (`man 7 rtnetlink`) but NAT, which is one run of the program `nft` per change. A [`Netlink`]
+//! Everything is rtnetlink (`man 7 rtnetlink`) but the firewall: one run of the program `nft` per look and per
+//! change. A [`Netlink`]
 //! belongs to one network namespace, and so does all that is done with it; there is no hidden "current" one.
 //!
 //! # Whose link is it?
@@ -18,7 +19,7 @@
 //!
 //! # Needs
 //!
-//! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Nat`] the package `nftables`. The
+//! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Firewall`] the package `nftables`. The
 //! asynchronous calls run in a tokio runtime with I/O and time enabled. The kernel waits 15 to 30 ms when a link is
 //! deleted, and the thread that asks waits with it.
 //!
@@ -28,16 +29,16 @@
 //!
 //! # What it does not do
 //!
-//! Tunnels, VLANs, isolation between containers, port forwards, rate limits. It never changes a link, an address or a
+//! Tunnels, VLANs, rate limits. It never changes a link, an address or a
 //! table that it did not make.
 
 mod address;
 mod bridge;
+mod firewall;
 mod link;
 mod mac;
 mod mtu;
 mod namespace;
-mod nat;
 mod netlink;
 mod nft;
 mod owner;
@@ -47,10 +48,13 @@ mod veth;
 
 pub use address::InterfaceAddress;
 pub use bridge::{Bridge, BridgeSpec};
+pub use firewall::{
+    Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset,
+    forward_obstacles,
+};
 pub use mac::MacAddress;
 pub use mtu::Mtu;
 pub use namespace::NetworkNamespace;
-pub use nat::{Nat, NatNetwork};
 pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use subnet::Subnet;

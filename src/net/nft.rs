@@ -11,33 +11,31 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::sys::tool;
 
-/// Carries out `commands` as one transaction: all or nothing.
-pub(super) fn transact(commands: Vec<Value>) -> Result<()> {
-    let script = serde_json::json!({ "nftables": commands }).to_string();
-    run(&["-j", "-f", "-"], script.as_bytes()).map(drop)
+/// Carries out `script` as one transaction: all or nothing.
+pub(super) fn transact(script: &str) -> Result<()> {
+    run(&["-f", "-"], script.as_bytes()).map(drop)
 }
 
-/// The objects of the table `inet NAME`, or `None` if there is no such table.
-pub(super) fn list_table(name: &str) -> Result<Option<Vec<Value>>> {
-    let text = match run(&["-j", "list", "table", "inet", name], b"") {
-        Ok(text) => text,
-        Err(Error::Command { stderr, .. }) if stderr.contains("No such file or directory") => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
-    let mut listing: Value = serde_json::from_slice(&text).map_err(|e| unreadable(&e.to_string()))?;
-    match listing["nftables"].take() {
-        Value::Array(objects) => Ok(Some(objects)),
-        _ => Err(unreadable("no \"nftables\" in it")),
+/// The listing of the table `inet NAME`, or `None` if there is no such table.
+pub(super) fn list_table(name: &str) -> Result<Option<Vec<u8>>> {
+    match run(&["-j", "list", "table", "inet", name], b"") {
+        Ok(text) => Ok(Some(text)),
+        Err(Error::Command { stderr, .. }) if stderr.contains("No such file or directory") => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
-fn unreadable(reason: &str) -> Error {
-    Error::Command {
-        program: "nft".to_owned(),
-        status: "unreadable output".to_owned(),
-        stderr: reason.to_owned(),
+/// The listing of all tables, without what is in sets.
+pub(super) fn list_ruleset() -> Result<Vec<u8>> {
+    run(&["-j", "-t", "list", "ruleset"], b"")
+}
+
+/// The objects of a listing, or why it cannot be read: `nft` 1.0.6 does not finish that of a table with flags.
+pub(super) fn parse(listing: &[u8]) -> Result<Vec<Value>, String> {
+    let mut listing: Value = serde_json::from_slice(listing).map_err(|e| e.to_string())?;
+    match listing["nftables"].take() {
+        Value::Array(objects) => Ok(objects),
+        _ => Err("no \"nftables\" in it".to_owned()),
     }
 }
 
@@ -63,7 +61,7 @@ fn run(args: &[&str], input: &[u8]) -> Result<Vec<u8>> {
 
 fn spawn(args: &[&str]) -> Result<Child> {
     let mut command = tool::command("nft").ok_or_else(|| Error::Unsupported {
-        what: "address translation".to_owned(),
+        what: "a firewall".to_owned(),
         needs: "the program `nft` is missing: install the package nftables".to_owned(),
     })?;
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -64,7 +64,7 @@ impl Host {
         let record = NetworkRecord::new(id.link_name(), owner, spec);
         record.bridge_spec().check()?;
         if record.spec.nat {
-            self.check_nat().await?;
+            self.check_firewall().await?;
         }
         let raised = match self.inner.networks.publish(&record.spec.name, &record) {
             Ok(()) => self.raise_network(&record).await,
@@ -105,7 +105,7 @@ impl Host {
     async fn raise_network(&self, record: &NetworkRecord) -> Result<()> {
         self.raise_bridge(record).await?;
         if record.spec.nat {
-            self.apply_nat(None).await?;
+            self.apply_firewall(None).await?;
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Host {
 
     async fn lower_network(&self, record: &NetworkRecord) -> Result<()> {
         if record.spec.nat {
-            self.apply_nat(Some(record)).await?;
+            self.apply_firewall(Some(record)).await?;
         }
         Bridge::remove(&self.inner.netlink, &record.bridge, &record.owner).await?;
         self.inner.networks.remove(&record.spec.name)

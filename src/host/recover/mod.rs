@@ -100,12 +100,12 @@ impl Host {
             }
         }
         // Also without any such network: a removal may have been cut off before the table went.
-        match host.apply_nat(None).await {
+        match host.apply_firewall(None).await {
             Ok(true) => report.networks.extend(translated),
             Ok(false) => {}
             // A host without nftables has no table, and needs none.
             Err(Error::Unsupported { .. }) if translated.is_empty() => {}
-            Err(error) => report.failures.push(format!("address translation: {}", Chain(&error))),
+            Err(error) => report.failures.push(format!("firewall: {}", Chain(&error))),
         }
         report.networks.sort();
         report.networks.dedup();

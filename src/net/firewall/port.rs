@@ -1,0 +1,55 @@
+//! Ports of the transport protocols (`man 5 services`).
+
+use std::fmt;
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Serialize};
+
+/// A protocol with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// One port of one protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// 1 to 65535.
+    pub number: NonZeroU16,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} port {}", self.protocol, self.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_small_json() {
+        let port: Port = serde_json::from_str(r#"{"protocol": "udp", "number": 53}"#).unwrap();
+        assert_eq!(port.to_string(), "udp port 53");
+        for bad in [r#"{"protocol": "tcp", "number": 0}"#, r#"{"protocol": "sctp", "number": 1}"#] {
+            serde_json::from_str::<Port>(bad).unwrap_err();
+        }
+    }
+}
