@@ -35,13 +35,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
         mtu: None,
     };
     let veth = VethSpec {
-        name: LinkName::new(format!("dkve{id}"))?,
-        owner: LinkOwner::new(format!("docklet-example/{id}/veth"))?,
-        bridge: bridge.name.clone(),
-        inner_name: LinkName::new("eth0")?,
         addresses: vec!["10.213.0.2/24".parse()?],
         gateways: vec!["10.213.0.1".parse()?],
-        mtu: None,
+        ..VethSpec::new(
+            LinkName::new(format!("dkve{id}"))?,
+            LinkOwner::new(format!("docklet-example/{id}/veth"))?,
+            bridge.name.clone(),
+            LinkName::new("eth0")?,
+        )
     };
     let pin = std::env::temp_dir().join(format!("docklet-example-{id}.netns"));
 

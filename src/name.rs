@@ -206,6 +206,11 @@ impl LinkName {
     pub fn eth0() -> Self {
         Self("eth0".to_owned())
     }
+
+    /// The name of an interface that goes with another one: `di` and twelve hexadecimal digits.
+    pub(crate) fn of_companion(hash: [u8; 6]) -> Self {
+        Self(format!("di{}", hash.map(|byte| format!("{byte:02x}")).concat()))
+    }
 }
 
 impl ObjectId {

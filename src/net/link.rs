@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
 
@@ -42,6 +44,12 @@ pub(super) struct Link {
     pub(super) master: Option<u32>,
     /// The number of a veth's other end, in the other end's namespace.
     pub(super) peer: Option<u32>,
+    /// The number that this namespace has for the one of a veth's other end; none if it is this one.
+    pub(super) peer_namespace: Option<i32>,
+    /// How its packets queue: `noqueue`, `tbf`, …
+    pub(super) queue: String,
+    /// Whether it is a port that does not reach other ports of its kind.
+    pub(super) isolated: bool,
 }
 
 impl From<LinkMessage> for Link {
@@ -59,10 +67,16 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(master) => link.master = Some(master).filter(|master| *master != 0),
                 LinkAttribute::Link(peer) => link.peer = Some(peer),
+                LinkAttribute::LinkNetNsId(id) => link.peer_namespace = Some(id),
+                LinkAttribute::Qdisc(queue) => link.queue = queue,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
-                        if let LinkInfo::Kind(kind) = info {
-                            link.kind = kind.to_string();
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+                            LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                                link.isolated = port.contains(&InfoBridgePort::Isolated(true));
+                            }
+                            _ => {}
                         }
                     }
                 }
@@ -74,6 +88,14 @@ impl From<LinkMessage> for Link {
 }
 
 impl Link {
+    /// The link that `message` tells of.
+    pub(super) fn told(message: RouteNetlinkMessage) -> Option<Self> {
+        match message {
+            RouteNetlinkMessage::NewLink(message) => Some(Self::from(message)),
+            _ => None,
+        }
+    }
+
     /// Refuses a link that is not `owner`'s, or not of the kind `kind`.
     pub(super) fn check_ours(&self, name: &LinkName, owner: &LinkOwner, kind: &str) -> Result<()> {
         let mut differences = Vec::new();
@@ -117,6 +139,17 @@ impl Link {
     }
 }
 
+/// Asks for the link `name`.
+pub(super) fn ask(name: &LinkName) -> Change {
+    Change {
+        call: "RTM_GETLINK",
+        target: format!("link `{name}`"),
+        message: RouteNetlinkMessage::GetLink(MessageBuilder::default().name(name.to_string()).build()),
+        mode: Mode::Change,
+        fine: Some(libc::ENODEV),
+    }
+}
+
 /// Changes a link that exists, found by the number in `message`.
 pub(super) fn set_link(name: &str, message: LinkMessage) -> Change {
     Change {
@@ -130,18 +163,11 @@ pub(super) fn set_link(name: &str, message: LinkMessage) -> Change {
 
 /// Gives the link `index` an address; it may have it already.
 pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> Change {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.prefix_len = address.prefix_len();
-    message.header.family = match address.ip() {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    };
+    let mut message = address_message(index, address.into());
     // Addresses are given out once: the second that the kernel would look for a duplicate is not waited for.
     if address.ip().is_ipv6() {
         message.header.flags = AddressHeaderFlags::Nodad;
     }
-    message.attributes = vec![AddressAttribute::Local(address.ip()), AddressAttribute::Address(address.ip())];
     message.attributes.extend(address.broadcast().map(AddressAttribute::Broadcast));
     Change {
         call: "RTM_NEWADDR",
@@ -150,6 +176,30 @@ pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> 
         mode: Mode::Create,
         fine: Some(libc::EEXIST),
     }
+}
+
+/// Takes an address from the link `index`; it may have lost it already.
+pub(super) fn remove_address(name: &str, index: u32, address: ipnet::IpNet) -> Change {
+    Change {
+        call: "RTM_DELADDR",
+        target: format!("{address} of link `{name}`"),
+        message: RouteNetlinkMessage::DelAddress(address_message(index, address)),
+        mode: Mode::Change,
+        fine: Some(libc::EADDRNOTAVAIL),
+    }
+}
+
+fn address_message(index: u32, address: ipnet::IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = address.prefix_len();
+    message.header.family = match address.addr() {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.attributes =
+        vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+    message
 }
 
 /// Sets the default route through `gateway` on the link `index`.
@@ -171,6 +221,22 @@ pub(super) fn set_default_route(name: &str, index: u32, gateway: IpAddr) -> Chan
     }
 }
 
+/// Takes a family's default route, as [`set_default_route`] sets it, from the link `index`, if it has one.
+pub(super) fn remove_default_route(name: &str, index: u32, ipv6: bool) -> Change {
+    let message = if ipv6 {
+        RouteMessageBuilder::<std::net::Ipv6Addr>::new().output_interface(index).build()
+    } else {
+        RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).build()
+    };
+    Change {
+        call: "RTM_DELROUTE",
+        target: format!("default route on link `{name}`"),
+        message: RouteNetlinkMessage::DelRoute(message),
+        mode: Mode::Change,
+        fine: Some(libc::ESRCH),
+    }
+}
+
 /// Removes the link `name` if it is `owner`'s and of the kind `kind`; one that is gone is removed.
 pub(super) async fn remove(net: &Netlink, name: &LinkName, owner: &LinkOwner, kind: &str) -> Result<()> {
     for attempt in 0..ATTEMPTS {
@@ -187,14 +253,18 @@ pub(super) async fn remove(net: &Netlink, name: &LinkName, owner: &LinkOwner, ki
 
 /// Deletes the link `index`. By number: the name may be another link's by now.
 pub(super) async fn delete(net: &Netlink, name: &LinkName, index: u32) -> Result<()> {
-    net.change(Change {
+    net.change(deletion(name, index)).await
+}
+
+/// Deletes the link `index`; one that is gone is deleted.
+pub(super) fn deletion(name: &LinkName, index: u32) -> Change {
+    Change {
         call: "RTM_DELLINK",
         target: format!("link `{name}`"),
         message: RouteNetlinkMessage::DelLink(MessageBuilder::default().index(index).build()),
         mode: Mode::Change,
         fine: Some(libc::ENODEV),
-    })
-    .await
+    }
 }
 
 /// Says what to do about a host that refuses an IPv6 address because IPv6 is off.

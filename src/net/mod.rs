@@ -44,6 +44,7 @@ mod nft;
 mod owner;
 pub mod pool;
 mod subnet;
+mod traffic;
 mod veth;
 
 pub use address::InterfaceAddress;
@@ -58,4 +59,5 @@ pub use namespace::NetworkNamespace;
 pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use subnet::Subnet;
+pub use traffic::{Rate, RateLimits, SourceGuard};
 pub use veth::{Veth, VethSpec};

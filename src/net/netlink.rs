@@ -15,7 +15,7 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::proto::{ConnectionHandle, new_connection};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::runtime::Handle;
@@ -27,6 +27,9 @@ use super::{LinkOwner, NetworkNamespace};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 use crate::sys::netns;
+
+/// The most messages that go in one system call.
+const MOST_AT_ONCE: usize = 32;
 
 /// How often `wait_gone` looks.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -123,6 +126,30 @@ impl Netlink {
     /// Sends all changes in one system call and waits for all answers; the kernel carries out each, whether or not
     /// an earlier one failed. The first error is returned.
     pub(super) async fn change_all(&self, changes: Vec<Change>) -> Result<()> {
+        let answers = self.exchange(changes).await?;
+        answers.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+    }
+
+    /// Sends all changes and questions, and waits for what the kernel says to each: whether it was done, and the
+    /// object that it tells of, if any.
+    pub(super) async fn exchange(
+        &self,
+        mut changes: Vec<Change>,
+    ) -> Result<Vec<Result<Option<RouteNetlinkMessage>>>> {
+        let mut answers = Vec::with_capacity(changes.len());
+        // More answers than that do not fit the socket's buffer.
+        while !changes.is_empty() {
+            let rest = changes.split_off(changes.len().min(MOST_AT_ONCE));
+            self.exchange_once(std::mem::replace(&mut changes, rest), &mut answers).await?;
+        }
+        Ok(answers)
+    }
+
+    async fn exchange_once(
+        &self,
+        changes: Vec<Change>,
+        answers: &mut Vec<Result<Option<RouteNetlinkMessage>>>,
+    ) -> Result<()> {
         let Some(first) = changes.first() else { return Ok(()) };
         let mut messages = Vec::with_capacity(changes.len());
         let mut expected = Vec::with_capacity(changes.len());
@@ -134,24 +161,25 @@ impl Netlink {
             expected.push((change.call, change.target, change.fine));
         }
         let mut replies = self.request(messages, first.0, &first.1)?;
-        let mut result = Ok(());
         // The kernel answers in the order of the requests.
         for (call, target, fine) in expected {
-            // Anything but the answer is an echo before it.
+            let mut told = None;
             let error = loop {
                 let reply = replies.next().await.ok_or_else(|| lost(call, &target))?;
-                if let NetlinkPayload::Error(answer) = reply.payload {
-                    break answer.code;
+                match reply.payload {
+                    NetlinkPayload::Error(answer) => break answer.code,
+                    NetlinkPayload::InnerMessage(message) => told = Some(message),
+                    _ => {}
                 }
             };
             if let Some(code) = error.map(|code| -code.get()).filter(|code| Some(*code) != fine) {
-                let error = Error::os(call, &target, io::Error::from_raw_os_error(code));
-                result = result.and(Err(error));
+                answers.push(Err(Error::os(call, &target, io::Error::from_raw_os_error(code))));
             } else {
                 tracing::debug!(call, target, "done");
+                answers.push(Ok(told));
             }
         }
-        result
+        Ok(())
     }
 
     /// The link `name`, if there is one.
@@ -183,7 +211,7 @@ impl Netlink {
     }
 
     /// All that the kernel answers to `message`.
-    async fn dump(
+    pub(super) async fn dump(
         &self,
         message: RouteNetlinkMessage,
         call: &'static str,
@@ -244,18 +272,21 @@ impl Netlink {
     /// # Errors
     /// [`Error::Os`] if the system refuses.
     pub async fn links_owned(&self, prefix: &str) -> Result<Vec<(LinkName, LinkOwner)>> {
-        let found = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "RTM_GETLINK").await?;
+        let found = self.links().await?.into_iter();
         Ok(found
-            .into_iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewLink(message) => Some(Link::from(message)),
-                _ => None,
-            })
             .filter_map(|link| {
                 let alias = link.alias.filter(|alias| alias.starts_with(prefix))?;
                 Some((LinkName::new(link.name).ok()?, LinkOwner::new(alias).ok()?))
             })
             .collect())
+    }
+
+    /// All links.
+    pub(super) async fn links(&self) -> Result<Vec<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let found = self.dump(RouteNetlinkMessage::GetLink(message), "RTM_GETLINK").await?;
+        Ok(found.into_iter().filter_map(Link::told).collect())
     }
 
     /// Waits until there is no link `name`.

@@ -17,16 +17,17 @@ use crate::sandbox::Sandbox;
 /// A veth pair into the `n`th namespace behind `br0`.
 pub(crate) fn spec(n: u8) -> VethSpec {
     VethSpec {
-        name: LinkName::new(format!("dkve{n}")).unwrap(),
-        owner: LinkOwner::new(format!("docklet-test/veth/{n}")).unwrap(),
-        bridge: LinkName::new("br0").unwrap(),
-        inner_name: LinkName::new("eth0").unwrap(),
         addresses: vec![
             format!("10.0.0.{}/24", n + 1).parse().unwrap(),
             format!("fd00::{:x}/64", n + 1).parse().unwrap(),
         ],
         gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-        mtu: None,
+        ..VethSpec::new(
+            LinkName::new(format!("dkve{n}")).unwrap(),
+            LinkOwner::new(format!("docklet-test/veth/{n}")).unwrap(),
+            LinkName::new("br0").unwrap(),
+            LinkName::new("eth0").unwrap(),
+        )
     }
 }
 

@@ -1,0 +1,47 @@
+//! The inner end of a pair, from within its namespace: up, with its addresses and routes.
+
+use super::VethSpec;
+use crate::error::Result;
+use crate::net::Netlink;
+use crate::net::link::{self, Link, MessageBuilder};
+
+/// The other end of `host`, if it is in the namespace of `inside`, whatever it is called there now.
+pub(super) async fn find(inside: &Netlink, host: &Link) -> Result<Option<Link>> {
+    let Some(index) = host.peer else { return Ok(None) };
+    // Numbers are per namespace, so another link may have that one here; but it does not name `host` in turn.
+    Ok(inside.link_at(index).await?.filter(|inner| inner.kind == "veth" && inner.peer == Some(host.index)))
+}
+
+/// Gives the inner end what it lacks. What is there is left.
+pub(super) async fn complete(inside: &Netlink, spec: &VethSpec, inner: &Link) -> Result<()> {
+    let name = spec.inner_name.as_str();
+    let mut changes = Vec::new();
+    if !inner.up {
+        changes.push(link::set_link(name, MessageBuilder::default().index(inner.index).up().build()));
+    }
+    changes.extend(spec.addresses.iter().map(|address| link::add_address(name, inner.index, *address)));
+    changes.extend(spec.gateways.iter().map(|gateway| link::set_default_route(name, inner.index, *gateway)));
+    inside.change_all(changes).await.map_err(link::explain_ipv6)
+}
+
+/// Gives the inner end what it lacks, and takes what was not asked for: addresses, and default routes by hand.
+pub(super) async fn replace(inside: &Netlink, spec: &VethSpec, inner: &Link, mtu: u32) -> Result<()> {
+    let name = spec.inner_name.as_str();
+    let mut changes = Vec::new();
+    if inner.mtu != mtu {
+        changes.push(link::set_link(name, MessageBuilder::default().index(inner.index).mtu(mtu).build()));
+    }
+    for address in inside.addresses(inner.index).await? {
+        if !spec.addresses.iter().any(|asked| ipnet::IpNet::from(*asked) == address) {
+            changes.push(link::remove_address(name, inner.index, address));
+        }
+    }
+    for ipv6 in [false, true] {
+        if !spec.gateways.iter().any(|gateway| gateway.is_ipv6() == ipv6) {
+            changes.push(link::remove_default_route(name, inner.index, ipv6));
+        }
+    }
+    // Routes need the addresses that they go by.
+    inside.change_all(changes).await?;
+    complete(inside, spec, inner).await
+}
