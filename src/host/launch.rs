@@ -104,8 +104,9 @@ impl Host {
         let ports = self.plan_ports(&id, &spec.interfaces, &BTreeMap::new())?;
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         let (volume, pool) = (id.volume_name(), self.recorded_pool());
-        let objects = Objects { volume, pool, cgroup, ports, leaving: Vec::new() };
+        let objects = Objects { volume, pool, cgroup, ports, leaving: None };
         let manifest = Manifest::new(id, spec, image, objects);
+        self.check_rules(Some(&manifest), None)?;
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
         Ok(manifest)
     }

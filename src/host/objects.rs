@@ -44,14 +44,16 @@ impl Host {
     pub(super) async fn raise(&self, manifest: &Manifest) -> Result<Manifest> {
         let directory = self.directory(manifest);
         make_directory(&directory)?;
-        // Both parts run to their end whatever becomes of the other: nothing goes on behind a roll-back's back.
-        let (root, ports, names) = tokio::join!(
+        // All parts run to their end whatever becomes of the others: nothing goes on behind a roll-back's back.
+        let (root, ports, names, rules) = tokio::join!(
             self.raise_root(manifest),
             self.raise_ports(manifest, &directory),
-            self.raise_names(manifest)
+            self.raise_names(manifest),
+            self.raise_forwards(manifest)
         );
         ports?;
         names?;
+        rules?;
         let (root, files) = root?;
         let mut config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
         for file in files {
@@ -102,6 +104,7 @@ impl Host {
             recorded => recorded?,
         }
         lowered?;
+        self.apply_forwards(&manifest).await?;
         let (host, container) = (self.clone(), self.container(&manifest)?);
         let going = manifest.clone();
         self.blocking(move || {

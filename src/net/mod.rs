@@ -45,6 +45,7 @@ mod owner;
 pub mod pool;
 mod subnet;
 mod traffic;
+mod tunnel;
 mod veth;
 
 pub use address::InterfaceAddress;
@@ -60,4 +61,5 @@ pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use subnet::Subnet;
 pub use traffic::{Rate, RateLimits, SourceGuard};
+pub use tunnel::{GreKey, Tunnel, TunnelSpec, TunnelTopology, Vni};
 pub use veth::{Veth, VethSpec};

@@ -15,6 +15,8 @@ pub struct Mtu(u32);
 impl Mtu {
     /// What Ethernet carries: 1500 bytes, the kernel's default for bridges and veth pairs.
     pub const ETHERNET: Self = Self(1500);
+    /// The most that a link can have.
+    pub(super) const MAX_BYTES: u32 = 65535;
     /// The least that IPv6 works with.
     const IPV6_MIN: u32 = 1280;
 
@@ -23,7 +25,7 @@ impl Mtu {
     /// # Errors
     /// [`Error::Invalid`] outside of 68 to 65535.
     pub fn new(bytes: u32) -> Result<Self> {
-        if (68..=65535).contains(&bytes) {
+        if (68..=Self::MAX_BYTES).contains(&bytes) {
             Ok(Self(bytes))
         } else {
             Err(Error::invalid("MTU", bytes.to_string(), "must be 68 to 65535 bytes"))

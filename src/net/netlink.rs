@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE,
+    NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
@@ -64,6 +64,8 @@ pub(super) enum Mode {
     Create,
     /// Anything: it is made, or replaced.
     Replace,
+    /// Anything: it is made beside it, unless it is there.
+    Append,
     /// The object: it is changed or deleted.
     Change,
 }
@@ -195,18 +197,30 @@ impl Netlink {
     }
 
     async fn get_link(&self, message: LinkMessage, target: String) -> Result<Option<Link>> {
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(message));
+        match self.get(RouteNetlinkMessage::GetLink(message), "RTM_GETLINK", &target).await {
+            Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(Link::from(message))),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            Ok(_) => Err(lost("RTM_GETLINK", target)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The kernel's one answer to `message`.
+    pub(super) async fn get(
+        &self,
+        message: RouteNetlinkMessage,
+        call: &'static str,
+        target: &str,
+    ) -> Result<RouteNetlinkMessage> {
+        let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST;
-        let mut replies = self.request(vec![request], "RTM_GETLINK", &target)?;
+        let mut replies = self.request(vec![request], call, &target)?;
         match replies.next().await.map(|reply| reply.payload) {
-            Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))) => {
-                Ok(Some(Link::from(message)))
-            }
-            Some(NetlinkPayload::Error(answer)) if answer.raw_code() == -libc::ENODEV => Ok(None),
+            Some(NetlinkPayload::InnerMessage(answer)) => Ok(answer),
             Some(NetlinkPayload::Error(answer)) => {
-                Err(Error::os("RTM_GETLINK", target, io::Error::from_raw_os_error(-answer.raw_code())))
+                Err(Error::os(call, target, io::Error::from_raw_os_error(-answer.raw_code())))
             }
-            _ => Err(lost("RTM_GETLINK", target)),
+            _ => Err(lost(call, target)),
         }
     }
 
@@ -316,6 +330,7 @@ impl Mode {
         match self {
             Self::Create => NLM_F_CREATE | NLM_F_EXCL,
             Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+            Self::Append => NLM_F_CREATE | NLM_F_APPEND,
             Self::Change => 0,
         }
     }

@@ -68,13 +68,9 @@ impl World {
                 addresses.extend([format!("{four}9/24"), format!("{six}9/64")]);
             }
             let spec = VethSpec {
-                name: link(&format!("v-{place}")),
-                owner: owner(place),
-                bridge: link(bridge),
-                inner_name: link("eth0"),
                 addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
                 gateways: vec![format!("{four}1").parse().unwrap(), format!("{six}1").parse().unwrap()],
-                mtu: None,
+                ..VethSpec::new(link(&format!("v-{place}")), owner(place), link(bridge), link("eth0"))
             };
             let namespace = NetworkNamespace::ensure(&world.dir.join(place)).unwrap();
             Veth::ensure(&world.net, &namespace, &spec).await.unwrap();

@@ -35,6 +35,7 @@ mod sandbox;
 mod scripted_root;
 mod tar_archive;
 mod tree;
+mod tunnel;
 mod user_namespace;
 mod veth;
 mod volume;

@@ -30,6 +30,7 @@ mod snapshot;
 mod subjects;
 mod syscalls;
 mod tracer;
+mod tunnels;
 
 use std::env;
 use std::fs;

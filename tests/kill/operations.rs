@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, logical, overlays, parts};
+use crate::{containers, exports, images, logical, overlays, parts, tunnels};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -79,6 +79,16 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("unmount-overlay", overlays::unmount),
     ("remove-overlay", overlays::remove),
     ("overlay-state", overlays::state),
+    ("prepare-tunnel", tunnels::prepare),
+    ("ensure-mesh", tunnels::ensure_mesh),
+    ("change-mesh", tunnels::change_mesh),
+    ("ensure-star", tunnels::ensure_star),
+    ("change-star", tunnels::change_star),
+    ("remove-tunnel", tunnels::remove),
+    ("mesh-state", tunnels::mesh_state),
+    ("changed-mesh-state", tunnels::changed_mesh_state),
+    ("star-state", tunnels::star_state),
+    ("changed-star-state", tunnels::changed_star_state),
 ];
 
 /// Runs the program called `name`, once a tracer says so.

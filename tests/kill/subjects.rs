@@ -102,6 +102,14 @@ const OVERLAY: Recovery = Recovery {
     remove: "remove-overlay",
 };
 
+/// A tunnel that is half made or changed is whole after the same call.
+const TUNNEL: Recovery = Recovery {
+    recover: "ensure-mesh",
+    state: "mesh-state",
+    states: &[State::Present],
+    remove: "remove-tunnel",
+};
+
 /// The same export again.
 const EXPORT: Recovery = Recovery {
     recover: "export-image",
@@ -235,6 +243,31 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         &["prepare-overlay"],
         &["mount-mapped"],
         Recovery { recover: "remove-overlay", states: &[State::Absent], ..OVERLAY },
+    ),
+    own("ensure-mesh", &["prepare-tunnel"], &[], TUNNEL),
+    own(
+        "change-mesh",
+        &["prepare-tunnel"],
+        &["ensure-mesh"],
+        Recovery { recover: "change-mesh", state: "changed-mesh-state", ..TUNNEL },
+    ),
+    own(
+        "ensure-star",
+        &["prepare-tunnel"],
+        &[],
+        Recovery { recover: "ensure-star", state: "star-state", ..TUNNEL },
+    ),
+    own(
+        "change-star",
+        &["prepare-tunnel"],
+        &["ensure-star"],
+        Recovery { recover: "change-star", state: "changed-star-state", ..TUNNEL },
+    ),
+    own(
+        "remove-tunnel",
+        &["prepare-tunnel"],
+        &["ensure-star"],
+        Recovery { recover: "remove-tunnel", state: "star-state", states: &[State::Absent], ..TUNNEL },
     ),
     own("grow", &["make-volume", "remove-volume"], &["make-volume"], VOLUME),
     growth("grow-xfs", &["make-xfs", "remove-volume"], &["make-xfs"]),

@@ -19,6 +19,7 @@ storm-v2    storm    v2        600 all
 lvm-v2      lvm      v2       5400 all
 quota-v2    quota    v2       5400 all
 kill-lvm-v2 kill-lvm v2       3600 all
+gre-v2      gre      v2       1200 all
 storage-v2  storage  v2       5400 all
 host-v2     host     v2       5400 all
 host-v1     host     v1       5400 all

@@ -32,6 +32,11 @@ impl Host {
         Lines::new(RESOLV_CONF, lines(&resolver)).write(&resolver_path(&self.directory(manifest)))
     }
 
+    /// The same for a container that has been told something.
+    pub(crate) fn write_resolver_again(&self, manifest: &Manifest) -> Result<bool> {
+        Ok(resolver_path(&self.directory(manifest)).exists() && self.write_resolver(manifest)?)
+    }
+
     /// The same for all containers in one of `networks` (`None`: for all) that have been told something. Returns those that
     /// had been told something else.
     pub(crate) fn write_resolvers(
@@ -41,10 +46,7 @@ impl Host {
         let mut changed = Vec::new();
         for manifest in self.inner.manifests.all()?.records {
             let concerned = networks.is_none_or(|networks| !networks.is_disjoint(&manifest.networks()));
-            if concerned
-                && resolver_path(&self.directory(&manifest)).exists()
-                && self.write_resolver(&manifest)?
-            {
+            if concerned && self.write_resolver_again(&manifest)? {
                 changed.push(manifest.spec.name);
             }
         }

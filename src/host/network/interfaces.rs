@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracing::{Instrument, info_span};
 
 use crate::error::{Error, Result};
-use crate::host::objects::namespace_path;
-use crate::host::record::Manifest;
+use crate::host::record::{Manifest, Port};
 use crate::host::{Attachment, ContainerInfo, Host};
 use crate::lxc::State;
-use crate::name::{ContainerName, LinkName, NetworkName};
-use crate::net::{NetworkNamespace, Veth};
+use crate::name::{ContainerName, LinkName};
+use crate::net::Veth;
 
 impl Host {
     /// Gives a container exactly these interfaces, whether it runs or not: those that it has besides go, those that it lacks
@@ -41,16 +40,17 @@ impl Host {
         name: &ContainerName,
         interfaces: BTreeMap<LinkName, Attachment>,
     ) -> Result<ContainerInfo> {
-        let before = self.settle_interfaces(self.created(name)?).await?;
+        let before = self.settle_interfaces(self.created(name)?, &BTreeSet::new()).await?;
         let (host, planned) = (self.clone(), before.clone());
         let after = self.blocking(move || host.record_interfaces(planned, interfaces)).await?;
-        match self.settle_interfaces(after.clone()).await {
+        let unchanged = self.unchanged(&before, &after)?;
+        match self.settle_interfaces(after.clone(), &unchanged).await {
             Ok(manifest) => self.look(manifest).await,
             Err(cause) => {
                 let mut back = before;
-                back.objects.leaving = only_in(&after, &back);
+                back.objects.leaving = Some(only_in(&after, &back));
                 let undone = match self.publish(&back).await {
-                    Ok(()) => self.settle_interfaces(back).await.map(drop),
+                    Ok(()) => self.settle_interfaces(back, &unchanged).await.map(drop),
                     Err(error) => Err(error),
                 };
                 let Err(error) = undone else { return Err(cause) };
@@ -71,42 +71,50 @@ impl Host {
         let mut after = before.clone();
         after.objects.ports = self.plan_ports(&before.id, &interfaces, &before.objects.ports)?;
         after.spec.interfaces = interfaces;
-        after.objects.leaving = only_in(&before, &after);
-        if after != before {
-            self.inner.manifests.publish(&after.spec.name, &after)?;
+        if after == before {
+            return Ok(after);
         }
+        self.check_rules(Some(&after), None)?;
+        after.objects.leaving = Some(only_in(&before, &after));
+        self.inner.manifests.publish(&after.spec.name, &after)?;
         Ok(after)
     }
 
-    /// Makes a container's ports what its manifest says, and removes those that are to leave. Returns the manifest as it is
-    /// written down then.
-    pub(crate) async fn settle_interfaces(&self, manifest: Manifest) -> Result<Manifest> {
-        let leaving: BTreeSet<NetworkName> =
-            manifest.objects.leaving.iter().map(|port| port.network.clone()).collect();
-        for port in &manifest.objects.leaving {
+    /// The links that are to be what they are.
+    fn unchanged(&self, before: &Manifest, after: &Manifest) -> Result<BTreeSet<LinkName>> {
+        let earlier = self.recorded_veth_specs(before)?;
+        let now = self.recorded_veth_specs(after)?;
+        Ok(now.into_iter().filter(|spec| earlier.contains(spec)).map(|spec| spec.name).collect())
+    }
+
+    /// Goes on with a change of a container's interfaces, if there is one: removes the ports that are to leave, and makes the
+    /// others what the manifest says, but for those that are `settled`. Returns the manifest as it is written down then.
+    pub(crate) async fn settle_interfaces(
+        &self,
+        manifest: Manifest,
+        settled: &BTreeSet<LinkName>,
+    ) -> Result<Manifest> {
+        let Some(leaving) = &manifest.objects.leaving else { return Ok(manifest) };
+        for port in leaving {
             Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
         }
         if self.state(&manifest).await? != State::Stopped {
-            let path = namespace_path(&self.directory(&manifest));
-            let namespace = self.blocking(move || NetworkNamespace::open(&path)).await?;
-            for spec in self.recorded_veth_specs(&manifest)? {
-                Veth::ensure(&self.inner.netlink, &namespace, &spec).await?;
-            }
+            self.apply_ports(&manifest, settled).await?;
         }
-        let networks = manifest.networks().into_iter().chain(leaving).collect();
+        let networks = manifest.all_ports().map(|port| port.network.clone()).collect();
+        self.registry().await?.apply_firewall(None).await?;
+        let (host, told) = (self.clone(), manifest.clone());
+        self.blocking(move || host.write_resolver_again(&told).map(drop)).await?;
         self.write_hosts(Some(networks), None).await?;
-        if manifest.objects.leaving.is_empty() {
-            return Ok(manifest);
-        }
         let mut settled = manifest;
-        settled.objects.leaving.clear();
+        settled.objects.leaving = None;
         self.publish(&settled).await?;
         Ok(settled)
     }
 }
 
 /// The ports of `one` that `other` does not have.
-fn only_in(one: &Manifest, other: &Manifest) -> Vec<crate::host::record::Port> {
+fn only_in(one: &Manifest, other: &Manifest) -> Vec<Port> {
     let kept: BTreeSet<&LinkName> = other.objects.ports.values().map(|port| &port.link).collect();
     one.all_ports().filter(|port| !kept.contains(&port.link)).cloned().collect()
 }

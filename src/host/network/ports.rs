@@ -11,7 +11,7 @@ use crate::host::objects::namespace_path;
 use crate::host::record::{Manifest, NetworkRecord, Port};
 use crate::host::{Attachment, Host};
 use crate::name::{LinkName, NetworkName, ObjectId};
-use crate::net::{LinkOwner, NetworkNamespace, Veth, VethSpec};
+use crate::net::{NetworkNamespace, Veth, VethSpec};
 
 /// How long the kernel is given to take a link down with its namespace.
 const LINK_GONE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ impl Host {
             let ports = others.flat_map(Manifest::all_ports).filter(|port| port.network == *network);
             ports.flat_map(|port| &port.addresses).map(|address| address.ip()).collect()
         };
-        let owner = LinkOwner::new(format!("docklet:{}:container:{id}", inner.tag))?;
+        let owner = self.container_mark(id)?;
         let mut ports = BTreeMap::new();
         for (name, attachment) in interfaces {
             let network = &networks[&attachment.network];
@@ -63,16 +63,39 @@ impl Host {
     pub(crate) async fn raise_ports(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
         let path = namespace_path(directory);
         let namespace = self.blocking(move || NetworkNamespace::ensure(&path)).await?;
-        for spec in self.recorded_veth_specs(manifest)? {
-            Veth::ensure(&self.inner.netlink, &namespace, &spec).await?;
+        let specs = self.recorded_veth_specs(manifest)?;
+        match specs.as_slice() {
+            [] => Ok(()),
+            [spec] => Veth::ensure(&self.inner.netlink, &namespace, spec).await.map(drop),
+            specs => {
+                let pairs: Vec<_> = specs.iter().map(|spec| (&namespace, spec)).collect();
+                Veth::ensure_all(&self.inner.netlink, &pairs).await.map(drop)
+            }
+        }
+    }
+
+    /// Makes the ports of a running container what its manifest says, but for the links that are `settled`.
+    pub(crate) async fn apply_ports(&self, manifest: &Manifest, settled: &BTreeSet<LinkName>) -> Result<()> {
+        let path = namespace_path(&self.directory(manifest));
+        let namespace = self.blocking(move || NetworkNamespace::open(&path)).await?;
+        let net = &self.inner.netlink;
+        for spec in self.recorded_veth_specs(manifest)?.iter().filter(|spec| !settled.contains(&spec.name)) {
+            match Veth::apply(net, &namespace, spec).await {
+                Err(Error::NotFound { .. }) => Veth::ensure(net, &namespace, spec).await?,
+                result => result?,
+            };
         }
         Ok(())
     }
 
-    pub(super) fn recorded_veth_specs(&self, manifest: &Manifest) -> Result<Vec<VethSpec>> {
+    /// The records of the networks that a container is in.
+    pub(super) fn networks_of(&self, manifest: &Manifest) -> Result<BTreeMap<NetworkName, NetworkRecord>> {
         let open = |network: NetworkName| Ok((network.clone(), self.inner.networks.open(&network)?));
-        let networks = manifest.networks().into_iter().map(open).collect::<Result<_>>()?;
-        veth_specs(&manifest.spec.interfaces, &manifest.objects.ports, &networks)
+        manifest.networks().into_iter().map(open).collect()
+    }
+
+    pub(crate) fn recorded_veth_specs(&self, manifest: &Manifest) -> Result<Vec<VethSpec>> {
+        veth_specs(&manifest.spec.interfaces, &manifest.objects.ports, &self.networks_of(manifest)?)
     }
 
     /// Removes a container's network namespace and its ports.
@@ -81,16 +104,16 @@ impl Host {
         // The namespace takes the pairs along, which is faster than deleting them.
         self.blocking(move || NetworkNamespace::remove(&path)).await?;
         for port in manifest.all_ports() {
-            if self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await.is_err() {
-                Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
-            }
+            let _ = self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await;
+            // What is still there, and what does not go with a namespace.
+            Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
         }
         Ok(())
     }
 }
 
 /// What the ports of a container should be.
-fn veth_specs(
+pub(super) fn veth_specs(
     interfaces: &BTreeMap<LinkName, Attachment>,
     ports: &BTreeMap<LinkName, Port>,
     networks: &BTreeMap<NetworkName, NetworkRecord>,
@@ -100,9 +123,8 @@ fn veth_specs(
         let (Some(port), Some(network)) = (ports.get(name), networks.get(&attachment.network)) else {
             return Err(Error::NotFound { what: format!("port of interface `{name}`") });
         };
-        let largest = network.mtu();
-        if let Some(mtu) = attachment.mtu.filter(|mtu| *mtu > largest) {
-            let rule = format!("must be at most {largest}, as network `{}` has it", attachment.network);
+        if let Some(mtu) = attachment.mtu.filter(|mtu| *mtu > network.mtu) {
+            let rule = format!("must be at most {}, as network `{}` has it", network.mtu, attachment.network);
             return Err(Error::invalid("MTU", mtu.to_string(), rule));
         }
         // The first network of a family has its default route.
@@ -110,14 +132,15 @@ fn veth_specs(
             specs.iter().flat_map(|spec| &spec.gateways).all(|other| other.is_ipv4() != gateway.is_ipv4())
         };
         let gateways = network.spec.gateways.iter().map(|gateway| gateway.ip()).filter(is_first).collect();
+        let (link, owner) = (port.link.clone(), port.owner.clone());
         specs.push(VethSpec {
-            name: port.link.clone(),
-            owner: port.owner.clone(),
-            bridge: network.bridge.clone(),
-            inner_name: name.clone(),
             addresses: port.addresses.clone(),
             gateways,
-            mtu: Some(attachment.mtu.unwrap_or(largest)),
+            mtu: Some(attachment.mtu.unwrap_or(network.mtu)),
+            guard: attachment.guard.clone(),
+            rates: attachment.rates,
+            isolated: attachment.isolated,
+            ..VethSpec::new(link, owner, network.bridge.clone(), name.clone())
         });
     }
     Ok(specs)

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{FORMAT, Record};
 use crate::host::ContainerSpec;
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
-use crate::net::{InterfaceAddress, LinkOwner};
+use crate::net::{InterfaceAddress, LinkOwner, Veth};
 use crate::storage::{ImageContent, PoolSpec};
 
 /// How far a container's life has come.
@@ -47,9 +47,10 @@ pub(crate) struct Objects {
     pub(crate) cgroup: String,
     /// The ports of its interfaces, by the interfaces' names inside.
     pub(crate) ports: BTreeMap<LinkName, Port>,
-    /// Ports that it had, or was to have, and that may still be there.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) leaving: Vec<Port>,
+    /// While its interfaces are being changed: the ports that it had, or was to have, and that may still be there. The others
+    /// may not be what they should be yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) leaving: Option<Vec<Port>>,
 }
 
 /// A container's end of a network.
@@ -64,6 +65,13 @@ pub(crate) struct Port {
     pub(crate) addresses: Vec<InterfaceAddress>,
 }
 
+impl Port {
+    /// Whether `link` is one of those that it is made of.
+    pub(crate) fn has_link(&self, link: &LinkName) -> bool {
+        Veth::links(&self.link, &self.owner).contains(link)
+    }
+}
+
 impl Manifest {
     pub(crate) fn new(id: ObjectId, spec: ContainerSpec, image: ImageContent, objects: Objects) -> Self {
         Self { format: FORMAT, id, phase: Phase::Creating, run: true, objects, image, spec }
@@ -76,7 +84,7 @@ impl Manifest {
 
     /// Every port that it has or may still have.
     pub(crate) fn all_ports(&self) -> impl Iterator<Item = &Port> {
-        self.objects.ports.values().chain(&self.objects.leaving)
+        self.objects.ports.values().chain(self.objects.leaving.iter().flatten())
     }
 }
 

@@ -7,6 +7,6 @@ mod files;
 mod manifest;
 mod network;
 
-pub(crate) use files::Records;
+pub(crate) use files::{Listing, Records};
 pub(crate) use manifest::{Manifest, Objects, Phase, Port};
 pub(crate) use network::NetworkRecord;

@@ -1,5 +1,6 @@
 //! After a crash or a reboot: the host is made to agree with what is written down.
 
+mod networks;
 mod orphans;
 mod report;
 
@@ -11,11 +12,11 @@ use tracing::{Instrument, info_span};
 pub use report::{Outcome, Recovered};
 
 use super::Host;
-use super::record::{Manifest, NetworkRecord, Phase};
+use super::record::{Manifest, Phase};
 use crate::cgroup::Cgroup;
-use crate::error::{Chain, Error, Result};
+use crate::error::{Chain, Result};
 use crate::lxc::State;
-use crate::name::{ContainerName, NetworkName};
+use crate::name::ContainerName;
 use crate::storage::VolumePool;
 use crate::sys::directory::entries;
 use crate::sys::mountinfo;
@@ -49,6 +50,7 @@ impl Host {
                 report.containers.push((name, outcome));
             }
         }
+        self.recover_ports(&mut report).await?;
         self.remove_orphans(marked, &mut report).await?;
         match self.recover_names().await {
             Ok(told) => report.names.extend(told),
@@ -82,44 +84,6 @@ impl Host {
         Ok(())
     }
 
-    async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
-        let host = self.registry().await?;
-        let mut translated = Vec::new();
-        for name in host.inner.networks.names_with_left_overs()? {
-            match host.recover_network(&name).await {
-                Ok(Some((record, made))) => {
-                    if made {
-                        report.networks.push(name.to_string());
-                    }
-                    if record.spec.nat {
-                        translated.push(name.to_string());
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
-            }
-        }
-        // Also without any such network: a removal may have been cut off before the table went.
-        match host.apply_firewall(None).await {
-            Ok(true) => report.networks.extend(translated),
-            Ok(false) => {}
-            // A host without nftables has no table, and needs none.
-            Err(Error::Unsupported { .. }) if translated.is_empty() => {}
-            Err(error) => report.failures.push(format!("firewall: {}", Chain(&error))),
-        }
-        report.networks.sort();
-        report.networks.dedup();
-        Ok(())
-    }
-
-    /// Makes what is missing of a network's bridge, and tells whether something was. `None` if there is no such network.
-    async fn recover_network(&self, name: &NetworkName) -> Result<Option<(NetworkRecord, bool)>> {
-        self.inner.networks.tidy(name)?;
-        let Some(record) = self.inner.networks.get(name)? else { return Ok(None) };
-        let made = self.raise_bridge(&record).await?;
-        Ok(Some((record, made)))
-    }
-
     /// Makes one container what it should be. `None` if there is none of that name.
     pub(super) async fn converge(&self, name: &ContainerName) -> Option<Outcome> {
         let result = match self.locked(name).await {
@@ -146,10 +110,12 @@ impl Host {
     }
 
     async fn converge_created(&self, manifest: &Manifest) -> Result<Outcome> {
+        let changing = manifest.objects.leaving.is_some();
+        let manifest = &self.settle_interfaces(manifest.clone(), &BTreeSet::new()).await?;
         let running = self.state(manifest).await? != State::Stopped;
         if manifest.run {
             if running {
-                return Ok(Outcome::Unchanged);
+                return Ok(if changing { Outcome::Changed } else { Outcome::Unchanged });
             }
             self.lower(manifest, Duration::ZERO).await?;
             if let Err(error) = self.raise(manifest).await {
@@ -161,7 +127,7 @@ impl Host {
         }
         let (host, held) = (self.clone(), manifest.clone());
         if !self.blocking(move || host.holds(&held)).await? {
-            return Ok(Outcome::Unchanged);
+            return Ok(if changing { Outcome::Changed } else { Outcome::Unchanged });
         }
         self.lower(manifest, Duration::ZERO).await?;
         Ok(Outcome::Released)

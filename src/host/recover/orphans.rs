@@ -6,11 +6,12 @@ use super::report::Recovered;
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Result};
 use crate::host::Host;
+use crate::host::marks::is_of_network;
 use crate::host::objects::{namespace_path, release_volume, root_path};
 use crate::host::record::Manifest;
 use crate::lxc::{self, Container};
 use crate::name::{LinkName, ObjectId};
-use crate::net::{Bridge, LinkOwner, NetworkNamespace, Veth};
+use crate::net::{Bridge, LinkOwner, NetworkNamespace, Tunnel, Veth};
 use crate::storage::{OverlayRoot, VolumePool};
 use crate::sys::mountinfo;
 
@@ -18,10 +19,8 @@ impl Host {
     /// The ids and links that carry this prefix's mark now.
     pub(super) async fn marked(&self) -> Result<Marked> {
         let inner = &self.inner;
-        let mut marked = Marked {
-            links: inner.netlink.links_owned(&format!("docklet:{}:", inner.tag)).await?,
-            ids: BTreeSet::new(),
-        };
+        let mut marked =
+            Marked { links: inner.netlink.links_owned(&self.mark_prefix()).await?, ids: BTreeSet::new() };
         let parent = format!("docklet/{}", inner.tag);
         let containers = inner.paths.containers();
         let mut names = Cgroup::list(&inner.hierarchies, &parent)?;
@@ -50,9 +49,15 @@ impl Host {
             (manifests.unreadable.is_empty(), networks.unreadable.is_empty());
         let (manifests, networks) = (manifests.records, networks.records);
         for (link, owner) in marked.links {
-            let is_port = manifests.iter().flat_map(Manifest::all_ports).any(|port| port.link == link);
-            let all_known = if is_of_network(&owner) { all_networks } else { all_containers };
-            if !all_known || is_port || networks.iter().any(|network| network.bridge == link) {
+            let (all_known, belongs) = if is_of_network(&owner) {
+                (all_networks, networks.iter().any(|network| network.owner == owner))
+            } else {
+                (
+                    all_containers,
+                    manifests.iter().flat_map(Manifest::all_ports).any(|port| port.has_link(&link)),
+                )
+            };
+            if !all_known || belongs {
                 continue;
             }
             match self.remove_link(&link, &owner).await {
@@ -74,10 +79,13 @@ impl Host {
     }
 
     async fn remove_link(&self, link: &LinkName, owner: &LinkOwner) -> Result<()> {
+        let net = &self.inner.netlink;
         if is_of_network(owner) {
-            Bridge::remove(&self.inner.netlink, link, owner).await
+            // If it is a link of a tunnel, it is gone then.
+            Tunnel::remove(net, owner).await?;
+            Bridge::remove(net, link, owner).await
         } else {
-            Veth::remove(&self.inner.netlink, link, owner).await
+            Veth::remove(net, link, owner).await
         }
     }
 
@@ -94,10 +102,6 @@ impl Host {
         }
         NetworkNamespace::remove(&namespace_path(&directory))
     }
-}
-
-fn is_of_network(owner: &LinkOwner) -> bool {
-    owner.as_str().contains(":network:")
 }
 
 /// What carries the mark.

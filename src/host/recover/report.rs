@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::name::ContainerName;
+use crate::name::{ContainerName, LinkName};
 
 /// What became of one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -12,6 +12,8 @@ pub enum Outcome {
     Unchanged,
     /// It should run and did not: it was made whole and started.
     Started,
+    /// A change of its interfaces had been cut off, and was carried out.
+    Changed,
     /// It should not run: what was left of its run was released.
     Released,
     /// It was never finished, or its removal was not: nothing of it is left.
@@ -27,6 +29,8 @@ pub struct Recovered {
     pub containers: Vec<(ContainerName, Outcome)>,
     /// What was made again of networks: their names.
     pub networks: Vec<String>,
+    /// The interfaces of running containers that were made again or put right: the container, and their names inside.
+    pub ports: Vec<(ContainerName, LinkName)>,
     /// The containers whose `/etc/hosts` or `/etc/resolv.conf` was put right.
     pub names: Vec<ContainerName>,
     /// What was done so that volumes can be used.
@@ -43,6 +47,7 @@ impl Recovered {
     pub fn changed(&self) -> bool {
         self.containers.iter().any(|(_, outcome)| !matches!(outcome, Outcome::Unchanged | Outcome::Failed(_)))
             || !self.networks.is_empty()
+            || !self.ports.is_empty()
             || !self.names.is_empty()
             || !self.volumes.is_empty()
             || !self.orphans.is_empty()

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Forward;
 use crate::name::NetworkName;
-use crate::net::Mtu;
+use crate::net::{Mtu, RateLimits, SourceGuard};
 
 /// A container's place in a network: what one of its interfaces is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,12 +21,38 @@ pub struct Attachment {
     /// The largest packet, no larger than the network's. `None`: the network's.
     #[serde(default)]
     pub mtu: Option<Mtu>,
+    /// How much may go through. Default: as much as the host can.
+    #[serde(default)]
+    pub rates: RateLimits,
+    /// The ports of the host that lead to it. Default: none.
+    #[serde(default)]
+    pub forwards: Vec<Forward>,
+    /// Whether it reaches only the host and what is beyond, and those containers of the network that are not isolated. Default:
+    /// it reaches all.
+    #[serde(default)]
+    pub isolated: bool,
+    /// What it may send besides what is its own. Default: nothing, so that it cannot pose as another; `None` checks nothing.
+    #[serde(default = "own_only")]
+    pub guard: Option<SourceGuard>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the field's default")]
+fn own_only() -> Option<SourceGuard> {
+    Some(SourceGuard::default())
 }
 
 impl Attachment {
     /// A place in `network` with addresses that the host picks, and the defaults of every other field.
     #[must_use]
     pub fn new(network: NetworkName) -> Self {
-        Self { network, addresses: Vec::new(), mtu: None }
+        Self {
+            network,
+            addresses: Vec::new(),
+            mtu: None,
+            rates: RateLimits::default(),
+            forwards: Vec::new(),
+            isolated: false,
+            guard: own_only(),
+        }
     }
 }

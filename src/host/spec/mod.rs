@@ -2,10 +2,14 @@
 
 mod attachment;
 mod container;
+mod forward;
 mod network;
 mod resolver;
+mod span;
 
 pub use attachment::Attachment;
 pub use container::{ContainerSpec, Init, RootVolume};
+pub use forward::Forward;
 pub use network::NetworkSpec;
 pub use resolver::Resolver;
+pub use span::Span;

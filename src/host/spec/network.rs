@@ -1,11 +1,14 @@
 //! What a network of this host should be. Plain data; what becomes of it is a bridge (`man 8 bridge`).
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Resolver;
+use super::{Resolver, Span};
 use crate::error::{Error, Result};
 use crate::name::NetworkName;
-use crate::net::{InterfaceAddress, Mtu, Subnet};
+use crate::net::{InterfaceAddress, Mtu, Port, Subnet};
 
 /// What a network of this host should be: a bridge with an address of each family.
 ///
@@ -24,22 +27,46 @@ pub struct NetworkSpec {
     /// The bridge's own addresses and the length of the subnets: `10.88.0.1/24`. One, or one of each family. Containers
     /// have an address in each subnet, and use these as their gateways.
     pub gateways: Vec<InterfaceAddress>,
-    /// Whether what leaves the subnets is masqueraded as the host. Default: it is not.
+    /// Whether what leaves the host's networks bears the host's address. Default: it does not.
     #[serde(default)]
     pub nat: bool,
-    /// The largest packet. `None`: the kernel's default of 1500 bytes.
+    /// The largest packet. `None`: what its tunnel carries, and without one the kernel's default of 1500 bytes.
     #[serde(default)]
     pub mtu: Option<Mtu>,
+    /// Other networks of this host to which its containers may open connections. One that does not exist is none. Default:
+    /// none.
+    #[serde(default)]
+    pub reach: BTreeSet<NetworkName>,
+    /// Who outside of this host's networks may open connections to its containers' own addresses: `0.0.0.0/0` is everybody.
+    /// Default: nobody; [forwarded](super::Forward) ports are open to all.
+    #[serde(default)]
+    pub admit: Vec<IpNet>,
+    /// What its containers may use of the host. Default: nothing but `ping`.
+    #[serde(default)]
+    pub host_ports: Vec<Port>,
     /// Whom its containers ask for names. `None`: whom the host asks, but for servers that only the host can reach.
     #[serde(default)]
     pub resolver: Option<Resolver>,
+    /// How it goes on on other hosts. Default: it does not.
+    #[serde(default)]
+    pub span: Option<Span>,
 }
 
 impl NetworkSpec {
     /// A network with the defaults of every other field.
     #[must_use]
     pub fn new(name: NetworkName, gateway: InterfaceAddress) -> Self {
-        Self { name, gateways: vec![gateway], nat: false, mtu: None, resolver: None }
+        Self {
+            name,
+            gateways: vec![gateway],
+            nat: false,
+            mtu: None,
+            reach: BTreeSet::new(),
+            admit: Vec::new(),
+            host_ports: Vec::new(),
+            resolver: None,
+            span: None,
+        }
     }
 
     /// The rules that the types alone do not have.
@@ -68,7 +95,7 @@ impl NetworkSpec {
 
     /// The subnets that containers' addresses are taken from, in the gateways' order.
     pub(crate) fn subnets(&self) -> Result<Vec<Subnet>> {
-        self.gateways.iter().map(|gateway| Subnet::new(ipnet::IpNet::from(*gateway).trunc())).collect()
+        self.gateways.iter().map(|gateway| Subnet::new(IpNet::from(*gateway).trunc())).collect()
     }
 
     /// Tells each field that is not as `asked`: what it is, and what it should be.
@@ -82,13 +109,17 @@ impl NetworkSpec {
         compare("gateways", joined(&self.gateways), joined(&asked.gateways));
         compare("nat", self.nat.to_string(), asked.nat.to_string());
         compare("mtu", shown(self.mtu), shown(asked.mtu));
+        compare("reach", joined(&self.reach), joined(&asked.reach));
+        compare("admit", joined(&self.admit), joined(&asked.admit));
+        compare("host_ports", joined(&self.host_ports), joined(&asked.host_ports));
         compare("resolver", format!("{:?}", self.resolver), format!("{:?}", asked.resolver));
+        compare("span", format!("{:?}", self.span), format!("{:?}", asked.span));
         differences
     }
 }
 
-fn joined(items: &[impl ToString]) -> String {
-    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+fn joined(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     if items.is_empty() { "none".to_owned() } else { items.join(" and ") }
 }
 

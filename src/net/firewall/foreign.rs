@@ -109,7 +109,7 @@ mod tests {
             in_ruleset(objects, "dk").into_iter().map(|found| found.names_bridges).collect::<Vec<_>>()
         };
         assert_eq!(found(&[chain("forward", "drop")]), [false]);
-        assert_eq!(found(&[chain("forward", "accept"), chain("input", "drop")]), []);
+        assert!(found(&[chain("forward", "accept"), chain("input", "drop")]).is_empty());
         let reject = rule(json!([{ "counter": null }, { "reject": null }]));
         assert_eq!(found(&[chain("forward", "accept"), reject]), [false]);
         let ours = rule(json!([

@@ -14,6 +14,7 @@ use crate::net::{LinkOwner, Mtu, Netlink, NetworkNamespace};
 pub struct Veth {
     name: LinkName,
     index: u32,
+    changed: bool,
 }
 
 impl Veth {
@@ -99,8 +100,8 @@ impl Veth {
         [name.clone(), VethSpec::shaper_name(name, owner)]
     }
 
-    pub(super) fn new(name: LinkName, index: u32) -> Self {
-        Self { name, index }
+    pub(super) fn new(name: LinkName, index: u32, changed: bool) -> Self {
+        Self { name, index, changed }
     }
 
     /// The name of the host's end.
@@ -113,6 +114,12 @@ impl Veth {
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether the call that returned it made the pair, or put something right at the host's end.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.changed
     }
 }
 
@@ -195,10 +202,11 @@ async fn attempt_once(
             Verb::Apply => inner::replace(&inside, spec, &inner, mtu.bytes()).await,
         }
     };
+    let changed = fresh || stages.iter().any(|stage| !stage.is_empty());
     let (outer, inner) = join(outer::carry_out(net, vec![stages]), inner_change).await;
     outer?.remove(0)?;
     inner?;
-    Ok(Some(Veth::new(spec.name.clone(), host.index)))
+    Ok(Some(Veth::new(spec.name.clone(), host.index, changed)))
 }
 
 async fn bridge(net: &Netlink, spec: &VethSpec) -> Result<Link> {

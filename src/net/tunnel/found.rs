@@ -1,0 +1,82 @@
+//! The tunnels' links that a host has (`man 7 rtnetlink`: `RTM_GETLINK`).
+
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage,
+};
+
+use super::wire::Wire;
+use crate::error::Result;
+use crate::net::link::{Link, MessageBuilder};
+use crate::net::netlink::{Change, Mode};
+use crate::net::{LinkOwner, MacAddress, Netlink};
+
+/// A VXLAN link or a GRE tap, whoever's it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TunnelLink {
+    pub(super) link: Link,
+    pub(super) wire: Wire,
+    /// Whether its bridge keeps it from other isolated ports.
+    pub(super) isolated: bool,
+}
+
+impl TunnelLink {
+    /// All that there are.
+    pub(super) async fn all(net: &Netlink) -> Result<Vec<Self>> {
+        let found = net.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "RTM_GETLINK").await?;
+        let links = found.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(message) => Self::parse(message),
+            _ => None,
+        });
+        Ok(links.collect())
+    }
+
+    fn parse(message: LinkMessage) -> Option<Self> {
+        let (mut wire, mut isolated) = (None, false);
+        for attribute in &message.attributes {
+            let LinkAttribute::LinkInfo(infos) = attribute else { continue };
+            for info in infos {
+                match info {
+                    LinkInfo::Data(data) => wire = Wire::parse(data),
+                    LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                        isolated = port.contains(&InfoBridgePort::Isolated(true));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Some(Self { wire: wire?, isolated, link: Link::from(message) })
+    }
+
+    /// Whether it bears `owner`'s mark: one of the two, as [`Link::check_ours`] has it.
+    pub(super) fn is_of(&self, owner: &LinkOwner) -> bool {
+        match &self.link.alias {
+            Some(alias) => alias == owner.as_str(),
+            None => self.link.mac == Some(MacAddress::derive(owner, &self.link.name)),
+        }
+    }
+
+    /// The link and its owner, for people.
+    pub(super) fn describe(&self) -> String {
+        match &self.link.alias {
+            Some(alias) => format!("link `{}` of {alias:?}", self.link.name),
+            None => format!("link `{}`, which bears no mark", self.link.name),
+        }
+    }
+
+    /// Isolates it from its bridge's other isolated ports, or joins it to them again. It must be a port.
+    pub(super) fn isolate(&self, isolated: bool) -> Change {
+        let message = MessageBuilder::default()
+            .index(self.link.index)
+            .set_port_kind(InfoPortKind::Bridge)
+            .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(isolated)]))
+            .build();
+        Change {
+            call: "RTM_NEWLINK",
+            target: format!("isolation of link `{}`", self.link.name),
+            message: RouteNetlinkMessage::NewLink(message),
+            mode: Mode::Change,
+            fine: None,
+        }
+    }
+}
