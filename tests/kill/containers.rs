@@ -39,7 +39,7 @@ pub(crate) fn prepare() -> Result {
     })
 }
 
-fn spec() -> std::result::Result<ContainerSpec, Box<dyn Error>> {
+pub(crate) fn spec() -> std::result::Result<ContainerSpec, Box<dyn Error>> {
     Ok(ContainerSpec {
         limits: CgroupLimits {
             memory_max_bytes: Some(Limit::At(128 << 20)),
@@ -108,6 +108,7 @@ pub(crate) fn recover() -> Result {
         let changed = report.containers.iter().filter(|(_, outcome)| *outcome != Outcome::Unchanged);
         changed.for_each(|(name, outcome)| println!("container {name}: {outcome:?}"));
         report.networks.iter().for_each(|network| println!("network {network}"));
+        report.ports.iter().for_each(|(name, interface)| println!("interface {interface} of {name}"));
         report.names.iter().for_each(|name| println!("names of {name}"));
         report.orphans.iter().for_each(|orphan| println!("orphan {orphan}"));
         if report.complete() { Ok(()) } else { Err(format!("incomplete: {report:?}").into()) }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, logical, overlays, parts, tunnels};
+use crate::{containers, exports, images, logical, networks, overlays, parts, tunnels};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -35,9 +35,16 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("stop", containers::stop),
     ("start", containers::start),
     ("supervise", containers::supervise),
-    ("ensure-network", parts::ensure_network),
-    ("remove-network", parts::remove_network),
-    ("network-state", parts::network_state),
+    ("prepare-networks", networks::prepare),
+    ("ensure-network", networks::ensure),
+    ("remove-network", networks::remove),
+    ("network-state", networks::state),
+    ("launch-wide", networks::launch),
+    ("widen", networks::widen),
+    ("narrow", networks::narrow),
+    ("interfaces-state", networks::interfaces_state),
+    ("apply-network", networks::apply),
+    ("restore-network", networks::restore),
     ("build-image", images::build),
     ("import-image", images::import),
     ("commit", images::commit),
