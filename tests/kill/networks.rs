@@ -123,10 +123,11 @@ fn check_inside(host: &Host) -> Result {
     let mut found = BTreeMap::new();
     for link in inside(&["ip", "-j", "address", "show", "scope", "global"])?.as_array().into_iter().flatten()
     {
-        let addresses = link["addr_info"].as_array().into_iter().flatten();
-        let addresses: Vec<String> = addresses
-            .map(|info| format!("{}/{}", info["local"].as_str().unwrap_or("?"), info["prefixlen"]))
-            .collect();
+        // What is left out of the list is an empty object in it.
+        let text =
+            |info: &serde_json::Value| Some(format!("{}/{}", info["local"].as_str()?, info["prefixlen"]));
+        let addresses: Vec<String> =
+            link["addr_info"].as_array().into_iter().flatten().filter_map(text).collect();
         if !addresses.is_empty() {
             found
                 .insert(link["ifname"].as_str().unwrap_or("?").to_owned(), (addresses, link["mtu"].as_u64()));

@@ -44,7 +44,9 @@ pub(super) fn inside(fixture: &Fixture, name: &ContainerName, args: &[&str]) -> 
 pub(super) fn addresses(fixture: &Fixture, name: &ContainerName, interface: &str) -> Vec<String> {
     let shown = inside(fixture, name, &["address", "show", "dev", interface, "scope", "global"]);
     let list = shown[0]["addr_info"].as_array().cloned().unwrap_or_default();
-    list.iter().map(|info| format!("{}/{}", info["local"].as_str().unwrap(), info["prefixlen"])).collect()
+    // What is left out of the list is an empty object in it.
+    let local = |info: &Value| Some(format!("{}/{}", info["local"].as_str()?, info["prefixlen"]));
+    list.iter().filter_map(local).collect()
 }
 
 /// Where the default routes lead: "10.99.0.1 eth0".

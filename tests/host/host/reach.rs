@@ -1,5 +1,6 @@
 //! Who reaches whom: isolation, published ports, and networks that change under their containers.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::num::NonZeroU16;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use docklet::Error;
 use docklet::error::Chain;
-use docklet::host::{Attachment, ContainerSpec, Forward, NetworkSpec};
+use docklet::host::{Attachment, ContainerSpec, Forward, Inventory, NetworkSpec};
 use docklet::lxc::Exec;
 use docklet::name::{ContainerName, LinkName};
 use docklet::net::{Mtu, NetworkNamespace, Port, Protocol, TunnelTopology, Vni};
@@ -29,6 +30,11 @@ fn published(name: &str, forwards: Vec<Forward>) -> ContainerSpec {
         interfaces: eth0(Attachment { forwards, ..Attachment::new(network().name) }),
         ..spec(name)
     }
+}
+
+/// What the host has, but for the processes that containers begin and end themselves.
+async fn objects(fixture: &Fixture) -> Inventory {
+    Inventory { processes: BTreeSet::new(), ..fixture.host.inventory().await.unwrap() }
 }
 
 /// Whether a ping from inside is answered.
@@ -86,14 +92,14 @@ async fn a_port_is_published_for_a_life() {
         ),
         (vec![Forward { host_address: Some("127.0.0.1".parse().unwrap()), ..forward(8081) }], "loopback"),
     ] {
-        let before = fixture.host.inventory().await.unwrap();
+        let before = objects(&fixture).await;
         let error = fixture.host.launch(published("two", forwards)).await.unwrap_err();
         assert!(
             matches!(error, Error::Invalid { .. }) && error.to_string().contains(words),
             "{}",
             Chain(&error)
         );
-        assert_eq!(before.diff(&fixture.host.inventory().await.unwrap()).to_string(), "");
+        assert_eq!(before.diff(&objects(&fixture).await).to_string(), "");
     }
     let listener = TcpListener::bind("0.0.0.0:8082").unwrap();
     let error = fixture.host.launch(published("two", vec![forward(8082)])).await.unwrap_err();
@@ -190,7 +196,7 @@ async fn a_network_changes_under_its_containers() {
 
     let place = Attachment { mtu: Some(Mtu::new(1450).unwrap()), ..Attachment::new(network().name) };
     fixture.host.set_interfaces(&name, eth0(place)).await.unwrap();
-    let before = fixture.host.inventory().await.unwrap();
+    let before = objects(&fixture).await;
     let peers = ["192.0.2.1", "192.0.2.2"].map(|host| host.parse().unwrap());
     let topology = TunnelTopology::VxlanMesh { vni: Vni::new(7).unwrap(), port: 4789, hosts: peers.into() };
     let span = docklet::host::Span { local: peers[0], topology };
@@ -206,7 +212,7 @@ async fn a_network_changes_under_its_containers() {
     ] {
         let message = Chain(&fixture.host.apply_network(&changed).await.unwrap_err()).to_string();
         assert!(message.contains(words), "{message}");
-        assert_eq!(before.diff(&fixture.host.inventory().await.unwrap()).to_string(), "", "{message}");
+        assert_eq!(before.diff(&objects(&fixture).await).to_string(), "", "{message}");
     }
     fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
@@ -218,7 +224,7 @@ async fn a_network_changes_under_its_containers() {
 async fn wrong_interfaces_are_refused() {
     let fixture = Fixture::new().await;
     fixture.host.ensure_network(&dmz()).await.unwrap();
-    let before = fixture.host.inventory().await.unwrap();
+    let before = objects(&fixture).await;
     let place = |network: &NetworkSpec, addresses: &[&str]| Attachment {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         ..Attachment::new(network.name.clone())
@@ -241,7 +247,7 @@ async fn wrong_interfaces_are_refused() {
             "{}",
             Chain(&error)
         );
-        assert_eq!(before.diff(&fixture.host.inventory().await.unwrap()).to_string(), "");
+        assert_eq!(before.diff(&objects(&fixture).await).to_string(), "");
     }
     for (bad, words) in [("lo", "reserved"), ("sixteen-bytes-xx", "1 to 15 bytes"), ("a/b", "only letters")] {
         let text =
@@ -329,7 +335,7 @@ async fn each_lost_piece_is_made_again() {
     fixture.host.launch(beside.clone()).await.unwrap();
     listen(&fixture, &name, "here").await;
     assert_eq!(said("10.99.0.1:8080").as_deref(), Some("here\n"));
-    let whole = fixture.host.inventory().await.unwrap();
+    let whole = objects(&fixture).await;
     let port = fixture.host.get(&name).unwrap().interfaces[&link("eth0")].link.to_string();
     let of_kind = |kind: &str| {
         let list = kernel::json("ip", ["-j", "link", "show", "type", kind]);
@@ -354,7 +360,7 @@ async fn each_lost_piece_is_made_again() {
         assert_eq!(report.ports.contains(&(name.clone(), link("eth0"))), ports, "{command:?}: {report:?}");
         let report = fixture.host.recover().await.unwrap();
         assert!(!report.changed() && report.complete(), "{command:?}: {report:?}");
-        assert_eq!(whole.diff(&fixture.host.inventory().await.unwrap()).to_string(), "", "{command:?}");
+        assert_eq!(whole.diff(&objects(&fixture).await).to_string(), "", "{command:?}");
         fixture.sh(&name, "ping -c 1 -w 5 10.99.0.1").await;
         fixture.sh(&name, "ping -c 1 -w 5 beside").await;
         assert_eq!(said("10.99.0.1:8080").as_deref(), Some("here\n"), "{command:?}");
@@ -371,7 +377,7 @@ async fn each_lost_piece_is_made_again() {
     kernel::run("ip", ["link", "set", "dk-vxlan", "alias", &alias]);
     let report = fixture.host.recover().await.unwrap();
     assert_eq!((report.orphans.len(), report.complete()), (3, true), "{report:?}");
-    assert_eq!(whole.diff(&fixture.host.inventory().await.unwrap()).to_string(), "");
+    assert_eq!(whole.diff(&objects(&fixture).await).to_string(), "");
     for name in [&name, &beside.name] {
         fixture.host.remove(name).await.unwrap();
     }
