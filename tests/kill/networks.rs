@@ -64,7 +64,8 @@ fn wide() -> std::result::Result<Interfaces, Box<dyn Error>> {
     };
     let second = Attachment {
         rates: RateLimits { to_container: rate, from_container: rate },
-        forwards: vec![forward(9090)],
+        // Of the first family: the second one is not forwarded on a host as it comes.
+        forwards: vec![Forward { host_address: Some("192.0.2.1".parse()?), ..forward(9090) }],
         ..Attachment::new(dmz()?.name)
     };
     Ok([("eth0".parse()?, first), ("eth1".parse()?, second)].into())
