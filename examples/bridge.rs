@@ -29,10 +29,11 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     let id = std::process::id();
     let bridge = BridgeSpec {
-        name: LinkName::new(format!("dkbr{id}"))?,
-        owner: LinkOwner::new(format!("docklet-example/{id}/bridge"))?,
         addresses: vec!["10.213.0.1/24".parse()?],
-        mtu: None,
+        ..BridgeSpec::new(
+            LinkName::new(format!("dkbr{id}"))?,
+            LinkOwner::new(format!("docklet-example/{id}/bridge"))?,
+        )
     };
     let veth = VethSpec {
         addresses: vec!["10.213.0.2/24".parse()?],

@@ -62,7 +62,7 @@
 //! | [`idmap`] | which ids of the host a container's ids are | – |
 //! | [`paths`] | where files live under `FS_PREFIX` | a directory that can be written |
 //! | [`storage`] | images, volumes and overlays: bytes on disk become a root | root; Linux 5.9, `loop`, `overlay`, and `ext4`, `xfs` or `btrfs` with its `mkfs`; `lvm` for volumes on LVM; 5.19 for id maps |
-//! | [`net`] | bridges, veth pairs, addresses, NAT, namespaces | `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`; Linux 4.20, `bridge`, `veth`; `nft` for NAT; tokio |
+//! | [`net`] | bridges, veth pairs, addresses, a firewall, namespaces | `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`; Linux 4.20, `bridge`, `veth`; `nft` for the firewall; tokio |
 //! | [`cgroup`] | which hierarchy this host has; limits and figures | root; a controller for each limit; on v1 Linux 5.11 |
 //! | [`lxc`] | a typed configuration, and one container's life | root; liblxc 5.0 with `lxc-start` and `lxc-attach` |
 //! | [`host`] | the composition of all of it on one machine | all of the above |

@@ -53,6 +53,12 @@ impl Bare {
 
     pub(crate) fn end(&self) {
         run("ip", &["link", "delete", BRIDGE]);
+        // liblxc leaves the group through which its monitor goes when it ends, in each hierarchy.
+        let roots = fs::read_dir("/sys/fs/cgroup").expect("control groups").filter_map(Result::ok);
+        for root in roots.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]) {
+            // Of others that something is in, the kernel removes none.
+            let _ = fs::remove_dir(root.join("lxc.pivot"));
+        }
     }
 }
 

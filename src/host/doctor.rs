@@ -11,7 +11,7 @@ use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use crate::error::{Chain, Error, Result};
 use crate::lxc::LxcTarget;
 use crate::name::LinkName;
-use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace};
+use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace, forward_obstacles};
 use crate::paths::Paths;
 use crate::storage::{OverlayRoot, PoolSpec};
 use crate::sys::space::available_bytes;
@@ -22,6 +22,9 @@ use crate::sys::{self, tool};
 const OLDEST_KERNEL: (u32, u32) = (5, 9);
 /// Below this much free space the report warns.
 const LITTLE_SPACE_BYTES: u64 = 1 << 30;
+
+/// How the names of docklet's links begin.
+const LINKS: &str = "dk";
 
 /// How one check turned out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -126,6 +129,7 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
     let lvm = check("lvm", program("lvm", "lvm2"));
     checks.push(if uses_lvm(paths) { lvm } else { optional(lvm) });
     checks.push(optional(check("nftables", program("nft", "nftables"))));
+    checks.push(optional(check("forwarding", forwarding())));
     checks
 }
 
@@ -211,6 +215,36 @@ fn judge_apparmor(enabled: &str, profiles: Option<&str>) -> Result<String> {
     }
 }
 
+/// No rule of docklet's can undo that another firewall drops a packet.
+fn forwarding() -> Result<String> {
+    let obstacles = forward_obstacles(LINKS)?;
+    let Some(obstacle) = obstacles.iter().find(|obstacle| !obstacle.names_bridges) else {
+        let allowed =
+            obstacles.first().map(|obstacle| format!("; {obstacle} has rules for docklet's bridges"));
+        return Ok(format!("no other firewall is in the way{}", allowed.unwrap_or_default()));
+    };
+    let family = obstacle.chain.split(' ').next().unwrap_or_default();
+    let needs = match (family, obstacle.chain.ends_with(" filter FORWARD")) {
+        ("ip" | "ip6", true) => {
+            let program = match obstacle.program {
+                "nft" => format!("{family}tables"),
+                legacy => legacy.to_owned(),
+            };
+            format!(
+                "run `{program} -I FORWARD -i {LINKS}+ -j ACCEPT` and `{program} -I FORWARD -o {LINKS}+ -j ACCEPT` after \
+                 each boot; with Docker, in its chain DOCKER-USER instead of FORWARD"
+            )
+        }
+        _ => format!(
+            "let its owner add the rules `iifname \"{LINKS}*\" accept` and `oifname \"{LINKS}*\" accept`, or, with firewalld, \
+             put docklet's bridges in a zone that forwards"
+        ),
+    };
+    let what =
+        format!("reaching the outside from a container, past {obstacle}, which drops what is forwarded,");
+    Err(Error::Unsupported { what, needs })
+}
+
 fn device(path: &str, remedy: &str) -> Result<String> {
     if Path::new(path).exists() {
         return Ok(format!("{path} is there"));
@@ -231,12 +265,7 @@ async fn probe_bridge(paths: &Paths) -> Result<()> {
     let namespace = blocking(move || NetworkNamespace::ensure(&pinned)).await?;
     let result = async {
         let netlink = Netlink::connect_in(&namespace).await?;
-        let spec = BridgeSpec {
-            name: LinkName::new("dkprobe")?,
-            owner: LinkOwner::new("docklet:probe")?,
-            addresses: Vec::new(),
-            mtu: None,
-        };
+        let spec = BridgeSpec::new(LinkName::new("dkprobe")?, LinkOwner::new("docklet:probe")?);
         Bridge::ensure(&netlink, &spec).await.map(drop)
     }
     .await;

@@ -1,15 +1,19 @@
-//! Bridges (`man 8 ip-link`, `bridge`).
+//! Bridges (`man 8 ip-link`, `bridge`). Their ports are in `bridge_port`.
 
-use rtnetlink::LinkBridge;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::BridgeStpState;
+use rtnetlink::packet_route::link::{InfoBridge, InfoData, InfoKind};
 use serde::{Deserialize, Serialize};
 
-use super::link::{self, ATTEMPTS, Link};
+use super::bridge_settings::BridgeSettings;
+use super::link::{self, ATTEMPTS, Link, MessageBuilder};
 use super::netlink::{Change, Mode};
-use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink};
+use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink, VlanFiltering};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
+
+/// How long a bridge may remember an address at most, in seconds: more than a week, and far from where the kernel's
+/// arithmetic ends.
+const AGEING_MAX: u32 = 1_000_000;
 
 /// What a bridge should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,16 +29,48 @@ pub struct BridgeSpec {
     /// The largest packet. `None` leaves it to the kernel: 1500 bytes, or the least of the bridge's ports.
     #[serde(default)]
     pub mtu: Option<Mtu>,
+    /// Whether it speaks the spanning tree protocol, for networks in which bridges are joined to rings; then it waits 15 s
+    /// before a port of it forwards. Off unless given: ports forward at once.
+    #[serde(default)]
+    pub stp: bool,
+    /// How long it remembers behind which port an address is, in seconds; 0 to 1,000,000. `None` leaves it to the kernel:
+    /// 300 s. With 0 each frame goes to all ports.
+    #[serde(default)]
+    pub ageing_seconds: Option<u32>,
+    /// How it keeps VLANs apart. Not at all unless given: it passes on frames whatever their tags.
+    #[serde(default)]
+    pub vlan_filtering: Option<VlanFiltering>,
 }
 
 impl BridgeSpec {
-    /// Checks what the types alone do not: distinct addresses, and an MTU that carries them. `ensure` does it, too.
+    /// The bridge `name` of `owner`, without anything else that has to be asked for.
+    #[must_use]
+    pub fn new(name: LinkName, owner: LinkOwner) -> Self {
+        Self {
+            name,
+            owner,
+            addresses: Vec::new(),
+            mtu: None,
+            stp: false,
+            ageing_seconds: None,
+            vlan_filtering: None,
+        }
+    }
+
+    /// Checks what the types alone do not: distinct addresses, an MTU that carries them, and the time it remembers.
+    /// `ensure` does it, too.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the rule that is broken.
     pub fn check(&self) -> Result<()> {
         InterfaceAddress::check_distinct(&self.addresses)?;
-        Mtu::check_carries(self.mtu, &self.addresses)
+        Mtu::check_carries(self.mtu, &self.addresses)?;
+        match self.ageing_seconds {
+            Some(seconds) if seconds > AGEING_MAX => {
+                Err(Error::invalid("ageing", seconds.to_string(), "must be at most 1000000 seconds"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -49,34 +85,35 @@ pub struct Bridge {
 
 impl Bridge {
     /// Makes the bridge, up, or adopts the one that is there: completes it if a crash left it half made, and puts
-    /// right what has drifted (an address lost, down, another MTU). The spanning tree protocol is off and new ports
-    /// forward at once; the hardware address is [derived](MacAddress::derive), so that it does not change with the ports.
+    /// right what has drifted: an address lost, down, another MTU, hardware address, spanning tree, ageing or VLAN
+    /// filtering. The hardware address is [derived](MacAddress::derive), so that it does not change with the ports. Ports
+    /// are left as they are.
     ///
     /// IPv6 addresses are usable at once: the search for duplicates is left out.
     ///
+    /// Two system calls send all of it. The first has RTM_NEWLINK, which fails if there is such a link, and RTM_GETLINK.
+    /// For a new bridge the second has RTM_SETLINK with an RTM_NEWADDR for each address; one that was there is asked for
+    /// its addresses, and needs a third only if something is to be put right.
+    ///
     /// # Errors
     /// [`Error::Invalid`] as [`BridgeSpec::check`]; [`Error::Differs`] if the link `name` is no bridge, is not the
-    /// owner's, or has an address that was not asked for: it is left as it is; [`Error::Unsupported`] for an IPv6
-    /// address where IPv6 is off; [`Error::Os`] if the system refuses.
+    /// owner's, or has an address that was not asked for: it is left as it is; [`Error::Unsupported`] if this kernel has
+    /// no bridges, or does not filter VLANs and is asked to: nothing is made then; and for an IPv6 address where IPv6 is
+    /// off; [`Error::Os`] if the system refuses.
     pub async fn ensure(net: &Netlink, spec: &BridgeSpec) -> Result<Self> {
         spec.check()?;
-        let mut created = false;
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            let result = match net.link(&spec.name).await? {
-                None => match create(net, spec).await {
-                    // Somebody else made it, or it is made: look at it.
-                    Ok(()) => {
-                        created = true;
-                        continue;
-                    }
-                    Err(error) if error.errno() == Some(libc::EEXIST) => continue,
-                    Err(error) => Err(error),
-                },
-                Some(link) => adopt(net, spec, &link).await,
+            let answers = net.exchange(vec![creation(spec), link::ask(&spec.name)]).await?;
+            let [made, seen] = answers.try_into().expect("an answer to each");
+            let created = match made {
+                Ok(_) => true,
+                Err(error) if error.errno() == Some(libc::EEXIST) => false,
+                Err(error) => return Err(explain(error, spec)),
             };
-            match result {
-                // Somebody removed it while we were at it.
+            // If it is gone, or goes now, somebody removed it while we were at it.
+            let Some(found) = seen?.and_then(Link::told) else { continue };
+            match adopt(net, spec, &found, created).await {
                 Err(error) if error.errno() == Some(libc::ENODEV) => {}
                 result => return result.map(|bridge| Self { changed: bridge.changed || created, ..bridge }),
             }
@@ -98,7 +135,8 @@ impl Bridge {
         Ok(Self { name: name.clone(), index: link.index, mtu: link.mtu, changed: false })
     }
 
-    /// Removes the bridge `name` of `owner`; its ports stay. One that is gone is removed. Takes 15 to 40 ms.
+    /// Removes the bridge `name` of `owner`; its ports stay, and are nobody's then: the
+    /// `ensure` of each, or [`Bridge::attach`], makes them a new bridge's. One that is gone is removed. Takes 15 to 40 ms.
     ///
     /// # Errors
     /// [`Error::Differs`] if the link is no bridge or not the owner's: it is left as it is; [`Error::Os`] if the
@@ -132,39 +170,44 @@ impl Bridge {
     }
 }
 
-async fn create(net: &Netlink, spec: &BridgeSpec) -> Result<()> {
-    let mac = MacAddress::derive(&spec.owner, spec.name.as_str());
-    // Without an MTU: one set later is the bridge's own, one set here is lost with the next change of its ports.
-    let message = LinkBridge::new(spec.name.as_str())
-        .stp_state(BridgeStpState::Disabled)
-        .forward_delay(0)
-        .address(mac.octets().to_vec())
-        .build();
-    net.change(Change {
+/// Makes the bridge if there is no link of its name. It bears its owner's hardware address from the first moment on.
+fn creation(spec: &BridgeSpec) -> Change {
+    let mut message = bridge_message(BridgeSettings::at_birth(spec))
+        .name(spec.name.as_str())
+        .address(derived(spec).octets().to_vec());
+    // One set later is the bridge's own, one set here is lost with the next change of its ports. But only what changes is
+    // set: so it is born with another one.
+    if let Some(mtu) = spec.mtu.map(Mtu::bytes) {
+        message = message.mtu(if mtu == 1500 { 1499 } else { 1500 });
+    }
+    let message = message.build();
+    Change {
         call: "RTM_NEWLINK",
         target: format!("bridge `{}`", spec.name),
         message: RouteNetlinkMessage::NewLink(message),
         mode: Mode::Create,
         fine: None,
-    })
-    .await
+    }
 }
 
 /// Compares everything before it changes anything.
-async fn adopt(net: &Netlink, spec: &BridgeSpec, found: &Link) -> Result<Bridge> {
+async fn adopt(net: &Netlink, spec: &BridgeSpec, found: &Link, created: bool) -> Result<Bridge> {
     found.check_ours(&spec.name, &spec.owner, "bridge")?;
-    let present = net.addresses(found.index).await?;
-    let asked: Vec<ipnet::IpNet> = spec.addresses.iter().map(|a| (*a).into()).collect();
-    let foreign: Vec<String> =
-        present.iter().filter(|a| !asked.contains(a)).map(|a| format!("it has the address {a}")).collect();
-    if !foreign.is_empty() {
-        let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
-        return Err(Error::Differs {
-            what: format!("bridge `{}`", spec.name),
-            difference: format!("{}; asked for: {}", foreign.join(", "), asked.join(", ")),
-        });
+    // One that was just made, and that nobody else has completed, has none.
+    let untouched = created && found.alias.is_none() && !found.up;
+    let present = if untouched { Vec::new() } else { net.addresses(found.index).await? };
+    check_addresses(spec, &present)?;
+    let settings = BridgeSettings::of(found);
+    if spec.vlan_filtering.is_some() && settings.default_pvid.is_none() {
+        return Err(no_vlans(spec));
     }
-    let mut changes = found.completion(&spec.name, &spec.owner, spec.mtu);
+    let mut changes: Vec<Change> =
+        settings.repairs(spec).into_iter().map(|data| set_bridge(spec, found.index, data)).collect();
+    if found.mac != Some(derived(spec)) {
+        let message = MessageBuilder::default().index(found.index).address(derived(spec).octets().to_vec());
+        changes.push(link::set_link(spec.name.as_str(), message.build()));
+    }
+    changes.extend(found.completion(&spec.name, &spec.owner, spec.mtu));
     for address in &spec.addresses {
         if !present.contains(&(*address).into()) {
             changes.push(link::add_address(spec.name.as_str(), found.index, *address));
@@ -174,4 +217,61 @@ async fn adopt(net: &Netlink, spec: &BridgeSpec, found: &Link) -> Result<Bridge>
     net.change_all(changes).await.map_err(link::explain_ipv6)?;
     let mtu = spec.mtu.map_or(found.mtu, Mtu::bytes);
     Ok(Bridge { name: spec.name.clone(), index: found.index, mtu, changed })
+}
+
+fn derived(spec: &BridgeSpec) -> MacAddress {
+    MacAddress::derive(&spec.owner, spec.name.as_str())
+}
+
+/// Refuses a bridge that has an address which was not asked for.
+fn check_addresses(spec: &BridgeSpec, present: &[ipnet::IpNet]) -> Result<()> {
+    let asked: Vec<ipnet::IpNet> = spec.addresses.iter().map(|a| (*a).into()).collect();
+    let foreign: Vec<String> =
+        present.iter().filter(|a| !asked.contains(a)).map(|a| format!("it has the address {a}")).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let asked: Vec<String> = asked.iter().map(ToString::to_string).collect();
+    let asked = if asked.is_empty() { "none".to_owned() } else { asked.join(", ") };
+    Err(Error::Differs {
+        what: format!("bridge `{}`", spec.name),
+        difference: format!("{}; asked for: {asked}", foreign.join(", ")),
+    })
+}
+
+/// A message about a bridge that tells it `data`.
+fn bridge_message(data: Vec<InfoBridge>) -> MessageBuilder {
+    MessageBuilder::new_with_info_kind(InfoKind::Bridge).set_info_data(InfoData::Bridge(data))
+}
+
+fn set_bridge(spec: &BridgeSpec, index: u32, data: Vec<InfoBridge>) -> Change {
+    Change {
+        call: "RTM_NEWLINK",
+        target: format!("settings of bridge `{}`", spec.name),
+        // RTM_SETLINK does not look at what depends on the kind of a link.
+        message: RouteNetlinkMessage::NewLink(bridge_message(data).index(index).build()),
+        mode: Mode::Change,
+        fine: None,
+    }
+}
+
+/// Says what a kernel lacks that refuses to make a bridge.
+fn explain(error: Error, spec: &BridgeSpec) -> Error {
+    match error.errno() {
+        Some(libc::EOPNOTSUPP) if spec.vlan_filtering.is_some() => no_vlans(spec),
+        Some(libc::EOPNOTSUPP) => Error::Unsupported {
+            what: format!("bridge `{}`", spec.name),
+            needs: "the kernel has none: load the module `bridge` (CONFIG_BRIDGE)".to_owned(),
+        },
+        _ => error,
+    }
+}
+
+fn no_vlans(spec: &BridgeSpec) -> Error {
+    Error::Unsupported {
+        what: format!("VLAN filtering on bridge `{}`", spec.name),
+        needs:
+            "a kernel with CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
+                .to_owned(),
+    }
 }

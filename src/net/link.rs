@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
@@ -44,6 +44,10 @@ pub(super) struct Link {
     pub(super) master: Option<u32>,
     /// The number of a veth's other end, in the other end's namespace.
     pub(super) peer: Option<u32>,
+    /// What the kernel says of a link of its kind.
+    pub(super) data: Option<InfoData>,
+    /// How its bridge treats it, if it is a bridge's port.
+    pub(super) port: Vec<InfoBridgePort>,
     /// The number that this namespace has for the one of a veth's other end; none if it is this one.
     pub(super) peer_namespace: Option<i32>,
     /// How its packets queue: `noqueue`, `tbf`, …
@@ -73,8 +77,10 @@ impl From<LinkMessage> for Link {
                     for info in infos {
                         match info {
                             LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+                            LinkInfo::Data(data) => link.data = Some(data),
                             LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                                 link.isolated = port.contains(&InfoBridgePort::Isolated(true));
+                                link.port = port;
                             }
                             _ => {}
                         }
@@ -141,13 +147,27 @@ impl Link {
 
 /// Asks for the link `name`.
 pub(super) fn ask(name: &LinkName) -> Change {
+    question(format!("link `{name}`"), MessageBuilder::default().name(name.to_string()))
+}
+
+/// Asks for the link with the number `index`, if there is one.
+pub(super) fn ask_at(index: u32) -> Change {
+    question(format!("link {index}"), MessageBuilder::default().index(index))
+}
+
+fn question(target: String, message: MessageBuilder) -> Change {
     Change {
         call: "RTM_GETLINK",
-        target: format!("link `{name}`"),
-        message: RouteNetlinkMessage::GetLink(MessageBuilder::default().name(name.to_string()).build()),
+        target,
+        message: RouteNetlinkMessage::GetLink(brief(message).build()),
         mode: Mode::Change,
         fine: Some(libc::ENODEV),
     }
+}
+
+/// Asks for links without their counters, which nobody here reads.
+pub(super) fn brief(message: MessageBuilder) -> MessageBuilder {
+    message.append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]))
 }
 
 /// Changes a link that exists, found by the number in `message`.

@@ -10,30 +10,29 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE,
-    NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::proto::{ConnectionHandle, new_connection};
 use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
-use super::link::{self, ATTEMPTS, Link, MessageBuilder};
-use super::{LinkOwner, NetworkNamespace};
+use super::NetworkNamespace;
+use super::link::{self, Link};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 use crate::sys::netns;
 
-/// The most messages that go in one system call.
-const MOST_AT_ONCE: usize = 32;
-
 /// How often `wait_gone` looks.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How many messages go into one system call. The kernel answers all of them before it returns, and drops what does not
+/// fit into the socket's buffer (208 KiB unless the host says otherwise; an answer takes up to 1.3 KiB of it).
+const MOST_AT_ONCE: usize = 32;
 
 /// A connection to the links of one network namespace. Clones share it; it is closed when the last one is dropped.
 ///
@@ -41,7 +40,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub struct Netlink {
     handle: ConnectionHandle<RouteNetlinkMessage>,
-    dumping: Arc<Mutex<()>>,
+    /// Held while a list is read.
+    pub(super) dumping: Arc<Mutex<()>>,
 }
 
 /// One change to be sent.
@@ -111,7 +111,7 @@ impl Netlink {
         Ok(Self { handle, dumping: Arc::default() })
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
         call: &'static str,
@@ -125,8 +125,8 @@ impl Netlink {
         self.change_all(vec![change]).await
     }
 
-    /// Sends all changes in one system call and waits for all answers; the kernel carries out each, whether or not
-    /// an earlier one failed. The first error is returned.
+    /// Carries out all changes, in their order and in one system call (32 in each, if there are more), and waits for all
+    /// answers; the kernel carries out each, whether or not an earlier one failed. The first error is returned.
     pub(super) async fn change_all(&self, changes: Vec<Change>) -> Result<()> {
         let answers = self.exchange(changes).await?;
         answers.into_iter().find_map(Result::err).map_or(Ok(()), Err)
@@ -153,9 +153,9 @@ impl Netlink {
         answers: &mut Vec<Result<Option<RouteNetlinkMessage>>>,
     ) -> Result<()> {
         let Some(first) = changes.first() else { return Ok(()) };
+        let first = (first.call, first.target.clone());
         let mut messages = Vec::with_capacity(changes.len());
         let mut expected = Vec::with_capacity(changes.len());
-        let first = (first.call, first.target.clone());
         for change in changes {
             let mut message = NetlinkMessage::from(change.message);
             message.header.flags = NLM_F_REQUEST | NLM_F_ACK | change.mode.flags();
@@ -186,23 +186,23 @@ impl Netlink {
 
     /// The link `name`, if there is one.
     pub(super) async fn link(&self, name: &LinkName) -> Result<Option<Link>> {
-        self.get_link(MessageBuilder::default().name(name.to_string()).build(), format!("link `{name}`"))
-            .await
+        let [link] = self.look([link::ask(name)]).await?;
+        Ok(link)
     }
 
     /// The link with the number `index`, if there is one.
     pub(super) async fn link_at(&self, index: u32) -> Result<Option<Link>> {
-        let message = MessageBuilder::default().index(index).build();
-        self.get_link(message, format!("link {index}")).await
+        let [link] = self.look([link::ask_at(index)]).await?;
+        Ok(link)
     }
 
-    async fn get_link(&self, message: LinkMessage, target: String) -> Result<Option<Link>> {
-        match self.get(RouteNetlinkMessage::GetLink(message), "RTM_GETLINK", &target).await {
-            Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(Link::from(message))),
-            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
-            Ok(_) => Err(lost("RTM_GETLINK", target)),
-            Err(error) => Err(error),
+    /// Looks at links, in one system call: the questions are [`link::ask`]'s. What is not there is `None`.
+    pub(super) async fn look<const N: usize>(&self, wanted: [Change; N]) -> Result<[Option<Link>; N]> {
+        let mut links = [const { None }; N];
+        for (link, answer) in links.iter_mut().zip(self.exchange(wanted.into()).await?) {
+            *link = answer?.and_then(Link::told);
         }
+        Ok(links)
     }
 
     /// The kernel's one answer to `message`.
@@ -222,85 +222,6 @@ impl Netlink {
             }
             _ => Err(lost(call, target)),
         }
-    }
-
-    /// All that the kernel answers to `message`.
-    pub(super) async fn dump(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
-        for attempt in 0..ATTEMPTS {
-            link::pause(attempt).await;
-            // One at a time: for a second one on the same socket the kernel is "busy". As it is while an earlier one
-            // whose caller went away comes to its end.
-            let _dumping = self.dumping.lock().await;
-            match self.dump_once(message.clone(), call).await {
-                Ok(Some(found)) => return Ok(found),
-                // Changed while it was read.
-                Ok(None) => {}
-                Err(error) if error.errno() == Some(libc::EBUSY) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Error::Busy {
-            what: "the list of links and addresses".to_owned(),
-            reason: "it changes all the time".to_owned(),
-        })
-    }
-
-    /// `None` if the list changed while the kernel went through it: something may be missing.
-    async fn dump_once(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut replies = self.request(vec![request], call, &"all")?;
-        let (mut found, mut whole) = (Vec::new(), true);
-        while let Some(reply) = replies.next().await {
-            whole &= reply.header.flags & NLM_F_DUMP_INTR == 0;
-            match reply.payload {
-                NetlinkPayload::InnerMessage(message) => found.push(message),
-                NetlinkPayload::Done(_) => return Ok(whole.then_some(found)),
-                NetlinkPayload::Error(answer) => {
-                    return Err(Error::os(call, "all", io::Error::from_raw_os_error(-answer.raw_code())));
-                }
-                _ => break,
-            }
-        }
-        Err(lost(call, "all"))
-    }
-
-    /// The addresses of the link `index` but those that the kernel gives itself (IPv6 link-local).
-    pub(super) async fn addresses(&self, index: u32) -> Result<Vec<ipnet::IpNet>> {
-        let mut message = AddressMessage::default();
-        message.header.index = index;
-        let found = self.dump(RouteNetlinkMessage::GetAddress(message), "RTM_GETADDR").await?;
-        Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
-    }
-
-    /// The links whose owner's mark begins with `prefix`, and their marks.
-    ///
-    /// # Errors
-    /// [`Error::Os`] if the system refuses.
-    pub async fn links_owned(&self, prefix: &str) -> Result<Vec<(LinkName, LinkOwner)>> {
-        let found = self.links().await?.into_iter();
-        Ok(found
-            .filter_map(|link| {
-                let alias = link.alias.filter(|alias| alias.starts_with(prefix))?;
-                Some((LinkName::new(link.name).ok()?, LinkOwner::new(alias).ok()?))
-            })
-            .collect())
-    }
-
-    /// All links.
-    pub(super) async fn links(&self) -> Result<Vec<Link>> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let found = self.dump(RouteNetlinkMessage::GetLink(message), "RTM_GETLINK").await?;
-        Ok(found.into_iter().filter_map(Link::told).collect())
     }
 
     /// Waits until there is no link `name`.
@@ -342,24 +263,6 @@ fn runtime() -> Result<Handle> {
 }
 
 /// The connection ended before the answer: its runtime was shut down.
-fn lost(call: &'static str, target: impl fmt::Display) -> Error {
+pub(super) fn lost(call: &'static str, target: impl fmt::Display) -> Error {
     Error::os(call, target, io::Error::from_raw_os_error(libc::ECONNRESET))
-}
-
-fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<ipnet::IpNet> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    if message.header.index != index {
-        return None;
-    }
-    // On a point-to-point link ADDRESS is the other end's; LOCAL, where there is one, is always ours.
-    let mut ours = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(ip) => ours = Some(*ip),
-            AddressAttribute::Address(ip) => ours = ours.or(Some(*ip)),
-            _ => {}
-        }
-    }
-    let ip = ours.filter(|ip| !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local()))?;
-    ipnet::IpNet::new(ip, message.header.prefix_len).ok()
 }

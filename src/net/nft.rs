@@ -3,22 +3,52 @@
 //! A program, since the libraries for nftables are under the GPL. It runs once per change of a network, never for
 //! a launch. It works in the network namespace of the calling thread.
 
+use std::fs::File;
 use std::io::Write;
 use std::process::{Child, Stdio};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::sys::tool;
+use crate::sys::lock::LOCK_TIMEOUT;
+use crate::sys::{tool, wait};
 
-/// Carries out `script` as one transaction: all or nothing.
-pub(super) fn transact(script: &str) -> Result<()> {
-    run(&["-f", "-"], script.as_bytes()).map(drop)
+/// The only one that changes docklet's tables in this network namespace, from looking to writing, for as long as this
+/// is held, and as long as a program runs that was started by a holder who has died since.
+pub(super) struct Turn(File);
+
+impl Turn {
+    /// Waits for it. The lock is on the network namespace itself (`man 7 namespaces`), that of the calling thread.
+    pub(super) fn take() -> Result<Self> {
+        let path = "/proc/thread-self/ns/net";
+        let file = File::open(path).map_err(|e| Error::os("open", path, e))?;
+        let taken = wait::until_true(wait::deadline(LOCK_TIMEOUT), || {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok(true),
+                Err(Errno::WOULDBLOCK) => Ok(false),
+                Err(error) => Err(Error::os("flock", path, error)),
+            }
+        })?;
+        if taken {
+            return Ok(Self(file));
+        }
+        let reason = format!("somebody else has been changing it for {LOCK_TIMEOUT:?}");
+        Err(Error::Busy { what: "the firewall".to_owned(), reason })
+    }
+
+    /// Carries out `script` as one transaction: all or nothing.
+    pub(super) fn transact(&self, script: &str) -> Result<()> {
+        // A script prints nothing: the program has its part of the lock as its standard output.
+        let lock = self.0.try_clone().map_err(|e| Error::os("dup", "the firewall's lock", e))?;
+        run(&["-f", "-"], script.as_bytes(), Stdio::from(lock)).map(drop)
+    }
 }
 
 /// The listing of the table `inet NAME`, or `None` if there is no such table.
 pub(super) fn list_table(name: &str) -> Result<Option<Vec<u8>>> {
-    match run(&["-j", "list", "table", "inet", name], b"") {
+    match run(&["-j", "list", "table", "inet", name], b"", Stdio::piped()) {
         Ok(text) => Ok(Some(text)),
         Err(Error::Command { stderr, .. }) if stderr.contains("No such file or directory") => Ok(None),
         Err(error) => Err(error),
@@ -27,7 +57,7 @@ pub(super) fn list_table(name: &str) -> Result<Option<Vec<u8>>> {
 
 /// The listing of all tables, without what is in sets.
 pub(super) fn list_ruleset() -> Result<Vec<u8>> {
-    run(&["-j", "-t", "list", "ruleset"], b"")
+    run(&["-j", "-t", "list", "ruleset"], b"", Stdio::piped())
 }
 
 /// The objects of a listing, or why it cannot be read: `nft` 1.0.6 does not finish that of a table with flags.
@@ -39,8 +69,8 @@ pub(super) fn parse(listing: &[u8]) -> Result<Vec<Value>, String> {
     }
 }
 
-fn run(args: &[&str], input: &[u8]) -> Result<Vec<u8>> {
-    let mut child = spawn(args)?;
+fn run(args: &[&str], input: &[u8], stdout: Stdio) -> Result<Vec<u8>> {
+    let mut child = spawn(args, stdout)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A program that ends early says why; that it did not read everything adds nothing.
         drop(stdin.write_all(input));
@@ -59,11 +89,11 @@ fn run(args: &[&str], input: &[u8]) -> Result<Vec<u8>> {
     })
 }
 
-fn spawn(args: &[&str]) -> Result<Child> {
+fn spawn(args: &[&str], stdout: Stdio) -> Result<Child> {
     let mut command = tool::command("nft").ok_or_else(|| Error::Unsupported {
         what: "a firewall".to_owned(),
         needs: "the program `nft` is missing: install the package nftables".to_owned(),
     })?;
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(args).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped());
     command.spawn().map_err(|e| Error::os("execve", "nft", e))
 }

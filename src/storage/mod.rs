@@ -18,8 +18,8 @@ mod volume;
 pub use self::image::{
     CollectOptions, Collected, Compression, DeviceNodes, Digest, HistoryEntry, Image, ImageBuilder,
     ImageContent, ImageDescription, ImageOptions, ImageSource, ImageStore, ImageTarget, ImportProgress,
-    ImportStep, Layer, LayerDescription, MapOwner, PackOptions, Packed, SourceImage, SourceLayer,
-    UnpackLimits, UnpackOptions, UnpackProgress, Unpacked, Verified, pack_layer, unpack_layer,
+    ImportStep, Layer, LayerDescription, MapOwner, PackOptions, Packed, UnpackLimits, UnpackOptions,
+    UnpackProgress, Unpacked, Verified, pack_layer, unpack_layer,
 };
 pub use self::overlay::{
     Change, Changed, Changes, Difference, MountMethod, OverlayLayers, OverlayPlan, OverlayRoot,

@@ -143,6 +143,11 @@ impl LoopDevice {
         self.number
     }
 
+    /// Whether the kernel frees the device with its last user.
+    pub(crate) fn clears_with_last_user(&self) -> bool {
+        status(&self.device).is_none_or(|info| info.lo_flags & LO_FLAGS_AUTOCLEAR as u32 != 0)
+    }
+
     /// Has the kernel free the device with its last user, if whoever attached it did not.
     pub(crate) fn clear_with_last_user(&self) -> Result<()> {
         let Some(mut info) = status(&self.device) else { return Ok(()) };

@@ -1,10 +1,11 @@
 //! Bridges, as `ip` sees them.
 
+use std::process::Command;
 use std::thread;
 
 use docklet::Error;
 use docklet::name::LinkName;
-use docklet::net::{Bridge, BridgeSpec, LinkOwner, MacAddress, Mtu, Netlink};
+use docklet::net::{Bridge, BridgeSpec, LinkOwner, MacAddress, Mtu, Netlink, VlanFiltering};
 use serde_json::Value;
 
 use crate::kernel;
@@ -13,10 +14,8 @@ use crate::sandbox::Sandbox;
 /// A bridge `br0` of an owner of the test's own.
 pub(crate) fn spec(addresses: &[&str]) -> BridgeSpec {
     BridgeSpec {
-        name: LinkName::new("br0").unwrap(),
-        owner: LinkOwner::new("docklet-test/bridge").unwrap(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        mtu: None,
+        ..BridgeSpec::new(LinkName::new("br0").unwrap(), LinkOwner::new("docklet-test/bridge").unwrap())
     }
 }
 
@@ -148,6 +147,103 @@ async fn foreign_links_are_never_touched() {
     }
 }
 
+/// What the bridge does is as asked, and again so after other hands were at it; the addresses, the MTU and the rest, too.
+#[tokio::test]
+#[ignore = "needs root: network namespace"]
+async fn what_has_drifted_is_put_right() {
+    let _sandbox = Sandbox::new();
+    let net = Netlink::connect().await.unwrap();
+    let plain = BridgeSpec { mtu: Some(Mtu::new(1400).unwrap()), ..spec(&["10.0.0.1/24", "fd00::1/64"]) };
+    let ring = BridgeSpec { stp: true, ageing_seconds: Some(7), ..plain.clone() };
+    let told = || {
+        let mut link = show("br0");
+        let data = link["linkinfo"]["info_data"].take();
+        ["stp_state", "forward_delay", "ageing_time"].map(|name| data[name].as_u64().unwrap())
+    };
+
+    Bridge::ensure(&net, &ring).await.unwrap();
+    assert_eq!(told(), [1, 1500, 700]);
+    assert!(!Bridge::ensure(&net, &ring).await.unwrap().changed());
+
+    // Other hands, one thing at a time: each is seen, and nothing else is done.
+    let mac = MacAddress::derive(&ring.owner, "br0").to_string();
+    for drift in [
+        &["link", "set", "br0", "type", "bridge", "stp_state", "0"][..],
+        &["link", "set", "br0", "type", "bridge", "ageing_time", "30000"],
+        &["link", "set", "br0", "mtu", "1300"],
+        &["link", "set", "br0", "address", "02:00:00:00:00:01"],
+        &["link", "set", "br0", "down"],
+        &["address", "delete", "10.0.0.1/24", "dev", "br0"],
+        &["address", "delete", "fd00::1/64", "dev", "br0"],
+        &["link", "set", "br0", "alias", ""],
+    ] {
+        kernel::run("ip", drift);
+        assert!(Bridge::ensure(&net, &ring).await.unwrap().changed(), "{drift:?}");
+        let link = show("br0");
+        assert_eq!(told(), [1, 1500, 700], "{drift:?}");
+        assert_eq!((&link["mtu"], &link["address"]), (&1400.into(), &mac.as_str().into()), "{drift:?}");
+        assert_eq!(link["ifalias"], ring.owner.as_str());
+        assert!(is_up(&link));
+        assert_eq!(addresses(&link), ["10.0.0.1/24", "fd00::1/64"], "{drift:?}");
+        assert!(!Bridge::ensure(&net, &ring).await.unwrap().changed(), "{drift:?}");
+    }
+
+    // Without the protocol again: what was not asked for stays as it is.
+    assert!(Bridge::ensure(&net, &plain).await.unwrap().changed());
+    assert_eq!(told(), [0, 0, 700]);
+    kernel::run("ip", ["link", "set", "br0", "type", "bridge", "forward_delay", "200"]);
+    assert!(Bridge::ensure(&net, &plain).await.unwrap().changed());
+    assert_eq!(told(), [0, 0, 700]);
+    assert!(!Bridge::ensure(&net, &plain).await.unwrap().changed());
+
+    // Addresses that the kernel makes of an advertisement are nobody's wish: who sends one does not break the bridge.
+    let lifetimes = ["valid_lft", "1000", "preferred_lft", "1000"];
+    kernel::run("ip", [&["address", "add", "fd00:2::5/64", "dev", "br0"][..], &lifetimes].concat());
+    assert!(!Bridge::ensure(&net, &plain).await.unwrap().changed());
+    Bridge::remove(&net, &plain.name, &plain.owner).await.unwrap();
+}
+
+/// Where the kernel filters VLANs it does so, elsewhere nothing is made; and only who asks is refused.
+#[tokio::test]
+#[ignore = "needs root: network namespace"]
+async fn vlan_filtering_is_made_or_unsupported() {
+    let _sandbox = Sandbox::new();
+    let net = Netlink::connect().await.unwrap();
+    let plain = spec(&["10.0.0.1/24"]);
+    let filtering = BridgeSpec { vlan_filtering: Some(VlanFiltering::default()), ..plain.clone() };
+    let able = Command::new("ip")
+        .args(["link", "add", "probe", "type", "bridge", "vlan_filtering", "1"])
+        .output()
+        .unwrap()
+        .status
+        .success();
+    if able {
+        kernel::run("ip", ["link", "delete", "probe"]);
+        Bridge::ensure(&net, &filtering).await.unwrap();
+        assert_eq!(show("br0")["linkinfo"]["info_data"]["vlan_filtering"], 1);
+    } else {
+        let before = kernel::run("ip", ["-j", "address"]);
+        let refused = |result: docklet::Result<Bridge>| {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+            assert_eq!(
+                error.to_string(),
+                "VLAN filtering on bridge `br0` is not possible on this host: a kernel with \
+                 CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
+            );
+        };
+        refused(Bridge::ensure(&net, &filtering).await);
+        assert_eq!(kernel::run("ip", ["-j", "address"]), before);
+        // One that is there, and lacks more than this, is left as it is.
+        Bridge::ensure(&net, &plain).await.unwrap();
+        kernel::run("ip", ["link", "set", "br0", "down"]);
+        let before = kernel::run("ip", ["-j", "address"]);
+        refused(Bridge::ensure(&net, &filtering).await);
+        assert_eq!(kernel::run("ip", ["-j", "address"]), before);
+    }
+    Bridge::remove(&net, &plain.name, &plain.owner).await.unwrap();
+}
+
 /// Every difference is told, and none is made less by half a repair.
 #[tokio::test]
 #[ignore = "needs root: network namespace"]
@@ -176,10 +272,24 @@ async fn bad_specs_make_nothing() {
     let before = kernel::links();
     let mut small = spec(&["fd00::1/64"]);
     small.mtu = Some(Mtu::new(1000).unwrap());
-    for (bad, rule) in [(small, "at least 1280"), (spec(&["10.0.0.1/24", "10.0.0.1/16"]), "twice")] {
+    let forgetful = BridgeSpec { ageing_seconds: Some(1_000_001), ..spec(&[]) };
+    for (bad, rule) in [
+        (small, "at least 1280"),
+        (spec(&["10.0.0.1/24", "10.0.0.1/16"]), "twice"),
+        (forgetful, "at most 1000000 seconds"),
+    ] {
         let error = Bridge::ensure(&net, &bad).await.unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains(rule), "{error}");
     }
+    // A name is checked before it can be in a specification, read from a file or not.
+    let error = LinkName::new("sixteen-bytes-xx").unwrap_err();
+    assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("1 to 15"), "{error}");
+    let mut read = serde_json::to_value(spec(&[])).unwrap();
+    read["name"] = "sixteen-bytes-xx".into();
+    serde_json::from_value::<BridgeSpec>(read.clone()).unwrap_err();
+    read["name"] = "br0".into();
+    read["priority"] = 1.into();
+    serde_json::from_value::<BridgeSpec>(read).unwrap_err();
     assert_eq!(kernel::links(), before);
 }
 
@@ -226,4 +336,73 @@ fn sixteen_at_once_make_one_bridge() {
         let net = Netlink::connect().await.unwrap();
         Bridge::remove(&net, &spec.name, &spec.owner).await.unwrap();
     });
+}
+
+/// Sixteen tasks on one connection end with one bridge, which one of them has made or more have completed.
+#[tokio::test]
+#[ignore = "needs root: network namespace"]
+async fn sixteen_tasks_make_one_bridge() {
+    let _sandbox = Sandbox::new();
+    let net = Netlink::connect().await.unwrap();
+    let spec = spec(&["10.0.0.1/24", "fd00::1/64"]);
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let (net, spec) = (net.clone(), spec.clone());
+            tokio::spawn(async move { Bridge::ensure(&net, &spec).await })
+        })
+        .collect();
+    let mut numbers = Vec::new();
+    for task in tasks {
+        numbers.push(task.await.unwrap().unwrap().index());
+    }
+    numbers.dedup();
+    assert_eq!(numbers.len(), 1);
+    assert_eq!(show("br0")["ifindex"], numbers[0]);
+    assert_eq!(addresses(&show("br0")), ["10.0.0.1/24", "fd00::1/64"]);
+    Bridge::remove(&net, &spec.name, &spec.owner).await.unwrap();
+}
+
+/// Eight processes at once end with one bridge.
+#[test]
+#[ignore = "needs root: network namespace"]
+fn eight_processes_make_one_bridge() {
+    let _sandbox = Sandbox::new();
+    let others: Vec<_> = (0..8)
+        .map(|_| {
+            Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "bridge::one_of_eight_processes", "--include-ignored", "--quiet"])
+                .env(ONE_OF_EIGHT, "1")
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut other in others {
+        assert!(other.wait().unwrap().success());
+    }
+    let spec = spec(&["10.0.0.1/24", "fd00::1/64"]);
+    assert_eq!(addresses(&show("br0")), ["10.0.0.1/24", "fd00::1/64"]);
+    assert_eq!(show("br0")["ifalias"], spec.owner.as_str());
+    kernel::run("ip", ["link", "delete", "br0"]);
+}
+
+/// Set in the processes of the test above, which are in its network namespace.
+const ONE_OF_EIGHT: &str = "DOCKLET_TEST_ONE_OF_EIGHT";
+
+/// What each process of the test above does; alone, it does it in a namespace of its own.
+#[tokio::test]
+#[ignore = "needs root: network namespace"]
+async fn one_of_eight_processes() {
+    let sandbox = std::env::var_os(ONE_OF_EIGHT).is_none().then(Sandbox::new);
+    let net = Netlink::connect().await.unwrap();
+    let spec = spec(&["10.0.0.1/24", "fd00::1/64"]);
+    let mut numbers = Vec::new();
+    for _ in 0..20 {
+        numbers.push(Bridge::ensure(&net, &spec).await.unwrap().index());
+    }
+    numbers.dedup();
+    assert_eq!(numbers.len(), 1);
+    assert_eq!(show("br0")["ifindex"], numbers[0]);
+    if sandbox.is_some() {
+        Bridge::remove(&net, &spec.name, &spec.owner).await.unwrap();
+    }
 }

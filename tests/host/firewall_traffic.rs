@@ -58,7 +58,7 @@ impl World {
         for (bridge, four, six) in BRIDGES {
             let addresses =
                 vec![format!("{four}1/24").parse().unwrap(), format!("{six}1/64").parse().unwrap()];
-            let spec = BridgeSpec { name: link(bridge), owner: owner(bridge), addresses, mtu: None };
+            let spec = BridgeSpec { addresses, ..BridgeSpec::new(link(bridge), owner(bridge)) };
             Bridge::ensure(&world.net, &spec).await.unwrap();
         }
         for (place, bridge, number) in PLACES {
@@ -68,6 +68,8 @@ impl World {
                 addresses.extend([format!("{four}9/24"), format!("{six}9/64")]);
             }
             let spec = VethSpec {
+                // What the firewall does about false sources is to be seen.
+                guard: None,
                 addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
                 gateways: vec![format!("{four}1").parse().unwrap(), format!("{six}1").parse().unwrap()],
                 ..VethSpec::new(link(&format!("v-{place}")), owner(place), link(bridge), link("eth0"))
@@ -420,6 +422,28 @@ async fn published_ports_are_reached() {
     world.end().await;
 }
 
+/// Another firewall's drop is final, and so is its remedy enough.
+#[tokio::test]
+#[ignore = "needs root: network namespaces, nftables, iptables"]
+async fn another_firewall_can_be_told() {
+    let sandbox = Sandbox::new();
+    let world = World::new(&sandbox).await;
+    let firewall = table(&sandbox);
+    firewall.apply(&Ruleset { networks: tenants().to_vec(), ..Ruleset::default() }).unwrap();
+    kernel::run("iptables-nft", ["-P", "FORWARD", "DROP"]);
+    world.check(&[("a", "outside", "192.0.2.2", false)]);
+    for side in ["-i", "-o"] {
+        kernel::run("iptables-nft", ["-I", "FORWARD", side, "bra", "-j", "ACCEPT"]);
+    }
+    world.check(&[
+        ("a", "outside", "192.0.2.2", true),
+        ("a", "b", "10.0.2.2", false),
+        ("outside", "a", "10.0.1.2", false),
+    ]);
+    firewall.remove().unwrap();
+    world.end().await;
+}
+
 /// A forward that somebody else made does not lead to the control plane either.
 #[tokio::test]
 #[ignore = "needs root: network namespaces, nftables"]
@@ -533,6 +557,22 @@ async fn borrowed_addresses_do_not_leave() {
     assert_eq!(arrives(), 2);
     firewall.apply(&Ruleset { networks: tenants().to_vec(), ..Ruleset::default() }).unwrap();
     assert_eq!(arrives(), 0);
+    // Masqueraded, it would come from the host as its tunnels' frames do.
+    let tunnelled = |number: u16, last: u16| {
+        let [outside, end] = [number, last]
+            .map(|number| inside(&world.pin("outside"), || UdpSocket::bind(("192.0.2.2", number)).unwrap()));
+        inside(&world.pin("a"), || {
+            for socket in [&outside, &end] {
+                let client = UdpSocket::bind("10.0.1.2:0").unwrap();
+                client.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+            }
+        });
+        end.set_read_timeout(Some(ARRIVES)).unwrap();
+        end.recv_from(&mut [0; 16]).unwrap();
+        outside.set_nonblocking(true).unwrap();
+        outside.recv_from(&mut [0; 16]).is_ok()
+    };
+    assert!(!tunnelled(4789, 4790) && tunnelled(4788, 4790));
     firewall.remove().unwrap();
     world.end().await;
 }

@@ -1,13 +1,13 @@
 //! Images as `umoci` and `skopeo` write and read them: what those see in them is what a container sees here.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use docklet::storage::{DeviceNodes, Digest, ImageSource, ImageTarget, UnpackOptions, unpack_layer};
+use docklet::storage::{Digest, Image, ImageOptions, ImageSource, ImageStore, ImageTarget};
 use docklet::{Error, Result};
 
+use crate::image::name;
 use crate::kernel;
 use crate::layer::{odd_tree, xattr};
 use crate::listing::listing;
@@ -83,26 +83,26 @@ fn by_umoci(sandbox: &Sandbox, layout: &Path, tag: &str) -> Vec<String> {
     listing(&bundle.join("rootfs"))
 }
 
+/// A store of its own for each name.
+fn store(sandbox: &Sandbox, name: &str) -> ImageStore {
+    let base = sandbox.dir(name);
+    ImageStore::new(base.join("global"), base.join("local")).expect("store")
+}
+
+fn import(store: &ImageStore, source: &ImageSource) -> Result<Image> {
+    store.import(source, &name("v1"), &ImageOptions::default(), &mut |_| {})
+}
+
 /// What a container sees of the image: an overlay of its layers, unpacked here.
 fn by_overlay(sandbox: &Sandbox, name: &str, source: &ImageSource) -> Result<Vec<String>> {
-    let image = source.open()?;
-    let base = sandbox.dir(name);
-    let mut layers: Vec<String> = Vec::new();
-    for (number, layer) in image.layers.iter().enumerate() {
-        let into = base.join(number.to_string());
-        fs::create_dir(&into).expect("mkdir");
-        let (diff_id, device_nodes) = (layer.diff_id, DeviceNodes::Make);
-        let lower = layers.iter().map(PathBuf::from).collect();
-        let options = UnpackOptions { diff_id, device_nodes, lower, ..UnpackOptions::default() };
-        unpack_layer(layer.open()?, &into, &options, &mut |_| {})?;
-        layers.insert(0, text(&into).to_owned());
+    let layers = import(&store(sandbox, name), source)?.layers;
+    if let [one] = layers.as_slice() {
+        return Ok(listing(one));
     }
-    let merged = base.join("merged");
+    let merged = sandbox.dir("merged").join(name);
     fs::create_dir(&merged).expect("mkdir");
-    if layers.len() == 1 {
-        return Ok(listing(Path::new(&layers[0])));
-    }
-    let options = format!("lowerdir={}", layers.join(":"));
+    let lower: Vec<&str> = layers.iter().map(|layer| text(layer)).collect();
+    let options = format!("lowerdir={}", lower.join(":"));
     kernel::run("mount", ["-t", "overlay", "-o", &options, "overlay", text(&merged)]);
     let seen = listing(&merged);
     // Lazily: a child of another test has for a moment what this one had open in it.
@@ -151,7 +151,7 @@ fn image_through_skopeo_is_the_same() {
     };
     assert_same(&by_overlay(&sandbox, "docker", &docker_source("some/name:1.0")).expect("unpack"), &expected);
     for missing in ["some/name", "other:1.0", ""] {
-        let error = docker_source(missing).open().expect_err("no such tag");
+        let error = import(&store(&sandbox, "none"), &docker_source(missing)).expect_err("no such tag");
         assert!(matches!(&error, Error::NotFound { what } if what.contains("some/name:1.0")), "{error}");
     }
     for format in ["gzip", "zstd"] {
@@ -165,8 +165,11 @@ fn image_through_skopeo_is_the_same() {
     assert_same(&by_overlay(&sandbox, "archive", &layout_source(&archive)).expect("unpack"), &expected);
 }
 
-fn blob(layout: &Path, digest: &Digest) -> Result<File> {
-    Ok(File::open(layout.join("blobs/sha256").join(digest.hex())).expect("blob"))
+/// The digest of a layout's only manifest, by what the layout says.
+fn manifest_of(layout: &Path) -> Digest {
+    let index = fs::read_to_string(layout.join("index.json")).expect("index.json");
+    let index: serde_json::Value = serde_json::from_str(&index).expect("JSON");
+    index["manifests"][0]["digest"].as_str().expect("text").parse().expect("a digest")
 }
 
 /// What is written here is read by others as the image that it was, manifest and all.
@@ -176,16 +179,15 @@ fn exported_image_is_read_by_others() {
     let sandbox = Sandbox::new();
     let layout = image(&sandbox);
     let expected = by_umoci(&sandbox, &layout, "test");
-    let manifest = layout_source(&layout).open().expect("open").manifest.expect("manifest");
-    let digest = Digest::of(&manifest);
+    let digest = manifest_of(&layout);
+    let store = store(&sandbox, "store");
+    assert_eq!(import(&store, &layout_source(&layout)).expect("import").content.manifest, digest);
     let out = sandbox.dir("out");
-    let blobs = |digest: &Digest| blob(&layout, digest);
     let exported = ImageTarget::OciLayout(out.join("exported"));
-    exported.write("v1", &digest, &blobs).expect("export");
     let archive = ImageTarget::OciArchive(out.join("exported.tar"));
-    archive.write("v1", &digest, &blobs).expect("export");
     for target in [&exported, &archive] {
-        let error = target.write("v1", &digest, &blobs).expect_err("it is there");
+        store.export(&name("v1"), target).expect("export");
+        let error = store.export(&name("v1"), target).expect_err("it is there");
         assert!(matches!(error, Error::Differs { .. }), "{error}");
     }
     assert_eq!(fs::read_dir(&out).expect("list").count(), 2, "nothing else is left");
@@ -209,53 +211,44 @@ fn damaged_blobs_are_noticed() {
     let sandbox = Sandbox::new();
     let layout = image(&sandbox);
     let source = layout_source(&layout);
-    let digest = Digest::of(&source.open().expect("open").manifest.expect("manifest"));
+    let whole = store(&sandbox, "whole");
+    let content = import(&whole, &source).expect("whole").content;
     let target = ImageTarget::OciLayout(sandbox.dir("out").join("exported"));
-    let read_all = || -> Result<()> {
-        for layer in source.open()?.layers {
-            let mut content = Vec::new();
-            layer.open()?.read_to_end(&mut content).map_err(|e| e.downcast::<Error>().expect("ours"))?;
-        }
-        Ok(())
+    let mut tries = 0;
+    let mut refused = || {
+        tries += 1;
+        import(&store(&sandbox, &format!("try{tries}")), &source).expect_err("damaged")
     };
-    read_all().expect("whole");
-    let blobs: Vec<PathBuf> =
-        fs::read_dir(layout.join("blobs/sha256")).expect("list").map(|e| e.expect("entry").path()).collect();
-    let whole: Vec<Vec<u8>> = blobs.iter().map(|path| fs::read(path).expect("read")).collect();
-    let needed = |path: &Path| {
-        let hex = path.file_name().expect("name").to_str().expect("UTF-8");
-        let text = String::from_utf8(source_manifest(&source)).expect("UTF-8");
-        text.contains(hex) || digest.hex() == hex
-    };
-    let needed: Vec<bool> = blobs.iter().map(|path| needed(path)).collect();
-    assert_eq!(
-        needed.iter().filter(|needed| **needed).count(),
-        5,
-        "three layers, a configuration, a manifest"
-    );
-    for ((path, whole), _) in blobs.iter().zip(&whole).zip(&needed).filter(|(_, needed)| **needed) {
-        let mut flipped = whole.clone();
-        flipped[whole.len() / 2] ^= 1;
-        for damaged in [flipped, whole[..whole.len() - 1].to_vec(), [whole.as_slice(), b"\0"].concat()] {
-            fs::write(path, &damaged).expect("write");
-            let error = read_all().expect_err("damaged");
+    let mut needed = vec![content.manifest, content.config];
+    needed.extend(content.layers.iter().map(|layer| layer.blob));
+    assert_eq!(needed.len(), 5, "three layers, a configuration, a manifest");
+    for digest in needed {
+        let there = layout.join("blobs/sha256").join(digest.hex());
+        let here = sandbox.dir("whole").join("global/blobs/sha256").join(digest.hex());
+        let good = fs::read(&there).expect("read");
+        let mut flipped = good.clone();
+        flipped[good.len() / 2] ^= 1;
+        for damaged in [flipped, good[..good.len() - 1].to_vec(), [good.as_slice(), b"\0"].concat()] {
+            fs::write(&there, &damaged).expect("write");
+            let error = refused();
             assert!(matches!(error, Error::Damaged { .. }), "{error}");
-            let error = target.write("x", &digest, &|digest| blob(&layout, digest)).expect_err("damaged");
+            fs::write(&here, &damaged).expect("write");
+            let error = whole.export(&name("v1"), &target).expect_err("damaged");
             assert!(matches!(error, Error::Damaged { .. }), "{error}");
         }
-        fs::remove_file(path).expect("unlink");
-        let error = read_all().expect_err("missing");
+        fs::remove_file(&there).expect("unlink");
+        let error = refused();
         assert!(matches!(error, Error::NotFound { .. }), "{error}");
-        fs::write(path, whole).expect("write");
+        fs::remove_file(&here).expect("unlink");
+        let error = whole.export(&name("v1"), &target).expect_err("missing");
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        fs::write(&there, &good).expect("write");
+        fs::write(&here, &good).expect("write");
     }
-    read_all().expect("whole again");
     assert_eq!(
         fs::read_dir(sandbox.dir("out")).expect("list").count(),
         0,
         "nothing is left of failed exports"
     );
-}
-
-fn source_manifest(source: &ImageSource) -> Vec<u8> {
-    source.open().expect("open").manifest.expect("manifest")
+    whole.export(&name("v1"), &target).expect("whole again");
 }

@@ -1,7 +1,7 @@
 //! The store around images: names, owners, hosts that share it, garbage, damage, and full disks.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -295,6 +295,47 @@ fn image_damage_is_found() {
     assert!(matches!(first.describe(&image.name), Err(Error::Damaged { .. })));
     assert!(matches!(commit(&first, &sandbox, &image.content, "two", "x"), Err(Error::Damaged { .. })));
     assert_eq!(first.list().expect("list"), [name("one")]);
+}
+
+/// What a host has unpacked, and somebody changed or the disk lost, is found, whatever it is; deleted, it is made again.
+#[test]
+#[ignore = "needs root: a private mount namespace"]
+fn image_layers_that_were_changed_are_found() {
+    let sandbox = Sandbox::new();
+    let store = store(&sandbox);
+    let image = tiny(&store, "one", "content");
+    let tree = &image.layers[0];
+    let home = tree.parent().expect("parent");
+    let file = tree.join("file");
+    let same_time = |change: &dyn Fn()| {
+        let before = fs::metadata(&file).expect("stat").modified().expect("mtime");
+        change();
+        fs::File::open(&file).and_then(|file| file.set_modified(before)).expect("utimens");
+    };
+    let changes: [(&str, &dyn Fn()); 9] = [
+        ("content", &|| same_time(&|| fs::write(&file, "CONTENT").expect("write"))),
+        ("length", &|| same_time(&|| fs::write(&file, "").expect("write"))),
+        ("owner", &|| chown(&file, Some(1), None).expect("chown")),
+        ("mode", &|| fs::set_permissions(&file, fs::Permissions::from_mode(0o4755)).expect("chmod")),
+        ("attribute", &|| {
+            rustix::fs::lsetxattr(&file, "user.x", b"x", rustix::fs::XattrFlags::empty()).expect("setxattr");
+        }),
+        ("one more", &|| fs::write(tree.join("more"), "").expect("write")),
+        ("one less", &|| fs::remove_file(&file).expect("unlink")),
+        ("no record", &|| fs::remove_file(home.join("record")).expect("unlink")),
+        ("bad record", &|| fs::write(home.join("record"), "{").expect("write")),
+    ];
+    for (change, make) in changes {
+        let verified = store.verify().expect("verify");
+        assert_eq!((verified.layers, verified.damaged), (1, vec![]), "before: {change}");
+        make();
+        let verified = store.verify().expect("verify");
+        assert_eq!((verified.layers, verified.damaged.len()), (0, 1), "{change}: {verified:?}");
+        assert!(verified.damaged[0].contains("damaged"), "{change}: {verified:?}");
+        remove_tree(home.parent().expect("parent"), Path::new(home.file_name().expect("name")))
+            .expect("remove");
+        assert_eq!(store.open(&image.name).expect("open"), image, "{change}");
+    }
 }
 
 /// A full disk is said to be full, on either side, and nothing is left of what did not fit.

@@ -5,6 +5,8 @@
 #![allow(clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
 mod bridge;
+mod bridge_ports;
+mod bridge_vlan;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod cgroup;
@@ -13,8 +15,11 @@ mod debian;
 mod exec;
 mod firewall;
 mod firewall_traffic;
+#[path = "../../src/net/traffic/frames.rs"]
+mod frames;
 mod host;
 mod image;
+mod image_documents;
 mod image_formats;
 mod image_hostile;
 mod image_import;
@@ -23,6 +28,7 @@ mod isolation;
 mod kernel;
 mod layer;
 mod layer_hostile;
+mod layer_trees;
 mod listing;
 mod mount_entry;
 mod netns;
@@ -31,8 +37,13 @@ mod overlay_changes;
 mod overlay_hostile;
 mod overlay_mapped;
 mod overlay_read_only;
+mod packet;
+mod port_batch;
+mod port_rate;
 mod sandbox;
 mod scripted_root;
+mod source_guard;
+mod storage_errors;
 mod tar_archive;
 mod tree;
 mod tunnel;

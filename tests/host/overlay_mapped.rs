@@ -127,7 +127,10 @@ fn is_the_containers_own(method: MountMethod) {
     let inside = Inside::new();
     let seen = inside.sh(target, "cat new d/y etc/hostname && stat -c %u:%g home && test ! -e etc/shadow");
     assert_eq!(seen, "new\nx\nlayer\nmore\n33:33");
-    assert!(!fixture.space.path().join("upper/.docklet-probe").exists());
+    let hidden = fs::read_dir(fixture.space.path().join("upper")).expect("list");
+    let hidden: Vec<_> =
+        hidden.filter(|e| e.as_ref().expect("entry").file_name().as_encoded_bytes()[0] == b'.').collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
     drop(inside);
     fixture.end();
 }
@@ -148,6 +151,28 @@ fn mapped_overlay_by_texts() {
 #[ignore = "needs root: mounts, user namespaces"]
 fn mapped_overlay_by_mount() {
     is_the_containers_own(MountMethod::Classic);
+}
+
+/// What a layer or the container has in its root is in nobody's way, and stays.
+#[test]
+#[ignore = "needs root: mounts, user namespaces"]
+fn mapped_overlay_minds_no_name() {
+    let fixture = fixture();
+    let target = &fixture.target;
+    fs::create_dir(fixture.layers[1].join(".docklet-probe")).expect("mkdir");
+    fs::write(fixture.layers[1].join(".docklet-probe/file"), "layer").expect("write");
+    for round in 0..2 {
+        fixture.plan().mount(target).expect("mount");
+        let inside = Inside::new();
+        assert_eq!(inside.sh(target, "cat .docklet-probe/file"), "layer");
+        inside.sh(target, &format!("mkdir -p .docklet .docklet-{round} && mkdir .docklet-probe/{round}"));
+        drop(inside);
+        OverlayRoot::unmount(target).expect("unmount");
+    }
+    fixture.plan().mount(target).expect("mount");
+    let below = fs::read_dir(fixture.space.path().join("upper")).expect("list").count();
+    assert_eq!(below, 4, "what the container made, and the directory that it copied up");
+    fixture.end();
 }
 
 /// Programs that run as their owner, capabilities and attributes, in a layer and copied up.

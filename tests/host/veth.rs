@@ -54,7 +54,7 @@ impl Network {
     }
 }
 
-fn ping(from: &Path, to: &str) -> bool {
+pub(crate) fn ping(from: &Path, to: &str) -> bool {
     let namespace = format!("--net={}", from.display());
     Command::new("nsenter").args([&namespace, "ping", "-c1", "-W2", to]).output().unwrap().status.success()
 }
@@ -65,7 +65,7 @@ fn lasting(link: &Value) -> (Vec<Value>, Vec<String>, bool) {
     (fields.iter().map(|field| link[field].clone()).collect(), addresses(link), is_up(link))
 }
 
-fn default_routes(pin: &Path) -> Vec<String> {
+pub(crate) fn default_routes(pin: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for family in ["-4", "-6"] {
         let routes = ip_inside(pin, &[family, "route", "show", "default"]);

@@ -1,14 +1,15 @@
 //! Images on their way out, as programs to be killed: after any kill the same export again makes it whole.
 
-use std::io;
+use std::fs;
 use std::path::Path;
 
 use docklet::Error;
 use docklet::paths::Paths;
-use docklet::storage::{ImageSource, ImageTarget, remove_tree};
+use docklet::storage::{ImageOptions, ImageSource, ImageStore, ImageTarget, remove_tree};
 
 use crate::containers::{Result, with_host};
 use crate::images::image;
+use crate::operations::scratch;
 use crate::parts::say;
 
 const LAYOUT: &str = "exported";
@@ -36,9 +37,12 @@ pub(crate) fn export() -> Result {
 pub(crate) fn state() -> Result {
     for target in targets()? {
         let source = ImageSource::OciLayout { path: target.path().to_owned(), reference: None };
-        for layer in source.open()?.layers {
-            io::copy(&mut layer.open()?, &mut io::sink())?;
-        }
+        // A store of its own, which checks every blob on its way in.
+        let base = scratch()?.join("imported");
+        fs::create_dir(&base)?;
+        let store = ImageStore::new(base.join("global"), base.join("local"))?;
+        store.import(&source, &image(), &ImageOptions::default(), &mut |_| {})?;
+        remove_tree(&scratch()?, Path::new("imported"))?;
     }
     let prefix = Paths::from_env()?.prefix().to_owned();
     for entry in prefix.read_dir()? {

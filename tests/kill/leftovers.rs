@@ -1,7 +1,7 @@
 //! Removes what a test that was interrupted left, by force and without the library's word for it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,10 @@ use crate::{logical, process};
 const DIRECTORY: &str = "/var/tmp";
 const NAMES: [&str; 2] = ["docklet-test-", "docklet-kill-"];
 
-/// Removes everything of prefixes whose test no longer runs, and says which.
+/// What nobody changed for that long is no operation in progress.
+const OLD: Duration = Duration::from_secs(3600);
+
+/// Removes everything of prefixes whose test no longer runs, and control groups that nothing is in, and says which.
 pub(crate) fn clean() {
     let entries = fs::read_dir(DIRECTORY).expect(DIRECTORY).filter_map(Result::ok);
     for path in entries.map(|entry| entry.path()).filter(|path| path.is_dir()) {
@@ -32,6 +35,45 @@ pub(crate) fn clean() {
         remove(&paths);
         println!("{}: removed", path.display());
     }
+    remove_abandoned(Path::new("/sys/fs/cgroup"), &|path| {
+        let is_ours = path.parent().and_then(Path::file_name).is_some_and(|name| name == "docklet");
+        // The launch benchmark's plain containers leave these.
+        is_ours || path.file_name().is_some_and(|name| name == "lxc.pivot")
+    });
+}
+
+/// Removes the control groups in which no process is, and was put for a while, with those beneath them.
+fn remove_abandoned(directory: &Path, is_meant: &dyn Fn(&Path) -> bool) {
+    for path in directories(directory) {
+        if !is_meant(&path) {
+            remove_abandoned(&path, is_meant);
+        } else if is_abandoned(&path) && remove_groups(&path) {
+            println!("{}: removed", path.display());
+        }
+    }
+}
+
+fn is_abandoned(group: &Path) -> bool {
+    let is_old = fs::metadata(group)
+        .and_then(|data| data.modified())
+        .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > OLD));
+    let is_empty = fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|text| text.is_empty());
+    is_old && is_empty && directories(group).iter().all(|below| is_abandoned(below))
+}
+
+/// The kernel removes none that something is in.
+fn remove_groups(group: &Path) -> bool {
+    directories(group).iter().all(|below| remove_groups(below)) && fs::remove_dir(group).is_ok()
+}
+
+fn directories(directory: &Path) -> Vec<PathBuf> {
+    // One can go away meanwhile.
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let entries = entries.filter_map(Result::ok);
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// Kills what runs in control groups of the prefix, and what has the prefix in its command line.
@@ -84,8 +126,7 @@ pub(crate) fn remove(paths: &Paths) {
 
 /// Removes the control groups at and beneath directories called `tag`.
 fn remove_cgroups(directory: &Path, tag: &str) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for path in entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()) {
+    for path in directories(directory) {
         remove_cgroups(&path, tag);
         if path.components().any(|component| component.as_os_str() == tag) {
             let _ = fs::remove_dir(&path);

@@ -4,18 +4,21 @@
 //! It needs root. `make test-kill` runs all of it, `make test` a sample.
 //!
 //! ```text
-//! kill --full | --sample-seconds N | --point N --before|--after | --calls   [--lvm] [--only SUBJECT] [--mode own|runtime|orphan]
+//! kill --full | --sample-seconds N | --point N --before|--after | --calls   [--lvm|--quotas] [--only SUBJECT] [--mode own|runtime|orphan]
 //! kill --clean
 //! ```
 //!
-//! `--lvm`: the matrices of volumes on LVM, which need the device mapper, instead of all others.
+//! `--lvm`: the matrices of volumes on LVM, which need the device mapper, instead of all others. `--quotas`: those of directories
+//! with project quotas, which the kernel must have.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod bridges;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod containers;
 mod exports;
+mod firewall;
 mod images;
 mod leftovers;
 mod logical;
@@ -24,8 +27,10 @@ mod networks;
 mod operations;
 mod overlays;
 mod parts;
+mod ports;
 mod process;
 mod ptrace;
+mod quotas;
 mod sandbox;
 mod snapshot;
 mod subjects;
@@ -44,7 +49,7 @@ use nix::sys::signal::Signal;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use crate::matrix::{Choice, Matrix, Tally};
-use crate::subjects::{ON_LVM, SUBJECTS, Subject};
+use crate::subjects::{ON_LVM, ON_QUOTAS, SUBJECTS, Subject};
 use crate::tracer::{Mode, Moment};
 
 /// The roles of this binary, as first arguments: the first process of the sandbox's process namespace, and the one
@@ -114,6 +119,7 @@ impl Arguments {
                 "--before" => moment = Moment::Before,
                 "--after" => moment = Moment::After,
                 "--lvm" => subjects = ON_LVM,
+                "--quotas" => subjects = ON_QUOTAS,
                 "--only" => only = Some(value()?.clone()),
                 "--mode" => {
                     let name = value()?;

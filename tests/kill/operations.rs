@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use docklet::error::Chain;
 
-use crate::{containers, exports, images, logical, networks, overlays, parts, tunnels};
+use crate::{
+    bridges, containers, exports, firewall, images, logical, networks, overlays, parts, ports, quotas,
+    tunnels,
+};
 
 /// The argument that makes this binary one of the programs.
 pub(crate) const OPERATE: &str = "--operate";
@@ -45,6 +48,26 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("interfaces-state", networks::interfaces_state),
     ("apply-network", networks::apply),
     ("restore-network", networks::restore),
+    ("prepare-firewall", firewall::prepare),
+    ("change-firewall", firewall::change),
+    ("recover-firewall", firewall::recover),
+    ("remove-firewall", firewall::remove),
+    ("finish-firewall", firewall::finish_removal),
+    ("firewall-state", firewall::state),
+    ("make-port", bridges::make_port),
+    ("ensure-bridge", bridges::ensure),
+    ("remove-bridge", bridges::remove),
+    ("attach-port", bridges::attach),
+    ("detach-port", bridges::detach),
+    ("bridge-state", bridges::state),
+    ("attached-state", bridges::attached_state),
+    ("detached-state", bridges::detached_state),
+    ("prepare-port", ports::prepare),
+    ("ensure-port", ports::ensure),
+    ("ensure-ports", ports::ensure_all),
+    ("apply-port", ports::apply),
+    ("remove-port", ports::remove),
+    ("port-state", ports::state),
     ("build-image", images::build),
     ("import-image", images::import),
     ("commit", images::commit),
@@ -58,6 +81,8 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("export-state", exports::state),
     ("remove-export", exports::remove),
     ("prepare-lvm", logical::prepare),
+    ("prepare-quota-ext4", quotas::prepare_ext4),
+    ("prepare-quota-xfs", quotas::prepare_xfs),
     ("make-volume", parts::make_volume),
     ("make-xfs", parts::make_xfs),
     ("make-btrfs", parts::make_btrfs),

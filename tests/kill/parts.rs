@@ -9,7 +9,7 @@ use docklet::paths::Paths;
 use docklet::storage::{Allocation, Filesystem, SnapshotSpec, Volume, VolumePool, VolumeSpec};
 
 use crate::containers::Result;
-use crate::logical;
+use crate::{logical, quotas};
 
 const SMALL_BYTES: u64 = 64 << 20;
 const LARGE_BYTES: u64 = 512 << 20;
@@ -18,10 +18,11 @@ fn volume() -> VolumeName {
     VolumeName::new("data").expect("a name")
 }
 
-/// In the prefix's volume group if it has one, else in files.
+/// In the prefix's volume group or on its file system with quotas if it has one, else in files.
 fn pool() -> docklet::Result<VolumePool> {
     let paths = Paths::from_env()?;
-    logical::pool(&paths)?.map_or_else(|| VolumePool::loop_files(paths.volumes()), Ok)
+    let special = logical::pool(&paths)?.map_or_else(|| quotas::pool(&paths), |pool| Ok(Some(pool)))?;
+    special.map_or_else(|| VolumePool::loop_files(paths.volumes()), Ok)
 }
 
 fn make(filesystem: Filesystem, size_bytes: u64) -> Result {
@@ -30,7 +31,8 @@ fn make(filesystem: Filesystem, size_bytes: u64) -> Result {
 }
 
 pub(crate) fn make_volume() -> Result {
-    make(Filesystem::Ext4, SMALL_BYTES)
+    let is_directory = quotas::directory(&Paths::from_env()?).exists();
+    make(if is_directory { Filesystem::Directory } else { Filesystem::Ext4 }, SMALL_BYTES)
 }
 
 pub(crate) fn make_xfs() -> Result {
@@ -74,8 +76,13 @@ pub(crate) fn made_state() -> Result {
     Ok(())
 }
 
-/// By the file system's own program.
+/// By the file system's own program; a directory, by the kernel's word on its limit.
 fn check(volume: &Volume) -> Result {
+    if volume.spec().filesystem == Filesystem::Directory {
+        let (limit, used) = (volume.spec().size_bytes >> 10, quotas::projects(&Paths::from_env()?));
+        let is_held = used.len() == 1 && used[0].split(',').any(|field| field == limit.to_string());
+        return if is_held { Ok(()) } else { Err(format!("it is not held to {limit} KiB: {used:?}").into()) };
+    }
     let (program, options) = match volume.spec().filesystem {
         Filesystem::Xfs => ("xfs_repair", &["-n"][..]),
         Filesystem::Btrfs => ("btrfs", &["check", "--readonly"][..]),

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use docklet::paths::Paths;
 
-use crate::{logical, process};
+use crate::{logical, process, quotas};
 
-/// One line per object: "mount …", "loop …", "mapped …", "cgroup …", "link …", "nft …", "process …", "file …".
+/// One line per object: "mount …", "loop …", "mapped …", "project …", "cgroup …", "link …", "nft …", "process …", "file …".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Snapshot(BTreeSet<String>);
 
@@ -22,6 +22,7 @@ impl Snapshot {
         mounts(prefix, &mut lines);
         loops(prefix, &mut lines);
         lines.extend(logical::mapped(paths).into_iter().map(|line| format!("mapped {line}")));
+        lines.extend(quotas::projects(paths).into_iter().map(|line| format!("project {line}")));
         directories_named(Path::new("/sys/fs/cgroup"), &paths.tag(), &mut lines);
         links(&mut lines);
         nftables(&mut lines);
@@ -31,6 +32,7 @@ impl Snapshot {
             }
         }
         files(prefix, &mut lines);
+        files(&quotas::directory(paths), &mut lines);
         // liblxc keeps its locks outside.
         let locks = Path::new("/run/lxc/lock").join(prefix.strip_prefix("/").expect("absolute"));
         files(&locks, &mut lines);

@@ -74,6 +74,27 @@ const NETWORK: Recovery = Recovery {
     states: &[State::Absent, State::Present],
     remove: "remove-network",
 };
+/// A table that is changed, or goes: whole at every moment.
+const FIREWALL: Recovery = Recovery {
+    recover: "recover-firewall",
+    state: "firewall-state",
+    states: &[State::Present],
+    remove: "remove-firewall",
+};
+/// A bridge that is half made is whole after the same call.
+const BRIDGE: Recovery = Recovery {
+    recover: "ensure-bridge",
+    state: "bridge-state",
+    states: &[State::Present],
+    remove: "remove-bridge",
+};
+/// A port that is half made is whole after the same call.
+const PORT: Recovery = Recovery {
+    recover: "ensure-port",
+    state: "port-state",
+    states: &[State::Present],
+    remove: "remove-port",
+};
 /// What an image that was never finished stored is garbage, which is collected.
 const IMAGE: Recovery =
     Recovery { recover: "recover-images", state: "image-state", remove: "remove-image", ..NETWORK };
@@ -237,6 +258,50 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         &["launch"],
         Recovery { remove: "restore-network", ..CONNECTED },
     ),
+    Subject {
+        name: "change-firewall",
+        modes: &Mode::ALL,
+        program: "change-firewall",
+        once: &[],
+        before: &["prepare-firewall"],
+        must: Must::Recover(FIREWALL),
+    },
+    Subject {
+        name: "remove-firewall",
+        modes: &Mode::ALL,
+        program: "remove-firewall",
+        once: &[],
+        before: &["prepare-firewall"],
+        must: Must::Recover(Recovery { recover: "finish-firewall", states: &[State::Absent], ..FIREWALL }),
+    },
+    own("ensure-bridge", &[], &[], BRIDGE),
+    own(
+        "remove-bridge",
+        &[],
+        &["ensure-bridge"],
+        Recovery { recover: "remove-bridge", states: &[State::Absent], ..BRIDGE },
+    ),
+    own(
+        "attach-port",
+        &["make-port"],
+        &["ensure-bridge"],
+        Recovery { recover: "attach-port", state: "attached-state", ..BRIDGE },
+    ),
+    own(
+        "detach-port",
+        &["make-port"],
+        &["ensure-bridge", "attach-port"],
+        Recovery { recover: "detach-port", state: "detached-state", ..BRIDGE },
+    ),
+    own("ensure-port", &["prepare-port"], &[], PORT),
+    own("ensure-ports", &["prepare-port"], &[], Recovery { recover: "ensure-ports", ..PORT }),
+    own("apply-port", &["prepare-port"], &["ensure-port"], Recovery { recover: "apply-port", ..PORT }),
+    own(
+        "remove-port",
+        &["prepare-port"],
+        &["ensure-port"],
+        Recovery { recover: "remove-port", states: &[State::Absent], ..PORT },
+    ),
     own("build-image", &["prepare", "recover-images"], &[], IMAGE),
     own("import-image", &["prepare", "recover-images"], &[], IMAGE),
     own("commit", &["prepare", "launch", "stop", "recover-images"], &[], IMAGE),
@@ -319,6 +384,15 @@ pub(crate) const ON_LVM: &[Subject] = &[
     own("rollback", &["prepare-lvm"], &["keep-volume"], KEPT),
     own("clone", &["prepare-lvm"], &["keep-volume"], KEPT),
     own("remove-snapshot", &["prepare-lvm"], &["keep-volume"], KEPT),
+];
+
+/// The same with project quotas; snapshots there are none.
+pub(crate) const ON_QUOTAS: &[Subject] = &[
+    own("make-volume", &["prepare-quota-ext4"], &[], MADE),
+    own("remove-volume", &["prepare-quota-ext4"], &["fill-volume"], MADE),
+    own("grow", &["prepare-quota-ext4"], &["make-volume"], VOLUME),
+    Subject { name: "make-on-xfs", ..own("make-volume", &["prepare-quota-xfs"], &[], MADE) },
+    Subject { name: "remove-on-xfs", ..own("remove-volume", &["prepare-quota-xfs"], &["fill-volume"], MADE) },
 ];
 
 impl Subject {

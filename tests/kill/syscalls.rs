@@ -23,6 +23,8 @@ enum When {
     File(usize),
     /// If the argument is not 0: signal 0 only asks.
     NotZero(usize),
+    /// If the argument is a command of `quotactl` that sets a limit.
+    SetsQuota(usize),
     /// If the ioctl in argument 1 does more than ask.
     Ioctl,
     /// If the bytes sent are a netlink message that does more than ask.
@@ -51,7 +53,7 @@ enum Show {
 }
 
 use Show::{At, Bytes, Descriptor, Hex, Number, Text};
-use When::{Always, File, Has, Ioctl, Netlink, NotZero, PointsTo, Process, ProcessAt};
+use When::{Always, File, Has, Ioctl, Netlink, NotZero, PointsTo, Process, ProcessAt, SetsQuota};
 
 const CREATES: u64 =
     (libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY)).cast_unsigned() as u64;
@@ -105,6 +107,8 @@ const CALLS: &[Row] = &[
     (libc::SYS_lsetxattr, "lsetxattr", Always, &[Text(0), Text(1)]),
     (libc::SYS_fsetxattr, "fsetxattr", Always, &[Descriptor(0), Text(1)]),
     (libc::SYS_flock, "flock", Always, &[Descriptor(0), Number(1)]),
+    (libc::SYS_quotactl_fd, "quotactl_fd", SetsQuota(1), &[Descriptor(0), Number(2)]),
+    (libc::SYS_quotactl, "quotactl", SetsQuota(0), &[Text(1), Number(2)]),
     // Devices, links, processes, namespaces.
     (libc::SYS_ioctl, "ioctl", Ioctl, &[Descriptor(0), Hex(1)]),
     (libc::SYS_sendto, "sendto", Netlink(Buffer::Direct), &[]),
@@ -164,6 +168,9 @@ impl Decoder {
             ProcessAt(index) => is_process(word(tid, args[index])?),
             File(index) => is_file(&descriptor(tid, args[index])?),
             NotZero(index) => args[index] & 0xffff_ffff != 0,
+            SetsQuota(index) => {
+                (args[index] & 0xffff_ffff) >> 8 == u64::from(libc::Q_SETQUOTA.cast_unsigned())
+            }
             Ioctl => ioctl_changes(args[1] & 0xffff_ffff),
             Netlink(buffer) => {
                 message = self.message(tid, args, buffer);

@@ -39,7 +39,7 @@ pub(crate) fn prepare() -> Result {
     }
     with_netlink(async |net| {
         let mtu = Some(Mtu::new(1450)?);
-        let bridge = BridgeSpec { name: "br0".parse()?, owner: owner()?, addresses: Vec::new(), mtu };
+        let bridge = BridgeSpec { mtu, ..BridgeSpec::new("br0".parse()?, owner()?) };
         Bridge::ensure(&net, &bridge).await?;
         Ok(())
     })

@@ -11,6 +11,7 @@ use crate::kernel;
 use crate::loop_files::{FILESYSTEMS, smallest};
 use crate::loop_space::preallocated;
 use crate::sandbox::Sandbox;
+use crate::stage::clones_into_each_other;
 use crate::volume::{MIB, message, pool, spec};
 
 fn snapshot(name: &str) -> SnapshotSpec {
@@ -24,6 +25,14 @@ fn sharing_disk(sandbox: &Sandbox, mkfs: &str) -> PathBuf {
     kernel::run(mkfs, [&image]);
     kernel::run("mount", [Path::new("-o"), Path::new("loop"), &image, &disk]);
     disk
+}
+
+/// Two that clone each into the other's name.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn clones_into_each_other_do_not_wait_for_ever() {
+    let sandbox = Sandbox::new();
+    clones_into_each_other(&pool(&sandbox), &spec("a", 32 * MIB), 40);
 }
 
 /// Where the file system can, a snapshot is there at once, whatever the volume's size.

@@ -15,6 +15,7 @@ mod loop_races;
 mod loop_snapshots;
 mod loop_space;
 mod lvm_group;
+mod lvm_loss;
 mod lvm_volumes;
 mod memory;
 mod quota_volumes;

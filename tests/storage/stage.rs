@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use docklet::Error;
 use docklet::name::VolumeName;
 use docklet::storage::{Filesystem, MountedVolume, VolumePool, VolumeSpec};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -167,4 +168,43 @@ pub(crate) fn together<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) 
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("thread")).collect()
     })
+}
+
+/// Two that clone each into the other's name, and remove what they cloned from: of two that meet, each is told why not, none waits
+/// for ever, and what is there in the end is whole.
+pub(crate) fn clones_into_each_other(pool: &VolumePool, wanted: &VolumeSpec, turns: usize) {
+    let names = ["a", "b"].map(|name| name.parse::<docklet::name::VolumeName>().expect("name"));
+    let volume = pool.ensure(wanted).expect("ensure");
+    fs::write(volume.mount().expect("mount").path().join("file"), "kept").expect("write");
+    volume.unmount().expect("unmount");
+    let (names, start) = (&names, &std::sync::Barrier::new(2));
+    let cloned: usize = std::thread::scope(|scope| {
+        let threads = [(0, 1), (1, 0)].map(|(from, to)| {
+            scope.spawn(move || {
+                let mut cloned = 0;
+                for _ in 0..turns {
+                    start.wait();
+                    match pool.clone_volume(&names[from], &names[to]) {
+                        Ok(_) => {
+                            cloned += 1;
+                            pool.remove(&names[from]).expect("remove");
+                        }
+                        Err(Error::NotFound { .. } | Error::Differs { .. }) => {}
+                        Err(error) => panic!("{}", docklet::error::Chain(&error)),
+                    }
+                }
+                cloned
+            })
+        });
+        threads.into_iter().map(|thread| thread.join().expect("thread")).sum()
+    });
+    assert!(cloned > 0);
+    let left = pool.list().expect("list");
+    assert_eq!(left.len(), 1, "{left:?}");
+    let volume = pool.open(&left[0]).expect("open");
+    assert_eq!(fs::read_to_string(volume.mount().expect("mount").path().join("file")).expect("read"), "kept");
+    volume.unmount().expect("unmount");
+    check_whole(wanted.filesystem, &volume.file());
+    pool.remove(&left[0]).expect("remove");
+    assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
 }

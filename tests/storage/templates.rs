@@ -72,13 +72,34 @@ fn ensure_many(record: &Path) {
             pool.remove(&name).expect("remove");
         }
     }
-    // What is written over is made again, and not copied.
+    // What is written over is made again, and not copied; nor is what others could write to, or another file system.
     let wanted = smallest(FILESYSTEMS[0]);
-    let template =
-        sandbox.paths.volumes().join(format!("templates/{}-{}.img", wanted.filesystem, wanted.size_bytes));
-    let before = runs(record, PROGRAMS[0]);
-    fs::write(&template, vec![0xa5; 4096]).expect("write");
-    pool.ensure(&wanted).expect("ensure");
-    assert!(runs(record, PROGRAMS[0]) > before);
-    pool.remove(&wanted.name).expect("remove");
+    let templates = sandbox.paths.volumes().join("templates");
+    let template = templates.join(format!("{}-{}.img", wanted.filesystem, wanted.size_bytes));
+    let other = smallest(FILESYSTEMS[1]);
+    let spoil: [(&str, &dyn Fn()); 5] = [
+        ("written over", &|| fs::write(&template, vec![0xa5; 4096]).expect("write")),
+        ("cut", &|| {
+            let file = fs::File::options().write(true).open(&template).expect("open");
+            file.set_len(wanted.size_bytes / 2).expect("truncate");
+        }),
+        ("others may write", &|| {
+            fs::set_permissions(&template, fs::Permissions::from_mode(0o666)).expect("chmod");
+        }),
+        ("another's", &|| std::os::unix::fs::chown(&template, Some(1000), None).expect("chown")),
+        ("another file system", &|| {
+            let from = templates.join(format!("{}-{}.img", other.filesystem, other.size_bytes));
+            fs::copy(from, &template).expect("copy");
+            let file = fs::File::options().write(true).open(&template).expect("open");
+            file.set_len(wanted.size_bytes).expect("truncate");
+        }),
+    ];
+    for (how, spoil) in spoil {
+        let before = runs(record, PROGRAMS[0]);
+        spoil();
+        let volume = pool.ensure(&wanted).expect("ensure");
+        assert!(runs(record, PROGRAMS[0]) > before, "{how}");
+        kernel::run("e2fsck", ["-f", "-n", volume.file().to_str().expect("UTF-8")]);
+        pool.remove(&wanted.name).expect("remove");
+    }
 }

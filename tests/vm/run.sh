@@ -18,7 +18,9 @@ apparmor-v2 apparmor apparmor  900 all
 storm-v2    storm    v2        600 all
 lvm-v2      lvm      v2       5400 all
 quota-v2    quota    v2       5400 all
+bridge-v2   bridge   v2       1800 all
 kill-lvm-v2 kill-lvm v2       3600 all
+kill-quota-v2 kill-quota v2   1800 all
 gre-v2      gre      v2       1200 all
 storage-v2  storage  v2       5400 all
 host-v2     host     v2       5400 all

@@ -7,6 +7,9 @@ use crate::host::NetworkSpec;
 use crate::name::{LinkName, NetworkName};
 use crate::net::{BridgeSpec, LinkOwner, Mtu, TunnelSpec};
 
+/// How long the kernel's bridges remember unless they are told.
+const DEFAULT_AGEING_SECONDS: u32 = 300;
+
 /// What a network should be, and what its objects are called.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NetworkRecord {
@@ -29,11 +32,12 @@ impl NetworkRecord {
 
     pub(crate) fn bridge_spec(&self) -> BridgeSpec {
         BridgeSpec {
-            name: self.bridge.clone(),
-            owner: self.owner.clone(),
             addresses: self.spec.gateways.clone(),
-            // Said in any case: what is left to the kernel changes with the ports.
+            // Said in any case: what is left to the kernel stays what it was, or changes with the ports.
             mtu: Some(self.mtu),
+            stp: self.spec.stp,
+            ageing_seconds: Some(self.spec.ageing_seconds.unwrap_or(DEFAULT_AGEING_SECONDS)),
+            ..BridgeSpec::new(self.bridge.clone(), self.owner.clone())
         }
     }
 

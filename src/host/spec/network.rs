@@ -33,6 +33,12 @@ pub struct NetworkSpec {
     /// The largest packet. `None`: what its tunnel carries, and without one the kernel's default of 1500 bytes.
     #[serde(default)]
     pub mtu: Option<Mtu>,
+    /// Whether its bridge speaks the spanning tree protocol: for a network with links of others on it. Default: it does not.
+    #[serde(default)]
+    pub stp: bool,
+    /// How long its bridge remembers behind which port an address is, in seconds. `None`: the kernel's default of 300.
+    #[serde(default)]
+    pub ageing_seconds: Option<u32>,
     /// Other networks of this host to which its containers may open connections. One that does not exist is none. Default:
     /// none.
     #[serde(default)]
@@ -61,6 +67,8 @@ impl NetworkSpec {
             gateways: vec![gateway],
             nat: false,
             mtu: None,
+            stp: false,
+            ageing_seconds: None,
             reach: BTreeSet::new(),
             admit: Vec::new(),
             host_ports: Vec::new(),
@@ -109,6 +117,8 @@ impl NetworkSpec {
         compare("gateways", joined(&self.gateways), joined(&asked.gateways));
         compare("nat", self.nat.to_string(), asked.nat.to_string());
         compare("mtu", shown(self.mtu), shown(asked.mtu));
+        compare("stp", self.stp.to_string(), asked.stp.to_string());
+        compare("ageing_seconds", shown(self.ageing_seconds), shown(asked.ageing_seconds));
         compare("reach", joined(&self.reach), joined(&asked.reach));
         compare("admit", joined(&self.admit), joined(&asked.admit));
         compare("host_ports", joined(&self.host_ports), joined(&asked.host_ports));

@@ -33,6 +33,14 @@ pub(super) struct Content {
     pub(super) owner: Option<String>,
 }
 
+/// As `nft` reads it behind the key.
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.owner.iter().try_for_each(|owner| write!(f, " comment \"{owner}\""))?;
+        self.data.iter().try_for_each(|data| write!(f, " : {data}"))
+    }
+}
+
 impl Part {
     pub(super) fn link(name: &LinkName) -> Self {
         Self::Link(name.as_str().to_owned())

@@ -13,7 +13,7 @@ use crate::sys::{file, tool};
 /// A chain of somebody else that drops forwarded packets unless one of its rules lets them pass.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct ForwardObstacle {
-    /// Whose rules they are: "nft" or "iptables-legacy".
+    /// The program that lists it: "nft", "iptables-legacy" or "ip6tables-legacy".
     pub program: &'static str,
     /// Family, table and chain: "ip filter FORWARD".
     pub chain: String,
@@ -50,8 +50,9 @@ pub fn forward_obstacles(bridges: &str) -> Result<Vec<ForwardObstacle>> {
             continue;
         }
         let Some(mut command) = tool::command(program) else { continue };
-        let output = tool::output(command.arg("-S"))?;
-        obstacles.extend(in_legacy(family, &String::from_utf8_lossy(&output.stdout), bridges));
+        let output = tool::output(command.arg("-S"), tool::Limit::QUICK)?;
+        let listing = String::from_utf8_lossy(&output.stdout);
+        obstacles.extend(in_legacy(program, family, &listing, bridges));
     }
     Ok(obstacles)
 }
@@ -84,12 +85,12 @@ fn drops(rule: &Value) -> bool {
 }
 
 /// What `iptables -S` says.
-fn in_legacy(family: &str, listing: &str, bridges: &str) -> Option<ForwardObstacle> {
+fn in_legacy(program: &'static str, family: &str, listing: &str, bridges: &str) -> Option<ForwardObstacle> {
     let all = ["-A FORWARD -j DROP", "-A FORWARD -j REJECT", "-P FORWARD DROP"];
     let drops = listing.lines().any(|line| all.iter().any(|start| line.starts_with(start)));
     let named = [format!("-i {bridges}"), format!("-o {bridges}")];
     drops.then(|| ForwardObstacle {
-        program: "iptables-legacy",
+        program,
         chain: format!("{family} filter FORWARD"),
         names_bridges: named.iter().any(|named| listing.contains(named)),
     })
@@ -109,7 +110,7 @@ mod tests {
             in_ruleset(objects, "dk").into_iter().map(|found| found.names_bridges).collect::<Vec<_>>()
         };
         assert_eq!(found(&[chain("forward", "drop")]), [false]);
-        assert!(found(&[chain("forward", "accept"), chain("input", "drop")]).is_empty());
+        assert_eq!(found(&[chain("forward", "accept"), chain("input", "drop")]), [false; 0]);
         let reject = rule(json!([{ "counter": null }, { "reject": null }]));
         assert_eq!(found(&[chain("forward", "accept"), reject]), [false]);
         let ours = rule(json!([
@@ -120,7 +121,8 @@ mod tests {
 
     #[test]
     fn legacy_chains_are_found() {
-        let found = |text: &str| in_legacy("ip", text, "dk").map(|found| found.names_bridges);
+        let found =
+            |text: &str| in_legacy("iptables-legacy", "ip", text, "dk").map(|found| found.names_bridges);
         assert_eq!(found("-P INPUT ACCEPT\n-P FORWARD DROP\n"), Some(false));
         assert_eq!(found("-P FORWARD DROP\n-A FORWARD -i dk+ -j ACCEPT\n"), Some(true));
         assert_eq!(found("-P FORWARD ACCEPT\n-A FORWARD -i eth0 -j DROP\n"), None);

@@ -11,7 +11,7 @@
 //! | a network | a published port, at the host's address | passes, as from outside: published is published |
 //! | a network | another network of the pool | dropped, but for those it may [reach](FirewallNetwork::reach) |
 //! | a network | the host | echo, neighbour discovery and its [`host_ports`](FirewallNetwork::host_ports); else dropped. The addresses that the host has in other networks are always dropped |
-//! | a network | outside | passes, and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
+//! | a network | outside | passes, but for GRE and VXLAN (port 4789), which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
 //! | outside | a network | dropped, but for published ports and whom it [admits](FirewallNetwork::admit) |
 //! | the host | anything | passes |
 //!
@@ -88,12 +88,12 @@ impl Firewall {
     }
 
     /// Makes the table say exactly `ruleset`, and tells whether it did not before. A table that differs, also by a
-    /// stranger's rule in it, is replaced as a whole in one transaction: there is no moment without, and connections go on.
-    /// Without networks there is no table.
+    /// stranger's rule in it, is changed or replaced in one transaction: there is no moment without, and connections go on.
+    /// Without networks there is no table. Of several callers each waits for the others.
     ///
     /// # Errors
     /// [`Error::Invalid`] if [`Ruleset::check`] says so; [`Error::Unsupported`] if `nft` is not installed, or if IPv6 is to
-    /// be forwarded and the host does not; [`Error::Command`] with what `nft` says if it refuses; [`Error::Os`] if forwarding
+    /// be forwarded and the host does not; [`Error::Busy`] if another caller takes longer than 30 seconds; [`Error::Command`] with what `nft` says if it refuses; [`Error::Os`] if forwarding
     /// cannot be switched on. The table is as it was then.
     pub fn apply(&self, ruleset: &Ruleset) -> Result<bool> {
         self.apply_keeping(ruleset, |_| false)
@@ -108,9 +108,10 @@ impl Firewall {
         let _span = tracing::debug_span!("firewall", table = self.table).entered();
         ruleset.check()?;
         forwarding::require(ruleset)?;
+        let turn = nft::Turn::take()?;
         let current = match self.read() {
             // Not even a listing can be had of it: it is made anew.
-            Err(Error::Differs { .. }) => Some(Table::default()),
+            Err(Error::Differs { difference, .. }) => Some(Table::unreadable(difference)),
             current => current?,
         };
         let mut wanted = Table::of(ruleset);
@@ -123,12 +124,17 @@ impl Firewall {
         if current == wanted {
             return Ok(false);
         }
-        let script = wanted.as_ref().map_or_else(|| forget(&self.table), |wanted| self.replace(wanted));
-        nft::transact(&script)?;
+        let update =
+            current.zip(wanted.as_ref()).and_then(|(current, wanted)| current.update(wanted, &self.table));
+        // Should somebody else have written into it since: it is made anew.
+        if update.is_none_or(|update| turn.transact(&update).is_err()) {
+            let script = wanted.as_ref().map_or_else(|| forget(&self.table), |wanted| self.replace(wanted));
+            turn.transact(&script)?;
+        }
         tracing::debug!(
             networks = ruleset.networks.len(),
             forwards = ruleset.forwards.len(),
-            "table replaced"
+            "table changed"
         );
         Ok(true)
     }
@@ -152,7 +158,7 @@ impl Firewall {
     /// # Errors
     /// [`Error::Unsupported`] if `nft` is not installed; [`Error::Command`] if it fails.
     pub fn remove(&self) -> Result<()> {
-        nft::transact(&forget(&self.table))?;
+        nft::Turn::take()?.transact(&forget(&self.table))?;
         tracing::debug!(table = self.table, "table removed");
         Ok(())
     }

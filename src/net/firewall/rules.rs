@@ -124,6 +124,9 @@ pub(super) const CHAINS: &[Chain] = &[
             "iifname @bridges oifname @bridges drop",
             "iifname @bridges ip daddr @pool4 drop",
             "iifname @bridges ip6 daddr @pool6 drop",
+            // It would bear the host's address, and be taken for a frame from a tunnel of the host's own.
+            "iifname @bridges meta l4proto gre drop",
+            "iifname @bridges udp dport 4789 drop",
             "oifname . ip saddr @admit4 accept",
             "oifname . ip6 saddr @admit6 accept",
             "oifname @bridges drop",

@@ -86,6 +86,11 @@ impl Table {
         self.entries.entry((set, Key(key))).or_insert(Content { data, owner });
     }
 
+    /// A table of which nothing is known but that it is not as it should be.
+    pub(super) fn unreadable(reason: String) -> Self {
+        Self { strange: vec![reason], ..Self::default() }
+    }
+
     /// What `nft` lists of the table.
     pub(super) fn listed(objects: &[Value]) -> Self {
         let mut table = Self::default();
@@ -173,6 +178,26 @@ impl Table {
         within.iter().for_each(|place| drop(self.entries.remove(place)));
     }
 
+    /// What to tell `nft` to make `wanted` of the listed table NAME, if only sets without ranges differ, as when a port is
+    /// published: not all kernels take a range out and one that overlaps it in, in one transaction.
+    pub(super) fn update(&self, wanted: &Self, name: &str) -> Option<String> {
+        let differs = |one: &Self, other: &Self| {
+            let fresh =
+                one.entries.iter().filter(|(place, content)| other.entries.get(place) != Some(content));
+            fresh.map(|((set, key), content)| (*set, key.clone(), content.clone())).collect::<Vec<_>>()
+        };
+        let (gone, fresh) = (differs(self, wanted), differs(wanted, self));
+        let plain = |set: &str| SETS.iter().any(|known| known.name == set && !known.interval);
+        if !self.strange.is_empty() || !gone.iter().chain(&fresh).all(|(set, ..)| plain(set)) {
+            return None;
+        }
+        let gone = gone.iter().map(|(set, key, _)| format!("delete element inet {name} {set} {{ {key} }}\n"));
+        let fresh = fresh
+            .iter()
+            .map(|(set, key, content)| format!("add element inet {name} {set} {{ {key}{content} }}\n"));
+        Some(gone.chain(fresh).collect())
+    }
+
     /// Whether it says nothing of anybody: what is the host's own has no effect without a network.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.values().all(|content| content.owner.is_none())
@@ -196,10 +221,8 @@ impl fmt::Display for Table {
             write!(f, "{} {} {{ {}", set.kind, set.name, set.declaration())?;
             let entries: Vec<_> = self.entries.iter().filter(|((name, _), _)| *name == set.name).collect();
             let mut separator = " elements = {";
-            for ((_, key), Content { data, owner }) in &entries {
-                write!(f, "{separator} {key}")?;
-                owner.iter().try_for_each(|owner| write!(f, " comment \"{owner}\""))?;
-                data.iter().try_for_each(|data| write!(f, " : {data}"))?;
+            for ((_, key), content) in &entries {
+                write!(f, "{separator} {key}{content}")?;
                 separator = ",";
             }
             writeln!(f, "{} }}", if entries.is_empty() { "" } else { " }" })?;
@@ -218,5 +241,77 @@ fn of_family(net: IpNet, four: &'static str, six: &'static str) -> &'static str 
     match net {
         IpNet::V4(_) => four,
         IpNet::V6(_) => six,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ruleset() -> Ruleset {
+        serde_json::from_value(json!({
+            "networks": [{
+                "owner": "net", "bridge": "br0", "subnets": ["10.0.0.0/24"], "masquerade": true,
+                "reach": ["10.0.1.0/24"], "host_ports": [{ "protocol": "udp", "number": 53 }],
+            }],
+            "forwards": [{ "owner": "box", "protocol": "tcp", "host_port": 80, "to": "10.0.0.2:8080" }],
+            "pool": ["10.0.0.0/16"],
+            "denied": [{ "net": "192.0.2.9/32", "port": { "protocol": "tcp", "number": 2379 } }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_ruleset_becomes_entries() {
+        let mut table = Table::of(&ruleset());
+        table.settle();
+        assert_eq!(
+            table.entries(),
+            [
+                "any4 tcp . 80 : 10.0.0.2 . 8080 # box",
+                "bridges \"br0\" # net",
+                "denied_ports4 192.0.2.9 . tcp . 2379",
+                "host_ports \"br0\" . udp . 53 # net",
+                "masquerade4 10.0.0.0/24 # net",
+                "own4 \"br0\" . 10.0.0.0/24 # net",
+                // The network's own part of the pool is in the pool.
+                "pool4 10.0.0.0/16",
+                "reach4 \"br0\" . 10.0.1.0/24 # net",
+                "same \"br0\" . \"br0\" # net",
+            ]
+        );
+        let script = table.to_string();
+        let map = "map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; \
+                   elements = { tcp . 80 comment \"box\" : 10.0.0.2 . 8080 } }\n";
+        assert!(script.contains(map), "{script}");
+        assert!(script.contains("set admit6 { type ifname . ipv6_addr; flags interval; }\n"), "{script}");
+    }
+
+    #[test]
+    fn what_is_kept_is_chosen_by_owner() {
+        let (old, mut new) = (Table::of(&ruleset()), Table::default());
+        new.adopt(&old, |owner| owner.as_str() == "box");
+        assert_eq!(new.entries(), ["any4 tcp . 80 : 10.0.0.2 . 8080 # box"]);
+        assert!(!new.is_empty());
+        let pool = Ruleset { networks: Vec::new(), forwards: Vec::new(), ..ruleset() };
+        assert!(Table::of(&pool).is_empty());
+    }
+
+    #[test]
+    fn strangers_are_named() {
+        let listed = Table::listed(&[
+            json!({ "metainfo": { "version": "1.0.6" } }),
+            json!({ "set": { "name": "bridges", "type": "ifname", "elem": ["br0", { "elem": { "val": "br1", "timeout": 5 } }] } }),
+            json!({ "chain": { "name": "extra" } }),
+            json!({ "rule": { "chain": "input", "expr": [{ "drop": null }] } }),
+            json!({ "counter": { "name": "c" } }),
+        ]);
+        let stranger = listed.stranger().unwrap();
+        for part in ["bridges has", "timeout", "chain extra", "no set same", "input: drop", "counter"] {
+            assert!(stranger.contains(part), "{part}: {stranger}");
+        }
+        assert_eq!(listed.entries(), ["bridges \"br0\""]);
     }
 }

@@ -22,28 +22,31 @@ impl Runs {
 
     /// Adds the numbers from `first` to `last`, if none of them is in the set. Tells whether it did.
     pub(super) fn insert(&mut self, first: u128, last: u128) -> bool {
-        let mut before = self.runs.range_mut(..=last).next_back();
-        if before.as_ref().is_some_and(|(_, end)| **end >= first) {
-            return false;
+        // One search finds both neighbours: the run that begins right behind, and the last one before.
+        let mut back = self.runs.range_mut(..=last.saturating_add(1));
+        let mut before = back.next_back();
+        let mut behind = None;
+        if let Some((start, end)) = before.take_if(|(start, _)| **start > last) {
+            behind = Some((*start, *end));
+            before = back.next_back();
         }
-        // Where a run ends right before, it goes on; the run that begins right behind belongs to it.
-        if let Some((_, end)) = before.as_mut().filter(|(_, end)| **end + 1 == first) {
-            **end = last;
-            if let Some(behind) = self.take_behind(last)
-                && let Some((_, end)) = self.runs.range_mut(..=last).next_back()
-            {
-                *end = behind;
+        let reach = behind.map_or(last, |(_, end)| end);
+        match before {
+            Some((_, end)) if *end >= first => return false,
+            Some((_, end)) if *end + 1 == first => {
+                *end = reach;
+                if let Some((start, _)) = behind {
+                    self.runs.remove(&start);
+                }
             }
-        } else {
-            let end = self.take_behind(last).unwrap_or(last);
-            self.runs.insert(first, end);
+            _ => {
+                if let Some((start, _)) = behind {
+                    self.runs.remove(&start);
+                }
+                self.runs.insert(first, reach);
+            }
         }
         true
-    }
-
-    /// Takes out the run that begins right behind `last`, and gives its end.
-    fn take_behind(&mut self, last: u128) -> Option<u128> {
-        self.runs.remove(&last.checked_add(1)?)
     }
 
     /// Takes `number` out of the set. Tells whether it was in.

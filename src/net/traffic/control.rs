@@ -17,6 +17,9 @@ const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
 const INGRESS_QDISC: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 const BUCKET: TcHandle = TcHandle { major: 1, minor: 0 };
 
+/// `ETH_P_ALL`.
+const EVERY_PROTOCOL: u16 = 3;
+
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
@@ -136,7 +139,7 @@ impl Filter {
     fn message(self, index: u32, options: Vec<TcOption>) -> TcMessage {
         let handle = TcHandle { major: 0, minor: self as u16 };
         let mut message = message(index, handle, INGRESS, "bpf", options);
-        let every_protocol = (libc::ETH_P_ALL as u16).to_be();
+        let every_protocol = EVERY_PROTOCOL.to_be();
         message.header.info = u32::from(self as u16) << 16 | u32::from(every_protocol);
         message
     }
@@ -274,4 +277,45 @@ pub(in crate::net) fn bytes(program: &[Instruction]) -> Vec<u8> {
         [a, b, instruction.jump_true, instruction.jump_false, c, d, e, f]
     });
     each.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_core::{Emitable, Parseable};
+
+    use super::*;
+    use crate::net::traffic::program::DROP;
+
+    /// As the kernel would send it back.
+    fn echo(message: &RouteNetlinkMessage) -> TcMessage {
+        let (RouteNetlinkMessage::NewTrafficFilter(message)
+        | RouteNetlinkMessage::NewQueueDiscipline(message)) = message
+        else {
+            panic!("{message:?}");
+        };
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        TcMessage::parse(&bytes[..]).unwrap()
+    }
+
+    #[test]
+    fn what_is_set_is_read_back() {
+        let program = [Instruction { code: RETURN, jump_true: 0, jump_false: 0, operand: DROP }];
+        let set = echo(&set_guard("dk0", 7, &program).message);
+        assert_eq!(set.header.info, 0x0001_0000 | u32::from(3_u16.to_be()));
+        let set = RouteNetlinkMessage::NewTrafficFilter(set);
+        assert_eq!(guard(&set).unwrap(), bytes(&program));
+        assert_eq!(redirect(&set), None);
+
+        let set = RouteNetlinkMessage::NewTrafficFilter(echo(&set_redirect("dk0", 7, 9).message));
+        assert_eq!(redirect(&set), Some(9));
+        assert_eq!(guard(&set), None, "its verdict does not count");
+
+        let mtu = Mtu::new(1500).unwrap();
+        for bits in [8_000, 10_000_000, 400_000_000_000] {
+            let rate = Rate::new(bits).unwrap();
+            let set = RouteNetlinkMessage::NewQueueDiscipline(echo(&set_bucket("dk0", 7, rate, mtu).message));
+            assert_eq!(bucket(&set), Some((7, Bucket::new(rate, mtu))));
+        }
+    }
 }

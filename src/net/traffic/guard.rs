@@ -16,7 +16,8 @@ const MOST_TYPES: usize = 16;
 /// the bridge does, at the host's end, where whoever is root inside cannot change it. Everything else is dropped:
 ///
 /// - the sender's hardware address is the port's own;
-/// - IPv4: the source is one of the port's addresses, and it is no DHCP server's answer (UDP from port 67);
+/// - IPv4: the source is one of the port's addresses; no DHCP server's answer (UDP from port 67), no query of a
+///   multicast router (IGMP);
 /// - ARP: for Ethernet and IPv4, the sender has the port's hardware address and one of its addresses, or asks for one of
 ///   those from 0.0.0.0 (RFC 5227);
 /// - IPv6: the source is one of the port's addresses or the link-local one made from its hardware address (EUI-64), or

@@ -2,7 +2,11 @@
 //! can have a limit.
 
 mod control;
+#[cfg(test)]
+mod frames;
 mod guard;
+#[cfg(test)]
+mod interpreter;
 mod program;
 mod rate;
 mod source;

@@ -187,3 +187,136 @@ fn fragment(program: &mut Program) {
     });
     program.pass();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::super::program::{JUMP, RETURN};
+    use super::*;
+    use crate::net::traffic::frames::Sender;
+    use crate::net::traffic::interpreter::passes;
+
+    const SENDER: Sender = Sender {
+        mac: [0xaa, 0xbc, 0x5a, 0x93, 0x57, 0x62],
+        ipv4: Ipv4Addr::new(10, 0, 0, 2),
+        ipv6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
+    };
+
+    fn mac() -> MacAddress {
+        MacAddress::from_slice(&SENDER.mac).unwrap()
+    }
+
+    fn own() -> Vec<Instruction> {
+        program(
+            &SourceGuard::default(),
+            mac(),
+            &["10.0.0.7".parse().unwrap(), SENDER.ipv4.into(), SENDER.ipv6.into()],
+        )
+    }
+
+    #[test]
+    fn what_is_the_containers_own_passes() {
+        for (what, frame) in SENDER.good() {
+            assert!(passes(&own(), &frame, false), "{what}: {frame:02x?}");
+            assert!(!passes(&own(), &frame, true), "{what} with a VLAN tag: {frame:02x?}");
+        }
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_dropped() {
+        for (what, frame) in SENDER.bad() {
+            assert!(!passes(&own(), &frame, false), "{what}: {frame:02x?}");
+        }
+    }
+
+    #[test]
+    fn more_passes_if_it_is_asked_for() {
+        let guard = SourceGuard { vlan_tags: true, ethernet_types: vec![0x88cc] };
+        let program = program(&guard, mac(), &[SENDER.ipv4.into()]);
+        let discovery = SENDER.frame(0x88cc, &[&[0; 46]]);
+        assert!(passes(&program, &discovery, false));
+        assert!(passes(&program, &SENDER.good()[0].1, true));
+        assert!(!passes(&program, &SENDER.ip4("10.0.0.3", 6, 0, &[]), true));
+        let other = Sender { mac: [0xaa; 6], ..SENDER };
+        assert!(!passes(&program, &other.frame(0x88cc, &[&[0; 46]]), false));
+    }
+
+    /// The kernel's own checks: it ends, jumps forward and not too far, and 4,096 instructions.
+    #[test]
+    fn the_longest_program_is_one_that_the_kernel_takes() {
+        let addresses: Vec<IpAddr> = (1..=64_u128).map(|n| Ipv6Addr::from_bits(n).into()).collect();
+        let guard = SourceGuard { vlan_tags: false, ethernet_types: vec![0x88cc; 16] };
+        let program = program(&guard, mac(), &addresses);
+        assert!(program.len() <= 4096, "{}", program.len());
+        for (at, instruction) in program.iter().enumerate() {
+            let far = match instruction.code {
+                JUMP => usize::try_from(instruction.operand).unwrap(),
+                _ => usize::from(instruction.jump_true.max(instruction.jump_false)),
+            };
+            assert!(at + far < program.len(), "{at}: {instruction:?}");
+        }
+        assert_eq!(program.last().unwrap().code, RETURN);
+        assert!(passes(&program, &SENDER.ip6("::40", 6, &[0; 20]), false));
+        assert!(!passes(&program, &SENDER.ip6("::41", 6, &[0; 20]), false));
+    }
+
+    /// The rules once more, in another way: what must hold of a frame that passes.
+    fn may_pass(frame: &[u8]) -> bool {
+        let own_ip = |bytes: &[u8]| match <[u8; 4]>::try_from(bytes) {
+            Ok(bytes) => [SENDER.ipv4, Ipv4Addr::new(10, 0, 0, 7)].contains(&bytes.into()),
+            Err(_) => {
+                let ip = Ipv6Addr::from(<[u8; 16]>::try_from(bytes).unwrap());
+                [SENDER.ipv6, SENDER.link_local()].contains(&ip)
+            }
+        };
+        frame[6..12] == SENDER.mac
+            && match frame[12..14] {
+                [8, 0] => own_ip(&frame[26..30]),
+                [8, 6] => {
+                    let asks = frame[21] == 1 && frame[28..32] == [0; 4] && own_ip(&frame[38..42]);
+                    frame[22..28] == SENDER.mac && (own_ip(&frame[28..32]) || asks)
+                }
+                [0x86, 0xdd] => {
+                    let kind = (frame[20] == 58).then(|| frame[54]);
+                    let about_own = matches!(kind, Some(135 | 136)) && frame.get(62..78).is_some_and(own_ip);
+                    !matches!(kind, Some(130 | 134 | 137))
+                        && !matches!(frame[20], 43 | 51 | 60)
+                        && (kind != Some(136) || about_own)
+                        && (own_ip(&frame[22..38])
+                            || frame[22..38] == [0; 16] && (about_own || frame[20] == 0))
+                }
+                _ => false,
+            }
+    }
+
+    proptest! {
+        /// No frame whatever makes the program look beyond its end, and none with another's source passes.
+        #[test]
+        fn foreign_frames_never_pass(
+            kind in any::<Index>(),
+            changes in vec((any::<Index>(), any::<u8>()), 0..4),
+            length in any::<Index>(),
+            cut in any::<bool>(),
+        ) {
+            let mut frame = kind.get(&SENDER.good()).1.clone();
+            for (at, byte) in changes {
+                let at = at.index(frame.len());
+                frame[at] = byte;
+            }
+            if cut {
+                frame.truncate(length.index(frame.len() + 1));
+            }
+            prop_assert!(!passes(&own(), &frame, false) || may_pass(&frame), "{frame:02x?}");
+        }
+
+        #[test]
+        fn noise_never_passes(noise in vec(any::<u8>(), 0..100)) {
+            prop_assert!(!passes(&own(), &noise, false));
+        }
+    }
+}

@@ -1,9 +1,7 @@
 //! The tunnels' links that a host has (`man 7 rtnetlink`: `RTM_GETLINK`).
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage,
-};
+use rtnetlink::packet_route::link::{InfoBridgePort, InfoPortData, InfoPortKind};
 
 use super::wire::Wire;
 use crate::error::Result;
@@ -16,36 +14,14 @@ use crate::net::{LinkOwner, MacAddress, Netlink};
 pub(super) struct TunnelLink {
     pub(super) link: Link,
     pub(super) wire: Wire,
-    /// Whether its bridge keeps it from other isolated ports.
-    pub(super) isolated: bool,
 }
 
 impl TunnelLink {
     /// All that there are.
     pub(super) async fn all(net: &Netlink) -> Result<Vec<Self>> {
-        let found = net.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "RTM_GETLINK").await?;
-        let links = found.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(message) => Self::parse(message),
-            _ => None,
-        });
-        Ok(links.collect())
-    }
-
-    fn parse(message: LinkMessage) -> Option<Self> {
-        let (mut wire, mut isolated) = (None, false);
-        for attribute in &message.attributes {
-            let LinkAttribute::LinkInfo(infos) = attribute else { continue };
-            for info in infos {
-                match info {
-                    LinkInfo::Data(data) => wire = Wire::parse(data),
-                    LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
-                        isolated = port.contains(&InfoBridgePort::Isolated(true));
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Some(Self { wire: wire?, isolated, link: Link::from(message) })
+        let found = net.links().await?.into_iter();
+        let tunnels = found.filter_map(|link| Some(Self { wire: Wire::parse(link.data.as_ref()?)?, link }));
+        Ok(tunnels.collect())
     }
 
     /// Whether it bears `owner`'s mark: one of the two, as [`Link::check_ours`] has it.

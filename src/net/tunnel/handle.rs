@@ -13,7 +13,43 @@ use crate::name::LinkName;
 use crate::net::link::{self, ATTEMPTS, Link, MessageBuilder};
 use crate::net::{LinkOwner, Mtu, Netlink};
 
-/// A host's part of a tunnel that exists. A plain value: dropping it does nothing.
+/// A host's part of a tunnel that exists: one tenant's bridges, on several hosts, are one network. A plain value: dropping it
+/// does nothing.
+///
+/// ```no_run
+/// # async fn example() -> docklet::Result<()> {
+/// use docklet::net::{Bridge, BridgeSpec, LinkOwner, Netlink, Tunnel, TunnelSpec, TunnelTopology, Vni};
+///
+/// let net = Netlink::connect().await?;
+/// let owner = LinkOwner::new("example/net/7")?;
+/// let hosts = ["192.0.2.1", "192.0.2.2"].iter().filter_map(|host| host.parse().ok()).collect();
+/// let tunnel = TunnelSpec {
+///     owner: owner.clone(),
+///     bridge: "br7".parse()?,
+///     local: std::net::Ipv4Addr::new(192, 0, 2, 1).into(), // on the other host: its own
+///     topology: TunnelTopology::VxlanMesh { vni: Vni::new(7)?, port: 4789, hosts },
+///     mtu: None,
+/// };
+/// let mtu = Some(Tunnel::mtu(&net, &tunnel).await?);
+/// Bridge::ensure(&net, &BridgeSpec { name: "br7".parse()?, owner, addresses: Vec::new(), mtu }).await?;
+/// Tunnel::ensure(&net, &tunnel).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # MTU
+///
+/// A tunnel carries the least of what its local interface and the routes to the other hosts do, less its headers. A bridge
+/// drops without a word what is too large for a port, so it must not be larger, and what is plugged into it neither.
+/// Where the path is narrower than the routes say, a packet of VXLAN over IPv4 is fragmented; GRE and IPv6 do not allow it.
+/// Outer UDP checksums are on.
+///
+/// # Who can send into it
+///
+/// Neither VXLAN nor GRE encrypts, and neither knows its sender: who can send to a host of the underlay can write into the
+/// network, and who is on the way can read. VXLAN takes frames from any address, also from none of its hosts (measured);
+/// GRE goes by the sender's address, which can be forged. So the underlay must be trusted, or lie in WireGuard or IPsec;
+/// and the firewall should let the UDP port, or IP protocol 47, in from the other hosts only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tunnel {
     owner: LinkOwner,
@@ -210,10 +246,10 @@ impl Ensuring<'_> {
             self.net.link(name).await?.ok_or_else(|| Error::NotFound { what: format!("bridge `{name}`") })?;
         let difference = if bridge.kind != "bridge" {
             "it is no bridge".to_owned()
-        } else if bridge.mtu > self.mtu.bytes() {
-            format!("its MTU is {}, and {} fit through the tunnel: make it with that", bridge.mtu, self.mtu)
         } else if self.underlay.links.contains(&bridge.index) {
             "the way to the other hosts leads into it, and the tunnel would be in itself".to_owned()
+        } else if bridge.mtu > self.mtu.bytes() {
+            format!("its MTU is {}, and {} fit through the tunnel: make it with that", bridge.mtu, self.mtu)
         } else {
             return Ok(bridge);
         };
@@ -267,7 +303,7 @@ impl Ensuring<'_> {
         let name = LinkName::new(&*link.name)?;
         let mut changed = false;
         // Alone, and first: what is not isolated must not be up.
-        if found.isolated != arm.isolated {
+        if found.link.isolated != arm.isolated {
             self.net.change(found.isolate(arm.isolated)).await?;
             changed = true;
         }

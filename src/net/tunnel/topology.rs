@@ -20,6 +20,27 @@ fn vxlan_port() -> u16 {
 /// A network over several hosts, stated as a whole: the same on each of them. A host is its address on the underlay.
 ///
 /// Addresses are of one family, unicast, and neither loopback nor link-local. UDP ports are 1 to 65535, 4789 unless given.
+///
+/// | topology | links of a host | how frames get on |
+/// |---|---|---|
+/// | VXLAN mesh | one, which floods to each other host | the kernel learns who is where |
+/// | VXLAN star | the hub: one for each spoke; a spoke: one | the hub's bridge passes them on |
+/// | GRE mesh | one for each other host, isolated from one another | the bridge learns |
+/// | GRE star | the hub: one for each spoke; a spoke: one | the hub's bridge passes them on |
+///
+/// # Why there is no loop
+///
+/// In a mesh nothing that came from a tunnel goes into a tunnel: a bridge does not send a frame back to the port it came
+/// from, and a VXLAN mesh is one port; the ports of a GRE mesh are `isolated`, and a bridge passes nothing from one such to
+/// another. So it does not matter what the hosts believe of each other while a change makes its way. In a star only the hub
+/// passes on, and a spoke has one link; while the hub moves there may be two for a moment, with one path between them.
+/// A bridge takes one tunnel: a second one, whoever's it is, is refused. New links are down until that was looked at.
+///
+/// A star over VXLAN needs a VNI for each spoke, since the kernel tells its links apart by VNI and not by sender, and one
+/// link for all would send a spoke its own broadcasts back.
+///
+/// Isolated ports do not reach each other, whatever is behind them: a container whose own port is isolated does not reach
+/// other hosts through a GRE mesh. The other three do not isolate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TunnelTopology {

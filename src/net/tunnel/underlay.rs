@@ -43,9 +43,9 @@ impl Underlay {
     }
 
     async fn narrow(&mut self, net: &Netlink, link: u32, route_mtu: Option<u32>) -> Result<()> {
-        self.links.insert(link);
-        let link_mtu = net.link_at(link).await?.map(|link| link.mtu);
-        self.mtu = [Some(self.mtu), link_mtu, route_mtu].into_iter().flatten().min().unwrap_or(self.mtu);
+        let link_mtu =
+            if self.links.insert(link) { net.link_at(link).await?.map(|link| link.mtu) } else { None };
+        self.mtu = self.mtu.min(link_mtu.unwrap_or(u32::MAX)).min(route_mtu.unwrap_or(u32::MAX));
         Ok(())
     }
 }

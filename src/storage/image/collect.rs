@@ -48,15 +48,17 @@ pub struct Collected {
     pub layers: u64,
 }
 
-/// What checking the blobs found.
+/// What checking the blobs and the unpacked layers found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verified {
     /// Blobs that hold what their digest says.
     pub blobs: u64,
     /// Their size, in bytes.
     pub bytes: u64,
-    /// What is wrong, one line for each: an altered blob, a missing one with the image that needs it, a name that cannot
-    /// be read.
+    /// Layers of this host that are as they were unpacked.
+    pub layers: u64,
+    /// What is wrong, one line for each: an altered blob, a missing one with the image that needs it, a layer that somebody wrote
+    /// to or whose disk lost something, a name that cannot be read.
     pub damaged: Vec<String>,
 }
 
@@ -139,10 +141,12 @@ impl ImageStore {
         Ok(needed)
     }
 
-    /// Reads every blob and compares it with its digest; and looks whether what names need is there. Changes nothing.
+    /// Reads every blob and every layer that this host has unpacked, and compares them with their digests; and looks whether what
+    /// names need is there. Changes nothing. Of a layer each name, owner, mode, time of change, attribute and byte counts.
     ///
     /// # Errors
-    /// [`Error::Os`] if the directories cannot be read. What is wrong with blobs is no error: see [`Verified::damaged`].
+    /// [`Error::Os`] if the directories cannot be read. What is wrong with blobs and layers is no error: see
+    /// [`Verified::damaged`].
     pub fn verify(&self) -> Result<Verified> {
         let mut verified = Verified::default();
         for (digest, _, _) in self.blobs.list()? {
@@ -152,8 +156,13 @@ impl ImageStore {
                     verified.bytes += bytes;
                 }
                 Ok(None) => {}
-                Err(error @ Error::Os { .. }) if error.errno() != Some(libc::EIO) => return Err(error),
-                Err(error) => verified.damaged.push(Chain(&error).to_string()),
+                Err(error) => verified.damaged.push(damage(error)?),
+            }
+        }
+        for (id, tree, _) in self.layers.list()? {
+            match self.layers.verify(&id, &tree) {
+                Ok(whole) => verified.layers += u64::from(whole),
+                Err(error) => verified.damaged.push(damage(error)?),
             }
         }
         for name in self.tags.names()? {
@@ -169,5 +178,13 @@ impl ImageStore {
             }
         }
         Ok(verified)
+    }
+}
+
+/// What is told of a thing that cannot be read, or is not what it was; the error if the host is at fault.
+fn damage(error: Error) -> Result<String> {
+    match error {
+        Error::Os { .. } if error.errno() != Some(libc::EIO) => Err(error),
+        _ => Ok(Chain(&error).to_string()),
     }
 }

@@ -10,6 +10,7 @@ use liblzma::stream::{CONCATENATED, Stream};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::storage::image::digest::{Digest, Hashing};
 
 /// How a stream is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -122,23 +123,24 @@ impl<R: Read> Read for Decoder<R> {
     }
 }
 
-/// Compresses what is written to it. Nothing is whole before [`Encoder::finish`].
+/// Compresses what is written to it, and hashes what that becomes. Nothing is whole before [`Encoder::finish`].
 pub(crate) enum Encoder<W: Write> {
     None(W),
-    Gzip(Box<GzEncoder<W>>),
-    Zstd(Box<zstd::Encoder<'static, W>>),
+    Gzip(Box<GzEncoder<Hashing<W>>>),
+    Zstd(Box<zstd::Encoder<'static, Hashing<W>>>),
 }
 
 impl<W: Write> Encoder<W> {
     pub(crate) fn new(output: W, compression: Compression) -> Result<Self> {
         Ok(match compression {
             Compression::None => Self::None(output),
-            Compression::Gzip => {
-                Self::Gzip(Box::new(GzEncoder::new(output, flate2::Compression::new(GZIP_LEVEL))))
-            }
+            Compression::Gzip => Self::Gzip(Box::new(GzEncoder::new(
+                Hashing::new(output),
+                flate2::Compression::new(GZIP_LEVEL),
+            ))),
             Compression::Zstd => {
                 let failed = |e| Error::os("zstd", "encoder", e);
-                let mut encoder = zstd::Encoder::new(output, 0).map_err(failed)?;
+                let mut encoder = zstd::Encoder::new(Hashing::new(output), 0).map_err(failed)?;
                 encoder.include_checksum(true).map_err(failed)?;
                 Self::Zstd(Box::new(encoder))
             }
@@ -148,13 +150,16 @@ impl<W: Write> Encoder<W> {
         })
     }
 
-    /// Writes the end and gives the output back.
-    pub(crate) fn finish(self) -> io::Result<W> {
-        match self {
-            Self::None(output) => Ok(output),
-            Self::Gzip(encoder) => encoder.finish(),
-            Self::Zstd(encoder) => encoder.finish(),
-        }
+    /// Writes the end and gives the output back, with the digest and the length of what was written to it; `None` if that is
+    /// what was written here, which the caller has hashed.
+    pub(crate) fn finish(self) -> io::Result<(W, Option<(Digest, u64)>)> {
+        let hashing = match self {
+            Self::None(output) => return Ok((output, None)),
+            Self::Gzip(encoder) => encoder.finish()?,
+            Self::Zstd(encoder) => encoder.finish()?,
+        };
+        let (output, digest, bytes) = hashing.finish();
+        Ok((output, Some((digest, bytes))))
     }
 }
 
@@ -193,7 +198,10 @@ mod tests {
         }
         let mut encoder = Encoder::new(Vec::new(), compression).unwrap();
         encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
+        let (stream, hashed) = encoder.finish().unwrap();
+        let own = (Digest::of(&stream), stream.len() as u64);
+        assert_eq!(hashed, (compression != Compression::None).then_some(own));
+        stream
     }
 
     fn decode(stream: &[u8]) -> io::Result<(Vec<u8>, Compression)> {

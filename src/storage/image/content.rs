@@ -55,11 +55,16 @@ impl ImageContent {
 
     /// Checks that an overlay can be made of it and of so many layers more.
     pub(crate) fn check(&self, more: usize) -> Result<()> {
-        let count = self.layers.iter().map(|layer| layer.diff_id).collect::<BTreeSet<_>>().len() + more;
-        if count > LAYERS_MAX {
-            let rule = format!("must be {LAYERS_MAX} at most: the kernel puts no more into one overlay");
-            return Err(Error::invalid("number of image layers", count.to_string(), rule));
-        }
-        Ok(())
+        check_count(self.layers.iter().map(|layer| &layer.diff_id), more)
     }
+}
+
+/// Checks that an overlay can be made of the layers with these DiffIDs, each once, and of so many more.
+pub(crate) fn check_count<'a>(diff_ids: impl Iterator<Item = &'a Digest>, more: usize) -> Result<()> {
+    let count = diff_ids.collect::<BTreeSet<_>>().len() + more;
+    if count > LAYERS_MAX {
+        let rule = format!("must be {LAYERS_MAX} at most: the kernel puts no more into one overlay");
+        return Err(Error::invalid("number of image layers", count.to_string(), rule));
+    }
+    Ok(())
 }

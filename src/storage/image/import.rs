@@ -57,14 +57,23 @@ impl ImageStore {
     /// here already are neither stored nor unpacked again.
     ///
     /// # Errors
-    /// [`Error::Differs`] if the name is taken, and not to be replaced; [`Error::Damaged`] if something is not what its
-    /// digest says; [`Error::Invalid`] naming the part that no image may have; [`Error::NoSpace`]; otherwise as
-    /// [`ImageSource::open`]. There is no image then, or the one that was there.
+    /// There is no image then, or the one that was there.
+    /// - [`Error::Differs`] if the name is taken, and not to be replaced.
+    /// - [`Error::NotFound`] if there is no such image at its source, or a part of it is missing.
+    /// - [`Error::Invalid`] if the path is relative, or no such file or directory as it must be, if there are several images and
+    ///   none was chosen, if it has more layers than an overlay can have, or some that may not be passed on; or naming the part of
+    ///   a layer that no image may have.
+    /// - [`Error::Unsupported`] if it is for another architecture.
+    /// - [`Error::Damaged`] if a document is malformed, or something is not what its digest says.
+    /// - [`Error::NoSpace`]; [`Error::Os`] otherwise.
     ///
     /// [`Error::Differs`]: crate::Error::Differs
-    /// [`Error::Damaged`]: crate::Error::Damaged
+    /// [`Error::NotFound`]: crate::Error::NotFound
     /// [`Error::Invalid`]: crate::Error::Invalid
+    /// [`Error::Unsupported`]: crate::Error::Unsupported
+    /// [`Error::Damaged`]: crate::Error::Damaged
     /// [`Error::NoSpace`]: crate::Error::NoSpace
+    /// [`Error::Os`]: crate::Error::Os
     pub fn import(
         &self,
         source: &ImageSource,
@@ -176,11 +185,19 @@ impl ImageStore {
     /// Writes the image to a place outside of the store, for other programs and other clusters.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such image; [`Error::Damaged`] if a blob of it is missing or altered; otherwise
-    /// as [`ImageTarget::write`].
+    /// Nothing is there then, or what was there.
+    /// - [`Error::NotFound`] if there is no such image; [`Error::Damaged`] if a blob of it is missing or altered.
+    /// - [`Error::Invalid`] if the path is not absolute, or at the top of the file system; [`Error::Differs`] if something is
+    ///   there; [`Error::Busy`] if another process is writing it.
+    /// - [`Error::NoSpace`] if the disk is full; [`Error::Os`] otherwise.
     ///
+    /// [`Error::Differs`]: crate::Error::Differs
     /// [`Error::NotFound`]: crate::Error::NotFound
+    /// [`Error::Invalid`]: crate::Error::Invalid
     /// [`Error::Damaged`]: crate::Error::Damaged
+    /// [`Error::Busy`]: crate::Error::Busy
+    /// [`Error::NoSpace`]: crate::Error::NoSpace
+    /// [`Error::Os`]: crate::Error::Os
     pub fn export(&self, name: &ImageName, target: &ImageTarget) -> Result<()> {
         let content = self.resolve(name)?;
         target.write(name.as_str(), &content.manifest, &|digest: &Digest| self.blobs.open(digest))

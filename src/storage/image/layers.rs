@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/sha256-HEX/fs       the layer with this id, whole and on the disk; never changed
-//! DIR/sha256-HEX/size     how many bytes and entries it has
+//! DIR/sha256-HEX/record   how many bytes and entries it has, and the digest of its tree
 //! DIR/.lock-HEX           held by who makes it
 //! DIR/.names.lock         held while names are given, or garbage is looked for
 //! ```
@@ -11,19 +11,24 @@
 //! the layers below, and the tree fits those alone, or the lowest place: then its id is made of all their DiffIDs.
 
 use std::fs::{self, DirBuilder};
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, debug_span};
 
 use crate::error::{Error, Result};
 use crate::storage::image::chain::Chain;
+use crate::storage::image::compression::Compression;
 use crate::storage::image::digest::Digest;
-use crate::storage::image::layer::{DeviceNodes, UnpackOptions, UnpackProgress, unpack_layer};
+use crate::storage::image::layer::{
+    DeviceNodes, PackOptions, UnpackOptions, UnpackProgress, pack_layer, unpack_layer,
+};
 use crate::storage::image::staging::{self, Staging, entries, modified};
 use crate::sys::file::{read_if_exists, sync_parent};
 use crate::sys::lock::FileLock;
@@ -35,7 +40,7 @@ const UNPACK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const PREFIX: &str = "sha256-";
 const LOCK: &str = ".lock-";
 const TREE: &str = "fs";
-const SIZE: &str = "size";
+const RECORD: &str = "record";
 
 /// The cache of one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +53,14 @@ pub(crate) struct LayerCache {
 pub(crate) struct Size {
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
+}
+
+/// What is written down of an unpacked layer.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Record {
+    size: Size,
+    /// What its tree hashes to when it is packed: the same tree gives the same archive.
+    tree: Digest,
 }
 
 impl LayerCache {
@@ -72,8 +85,36 @@ impl LayerCache {
     /// How much the layer in `tree` is; `None` if that is not known.
     pub(crate) fn size(tree: &Path) -> Option<Size> {
         // It is told to people only: one that cannot be read is not told.
-        let text = read_if_exists(&tree.with_file_name(SIZE)).ok().flatten()?;
-        serde_json::from_str(&text).ok()
+        Self::record(tree).ok().flatten().map(|record| record.size)
+    }
+
+    fn record(tree: &Path) -> Result<Option<Record>> {
+        let path = tree.with_file_name(RECORD);
+        let Some(text) = read_if_exists(&path)? else { return Ok(None) };
+        serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|e| Error::Damaged { what: path.display().to_string(), reason: e.to_string() })
+    }
+
+    /// Whether the layer in `tree` is as it was when it was unpacked. All of it is read. False if it is gone.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is not, or nothing was written down about it.
+    pub(crate) fn verify(&self, id: &Digest, tree: &Path) -> Result<bool> {
+        let checked = Self::record(tree).and_then(|record| Ok((record, hash(tree)?)));
+        if !tree.is_dir() {
+            return Ok(false);
+        }
+        let reason = match checked? {
+            (None, _) => "it is not known what it was when it was unpacked".to_owned(),
+            (Some(record), found) if record.tree == found => return Ok(true),
+            (Some(_), _) => "it is not what it was when it was unpacked".to_owned(),
+        };
+        let remedy = "with no container on it, delete that directory, and open an image that it is of";
+        Err(Error::Damaged {
+            what: format!("unpacked layer {id}"),
+            reason: format!("{reason}; {remedy}: {}", self.directory.join(entry(id)).display()),
+        })
     }
 
     /// Puts a layer on top of `chain`. It is unpacked from `archive`, if it is not there. Of many that ask at once one does
@@ -162,13 +203,18 @@ impl LayerCache {
             let what = format!("a layer in {}", self.directory.display());
             or_no_space(Error::os(call, path.display(), e), what, None, &self.directory)
         };
-        let size = layer.directory.join(SIZE);
-        fs::write(&size, record::encode(&layer.size, &size)?).map_err(|e| failed("write", &size, e))?;
-        // One flush of the file system instead of one per file.
-        let flushed = fs::File::open(&layer.directory).map_err(|e| failed("open", &layer.directory, e))?;
-        debug_span!("flush")
-            .in_scope(|| syncfs(&flushed))
-            .map_err(|e| failed("syncfs", &layer.directory, e.into()))?;
+        let path = layer.directory.join(RECORD);
+        let opened = fs::File::open(&layer.directory).map_err(|e| failed("open", &layer.directory, e))?;
+        // One flush of the file system instead of one per file. Meanwhile the tree is read, out of memory.
+        let (flushed, tree) = thread::scope(|scope| {
+            let flushing = scope.spawn(|| debug_span!("flush").in_scope(|| syncfs(&opened)));
+            let tree = hash(&NewLayer::tree(&layer.directory));
+            (flushing.join().unwrap_or(Err(Errno::CANCELED)), tree)
+        });
+        flushed.map_err(|e| failed("syncfs", &layer.directory, e.into()))?;
+        let record = record::encode(&Record { size: layer.size, tree: tree? }, &path)?;
+        let mut file = fs::File::create(&path).map_err(|e| failed("open", &path, e))?;
+        file.write_all(&record).and_then(|()| file.sync_all()).map_err(|e| failed("write", &path, e))?;
         let path = self.directory.join(entry(&layer.id));
         if path.exists() {
             // Somebody deleted a part of it.
@@ -233,6 +279,12 @@ impl NewLayer {
     pub(crate) fn tree(directory: &Path) -> PathBuf {
         directory.join(TREE)
     }
+}
+
+/// The digest of a layer's tree: names, attributes and contents.
+fn hash(tree: &Path) -> Result<Digest> {
+    let options = PackOptions { compression: Compression::None, map_owner: None };
+    pack_layer(tree, io::sink(), &options).map(|packed| packed.diff_id)
 }
 
 fn entry(id: &Digest) -> String {

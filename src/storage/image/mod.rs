@@ -34,6 +34,6 @@ pub use self::layer::{
     pack_layer, unpack_layer,
 };
 pub use self::opened::{Image, ImageOptions};
-pub use self::source::{ImageSource, SourceImage, SourceLayer};
+pub use self::source::ImageSource;
 pub use self::store::ImageStore;
 pub use self::target::ImageTarget;

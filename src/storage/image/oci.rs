@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::storage::image::compression::Compression;
+use crate::storage::image::content::check_count;
 use crate::storage::image::digest::Digest;
 
 /// The largest document that is read, in bytes: what registries take, too.
 pub(crate) const DOCUMENT_MAX: u64 = 4 << 20;
+/// Layers of one image, those that occur again counted again. No overlay takes so many different ones.
+const LAYERS_MAX: usize = 1000;
 /// The annotation that gives an image in a layout its name.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -151,7 +154,8 @@ pub(crate) fn parse<T: for<'de> Deserialize<'de>>(what: &str, text: &[u8]) -> Re
         .map_err(|e| Error::Damaged { what: what.to_owned(), reason: format!("it cannot be read: {e}") })
 }
 
-/// What the layers of a configuration hash to. There must be `layers` of them, for this host.
+/// What the layers of a configuration hash to. There must be `layers` of them, for this host, and an overlay of them must be
+/// possible: before the first of them is read.
 pub(crate) fn diff_ids(config: &[u8], layers: usize) -> Result<Vec<Digest>> {
     let config: Config = parse("image configuration", config)?;
     let host = Platform::host();
@@ -167,6 +171,14 @@ pub(crate) fn diff_ids(config: &[u8], layers: usize) -> Result<Vec<Digest>> {
         let reason = format!("it names {} layers, the manifest {layers}", diff_ids.len());
         return Err(Error::Damaged { what: "image configuration".to_owned(), reason });
     }
+    if layers > LAYERS_MAX {
+        return Err(Error::invalid(
+            "number of image layers",
+            layers.to_string(),
+            format!("must be {LAYERS_MAX} at most"),
+        ));
+    }
+    check_count(diff_ids.iter(), 0)?;
     Ok(diff_ids)
 }
 
@@ -190,6 +202,13 @@ mod tests {
         assert!(matches!(diff_ids(config("z80", &one).as_bytes(), 1), Err(Error::Unsupported { .. })));
         assert!(matches!(diff_ids(config(&here, "[\"../x\"]").as_bytes(), 1), Err(Error::Damaged { .. })));
         assert!(matches!(diff_ids(b"{}", 0), Err(Error::Damaged { .. })));
+        let many = |count: usize, different: usize| {
+            let ids: Vec<_> = (0..count).map(|n| Digest::of(&(n % different).to_le_bytes())).collect();
+            diff_ids(config(&here, &serde_json::to_string(&ids).unwrap()).as_bytes(), count)
+        };
+        assert_eq!(many(1000, 500).unwrap().len(), 1000);
+        assert!(matches!(many(501, 501), Err(Error::Invalid { .. })));
+        assert!(matches!(many(1001, 1), Err(Error::Invalid { .. })));
     }
 
     #[test]

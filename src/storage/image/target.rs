@@ -42,12 +42,7 @@ type OpenBlob<'a> = &'a dyn Fn(&Digest) -> Result<File>;
 impl ImageTarget {
     /// Writes the image with this manifest, under the name `reference`. Each blob is checked against its digest. The target
     /// appears whole, on the disk, or not at all; the directory above it must exist. Only root may read it.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if the path is not absolute, or at the top of the file system; [`Error::Differs`] if something
-    /// is there; [`Error::Busy`] if another process is writing it; [`Error::Damaged`] if a blob is not what its digest
-    /// says; [`Error::NoSpace`] if the disk is full; what `blobs` returns.
-    pub fn write(&self, reference: &str, manifest: &Digest, blobs: OpenBlob<'_>) -> Result<()> {
+    pub(crate) fn write(&self, reference: &str, manifest: &Digest, blobs: OpenBlob<'_>) -> Result<()> {
         let path = self.path();
         let span = info_span!("export_image", to = %path.display(), %manifest);
         let _entered = span.enter();

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, StatVfsMountFlags, fstat, fstatvfs, openat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountFlags};
 
@@ -20,10 +20,8 @@ use crate::storage::overlay::support;
 use crate::storage::overlay::top::Top;
 use crate::sys::detached;
 use crate::sys::mount::{FsContext, FsError, mount_classic};
+use crate::sys::random;
 use crate::sys::userns::{self, UserNamespace};
-
-/// The name of a file that is made and removed again where nobody sees it, unless a crash comes between.
-pub(super) const PROBE: &str = ".docklet-probe";
 
 /// An overlay to be put together.
 #[derive(Debug)]
@@ -272,28 +270,36 @@ impl Assembly {
         })
     }
 
-    /// Makes a file as the container's root will, and looks who owns it below.
+    /// Makes a file as the container's root will, and looks who owns it below. Where the kernel can (6.1) it has no name, so that
+    /// nothing of the container's can be in its place, and none is left.
     fn write_as_root_of_map(&self, root: u32, mounted: &OwnedFd, top: &Top) -> Result<()> {
         let failed = |call: &'static str| {
             let what = format!("{} as the container's root, {root}", self.what());
             move |e: Errno| Error::os(call, what, e)
         };
-        let upper = top.upper.open()?;
-        // What a crash left there once.
-        match unlinkat(mounted, PROBE, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed("unlinkat")(error)),
-        }
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(mounted, PROBE, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(_) => {}
+        let mode = Mode::RUSR | Mode::WUSR;
+        let unnamed = openat(mounted, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, mode);
+        let owner = match unnamed {
+            // Its owner below is the one that an overlay without a map of its own shows.
+            Ok(file) => fstat(file).map_err(failed("fstat"))?,
             // Full is not unwritable.
             Err(Errno::NOSPC | Errno::DQUOT) => return Ok(()),
-            Err(error) => return Err(failed("openat")(error)),
-        }
-        let owner = statat(upper, PROBE, AtFlags::SYMLINK_NOFOLLOW);
-        unlinkat(mounted, PROBE, AtFlags::empty()).map_err(failed("unlinkat"))?;
-        let owner = owner.map_err(failed("fstatat"))?;
+            Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+                // A name that nobody knows beforehand. A crash leaves an empty file.
+                let name = format!(".docklet-{}", random::id()?);
+                let flags =
+                    OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                match openat(mounted, &name, flags, mode) {
+                    Ok(_) => {}
+                    Err(Errno::NOSPC | Errno::DQUOT) => return Ok(()),
+                    Err(error) => return Err(failed("openat")(error)),
+                }
+                let owner = statat(top.upper.open()?, &name, AtFlags::SYMLINK_NOFOLLOW);
+                unlinkat(mounted, &name, AtFlags::empty()).map_err(failed("unlinkat"))?;
+                owner.map_err(failed("fstatat"))?
+            }
+            Err(error) => return Err(failed("open(O_TMPFILE)")(error)),
+        };
         if (owner.st_uid, owner.st_gid) == (root, root) {
             return Ok(());
         }

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
-use crate::storage::overlay::assembly::PROBE;
 use crate::storage::overlay::attributes;
 use crate::storage::overlay::lookup::{Entry, Lowers, Place};
 use crate::storage::overlay::marks::{self, is_opaque, is_whiteout};
@@ -128,9 +127,6 @@ impl Iterator for Changes {
                 continue;
             };
             let path = self.path.join(&name);
-            if path == Path::new(PROBE) {
-                continue;
-            }
             if let Some(change) = self.visit(path, Some(&name)).transpose() {
                 return Some(change);
             }

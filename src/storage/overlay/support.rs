@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::sys::{file, tool};
+use crate::sys::file;
+use crate::sys::tool::{self, Limit};
 
 /// How `modprobe overlay` went.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(crate) fn load() -> Result<()> {
 
 fn modprobe() -> Result<Modprobe> {
     let Some(mut command) = tool::command("modprobe") else { return Ok(Modprobe::Missing) };
-    let output = tool::output(command.arg("overlay"))?;
+    let output = tool::output(command.arg("overlay"), Limit::QUICK)?;
     Ok(Modprobe::Ended(if output.status.success() { Ok(()) } else { Err(tool::said(&output.stderr)) }))
 }
 

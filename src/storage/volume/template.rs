@@ -3,9 +3,11 @@
 //! A `mkfs` (`man 8 mkfs`) takes ten milliseconds and more; copying what it wrote takes less than one.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::process::geteuid;
 use tracing::debug;
 
 use crate::error::{Error, Result};
@@ -24,13 +26,13 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Opens the template of this kind in `directory`, and makes it first if there is none.
 pub(crate) fn open(directory: &Path, filesystem: Filesystem, size_bytes: u64) -> Result<File> {
     let path = directory.join(format!("{filesystem}-{size_bytes}.img"));
-    if let Some(file) = open_existing(&path, size_bytes)? {
+    if let Some(file) = open_existing(&path, filesystem, size_bytes)? {
         return Ok(file);
     }
     // One mkfs, even if many volumes of a new size are asked for at once.
     let lock = directory.join("lock");
     let _lock = FileLock::acquire(&lock, LOCK_TIMEOUT, &format!("template `{}`", path.display()))?;
-    if let Some(file) = open_existing(&path, size_bytes)? {
+    if let Some(file) = open_existing(&path, filesystem, size_bytes)? {
         return Ok(file);
     }
     let file = unnamed(directory)?;
@@ -69,7 +71,9 @@ pub(crate) fn prune(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(removed)
 }
 
-fn open_existing(path: &Path, size_bytes: u64) -> Result<Option<File>> {
+/// A template that can be believed: of the kind and size that it is called, and of this user alone. All of it is not read for each
+/// copy; no crash leaves a part of one, since it gets its name when it is whole and on the disk.
+fn open_existing(path: &Path, filesystem: Filesystem, size_bytes: u64) -> Result<Option<File>> {
     let file = match open_regular(path, 0, "a template") {
         Ok(Some(file)) => file,
         // What is no file is no good one, too.
@@ -77,7 +81,11 @@ fn open_existing(path: &Path, size_bytes: u64) -> Result<Option<File>> {
         Err(error) => return Err(error),
     };
     let metadata = file.metadata().map_err(|e| Error::os("fstat", path.display(), e))?;
-    let good =
-        metadata.len() == size_bytes && matches!(Superblock::find(&file, path, "a template"), Ok(Some(_)));
+    let is_own =
+        metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o077 == 0 && metadata.nlink() == 1;
+    let found = Superblock::find(&file, path, "a template");
+    let good = is_own
+        && metadata.len() == size_bytes
+        && matches!(found, Ok(Some(superblock)) if superblock.filesystem == filesystem);
     Ok(good.then_some(file))
 }

@@ -42,10 +42,8 @@ impl Underlay {
     pub(crate) async fn new(sandbox: &Sandbox, count: u8) -> Self {
         let net = Netlink::connect().await.unwrap();
         let under = BridgeSpec {
-            name: link("under"),
-            owner: owner("under"),
-            addresses: Vec::new(),
             mtu: Some(Mtu::new(1500).unwrap()),
+            ..BridgeSpec::new(link("under"), owner("under"))
         };
         Bridge::ensure(&net, &under).await.unwrap();
         let dir = sandbox.dir("netns");
@@ -54,6 +52,7 @@ impl Underlay {
             let (pin, container) = (dir.join(format!("h{n}")), dir.join(format!("c{n}")));
             let namespace = NetworkNamespace::ensure(&pin).unwrap();
             let wire = VethSpec {
+                guard: None,
                 addresses: vec![
                     format!("192.0.2.{n}/24").parse().unwrap(),
                     format!("2001:db8::{n}/64").parse().unwrap(),
@@ -113,12 +112,8 @@ impl Host {
     }
 
     pub(crate) async fn bridge(&self, mtu: Mtu) {
-        let spec = BridgeSpec {
-            name: link("br0"),
-            owner: owner(&format!("br{}", self.n)),
-            addresses: Vec::new(),
-            mtu: Some(mtu),
-        };
+        let bridge = BridgeSpec::new(link("br0"), owner(&format!("br{}", self.n)));
+        let spec = BridgeSpec { mtu: Some(mtu), ..bridge };
         Bridge::ensure(&self.net, &spec).await.unwrap();
     }
 
@@ -128,6 +123,7 @@ impl Host {
 
     pub(crate) async fn plug_in(&self) {
         let wire = VethSpec {
+            guard: None,
             addresses: vec![format!("10.0.0.{}/24", self.n).parse().unwrap()],
             ..VethSpec::new(link("c0"), owner(&format!("c{}", self.n)), link("br0"), link("eth0"))
         };
@@ -216,14 +212,19 @@ pub(crate) fn socket(container: &Path, port: u16) -> UdpSocket {
     })
 }
 
-/// Sends ten broadcasts from one container. What each of the others got of them, in order.
+/// Sends ten broadcasts from one container. What each of the others got of them, sorted: the kernel's queues are one for
+/// each processor, and a sender can move.
 pub(crate) fn broadcast(from: &Host, others: &[&Host]) -> Vec<Vec<u8>> {
     let sockets: Vec<_> = others.iter().map(|host| socket(&host.container, 7000)).collect();
     let sender = socket(&from.container, 0);
     for number in 0..10_u8 {
         sender.send_to(&[number], "10.0.0.255:7000").unwrap();
     }
-    sockets.iter().map(received).collect()
+    let sorted = |mut heard: Vec<u8>| {
+        heard.sort_unstable();
+        heard
+    };
+    sockets.iter().map(received).map(sorted).collect()
 }
 
 /// What has come, and comes within a moment after the last that came.

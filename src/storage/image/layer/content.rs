@@ -1,13 +1,11 @@
 //! The content of a file on its way into an archive (`man 2 lseek` on `SEEK_DATA`).
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{SeekFrom, seek};
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 
 use crate::error::{Error, Result};
 
@@ -22,17 +20,16 @@ pub(crate) fn copy(
     buffer: &mut [u8],
     shown: &Path,
 ) -> Result<bool> {
-    let file = File::from(file.try_clone().map_err(|e| Error::os("dup", shown.display(), e))?);
     let failed = |call: &'static str| move |e: Errno| Error::os(call, shown.display(), e);
     let mut at = 0;
     while at < size {
         let (data, end) = if sparse {
-            let data = match seek(&file, SeekFrom::Data(at)) {
+            let data = match seek(file, SeekFrom::Data(at)) {
                 Err(Errno::NXIO) => size,
                 result => result.map_err(failed("lseek"))?.min(size),
             };
             let end =
-                if data < size { seek(&file, SeekFrom::Hole(data)).map_err(failed("lseek"))? } else { size };
+                if data < size { seek(file, SeekFrom::Hole(data)).map_err(failed("lseek"))? } else { size };
             (data, end.min(size))
         } else {
             (0, size)
@@ -44,9 +41,9 @@ pub(crate) fn copy(
         }
         while at < end {
             let most = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
-            let read = match file.read_at(&mut buffer[..most], at) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result.map_err(|e| Error::os("pread64", shown.display(), e))?,
+            let read = match pread(file, &mut buffer[..most], at) {
+                Err(Errno::INTR) => continue,
+                result => result.map_err(failed("pread64"))?,
             };
             if read == 0 {
                 return Ok(false);

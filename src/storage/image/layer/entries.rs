@@ -59,7 +59,8 @@ impl FreshTree {
 
     pub(crate) fn symlink(&self, name: &[u8], text: &[u8], member: &Member) -> Result<()> {
         self.replacing(name, "symlink", || symlinkat(text, self.at(), name))?;
-        self.attributes_by_name(name, member)
+        self.owner_by_name(name, member)?;
+        self.time_by_name(name, member)
     }
 
     pub(crate) fn node(
@@ -80,8 +81,10 @@ impl FreshTree {
             let path = format!("/proc/thread-self/fd/{}", node.as_raw_fd());
             without(removexattr(path, xattrs::ACCESS_ACL)).map_err(|e| self.failed("removexattr", e))?;
         }
+        // In this order: changing the owner takes set-id bits away.
+        self.owner_by_name(name, member)?;
         rustix::fs::chmodat(self.at(), name, mode, AtFlags::empty()).map_err(|e| self.failed("chmod", e))?;
-        self.attributes_by_name(name, member)
+        self.time_by_name(name, member)
     }
 
     /// Another name for the file that `target` leads to from the root.
@@ -131,11 +134,15 @@ impl FreshTree {
         Ok(())
     }
 
-    fn attributes_by_name(&self, name: &[u8], member: &Member) -> Result<()> {
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        chownat(self.at(), name, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)), nofollow)
-            .map_err(|e| self.failed("fchownat", e))?;
-        utimensat(self.at(), name, &times(member.mtime), nofollow).map_err(|e| self.failed("utimensat", e))
+    fn owner_by_name(&self, name: &[u8], member: &Member) -> Result<()> {
+        let (user, group) = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
+        chownat(self.at(), name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| self.failed("fchownat", e))
+    }
+
+    fn time_by_name(&self, name: &[u8], member: &Member) -> Result<()> {
+        utimensat(self.at(), name, &times(member.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| self.failed("utimensat", e))
     }
 }
 

@@ -31,6 +31,12 @@ const TREE: &str = "tree to pack";
 /// Bytes given to the compressor at once.
 const BUFFER: usize = 256 << 10;
 
+/// What may be remembered of files with several names, in bytes: some millions of them, or fewer with long paths. Who made the tree
+/// shall not choose how much memory packing it takes.
+const LINKS_BYTES_MAX: usize = 256 << 20;
+/// What one takes beside its path.
+const LINK_OVERHEAD: usize = 64;
+
 /// The owner, as user and group, that the archive names for one of the tree. `None` refuses it.
 pub type MapOwner<'a> = &'a dyn Fn(u32, u32) -> Option<(u32, u32)>;
 
@@ -67,24 +73,26 @@ pub struct Packed {
 
 /// Packs the directory `tree`: the same tree gives the same archive, byte for byte. Overlayfs' marks of missing files
 /// and of directories that hide lower ones become whiteouts. Kept is what [`unpack_layer`](crate::storage::unpack_layer)
-/// keeps. Sockets are left out. A directory that something is mounted on is packed empty. No link is followed.
+/// keeps. Sockets are left out. A directory that something is mounted on is packed empty. No link is followed. Memory grows only
+/// with the files that have several names, until the last of them was met: a path for each, 256 MiB at most.
 ///
 /// # Errors
 /// - [`Error::Invalid`] if there is a name beginning with `.wh.`, more than the default [`UnpackLimits`] let unpack (of a
-///   file with holes its whole length counts), or an owner that `map_owner` refuses; or if the tree is an overlay's upper directory that refers to lower layers by
+///   file with holes its whole length counts), more files with several names than are remembered, or an owner that `map_owner` refuses; or if the tree is an overlay's upper directory that refers to lower layers by
 ///   `trusted.overlay.redirect` or `trusted.overlay.metacopy`.
 /// - [`Error::Busy`] if a file changes while it is read, or something is mounted on it.
 /// - [`Error::NoSpace`] if `output` says so; [`Error::Os`] otherwise.
 pub fn pack_layer(tree: &Path, output: impl Write, options: &PackOptions<'_>) -> Result<Packed> {
     let span = info_span!("pack_layer", tree = %tree.display());
     let _entered = span.enter();
-    let encoder = Encoder::new(Hashing::new(output), options.compression)?;
+    let encoder = Encoder::new(output, options.compression)?;
     let mut packing = Packing {
         writer: TarWriter::new(BufWriter::with_capacity(BUFFER, Hashing::new(encoder))),
         tree,
         options,
         path: Vec::new(),
         links: BTreeMap::new(),
+        links_bytes: 0,
         entries: 0,
         bytes: 0,
         buffer: vec![0; BUFFER],
@@ -95,7 +103,8 @@ pub fn pack_layer(tree: &Path, output: impl Write, options: &PackOptions<'_>) ->
     let buffered = packing.writer.finish().map_err(writing)?;
     let hashing = buffered.into_inner().map_err(|e| writing(e.into_error()))?;
     let (encoder, diff_id, uncompressed_bytes) = hashing.finish();
-    let (mut output, digest, bytes) = encoder.finish().map_err(writing)?.finish();
+    let (mut output, compressed) = encoder.finish().map_err(writing)?;
+    let (digest, bytes) = compressed.unwrap_or((diff_id, uncompressed_bytes));
     output.flush().map_err(writing)?;
     debug!(%diff_id, %digest, bytes, entries, "packed layer");
     Ok(Packed { diff_id, digest, bytes, uncompressed_bytes, entries })
@@ -107,8 +116,10 @@ struct Packing<'a, W: Write> {
     options: &'a PackOptions<'a>,
     /// Of the current member, from the root of the tree; a directory's ends in '/'.
     path: Vec<u8>,
-    /// The first path of what has several.
-    links: BTreeMap<(u64, u64), Vec<u8>>,
+    /// The first path of what has several, and how many of them are still to come, here or elsewhere.
+    links: BTreeMap<(u64, u64), (Vec<u8>, u64)>,
+    /// What those take of memory, nearly.
+    links_bytes: usize,
     entries: u64,
     /// Of all files so far, holes included.
     bytes: u64,
@@ -178,12 +189,12 @@ impl<W: Write> Packing<'_, W> {
             self.path.splice(at..at, WHITEOUT.iter().copied());
             return self.write(&mark(self.path.clone())).map(|()| None);
         }
-        if found.st_nlink > 1 && kind != FileType::Socket {
-            if let Some(first) = self.links.get(&(found.st_dev, found.st_ino)) {
-                let member = self.member(Kind::HardLink(first.clone()), &found)?;
-                return self.write(&Member { xattrs: Vec::new(), ..member }).map(|()| None);
-            }
-            self.links.insert((found.st_dev, found.st_ino), self.path.clone());
+        if found.st_nlink > 1
+            && kind != FileType::Socket
+            && let Some(first) = self.link(&found)?
+        {
+            let member = self.member(Kind::HardLink(first), &found)?;
+            return self.write(&Member { xattrs: Vec::new(), ..member }).map(|()| None);
         }
         let (major, minor) = (major(found.st_rdev), minor(found.st_rdev));
         let kind = match kind {
@@ -201,6 +212,29 @@ impl<W: Write> Packing<'_, W> {
             }
         };
         self.write(&self.member(kind, &found)?).map(|()| None)
+    }
+
+    /// The first path of what has several; `None` if it is this one.
+    fn link(&mut self, found: &Stat) -> Result<Option<Vec<u8>>> {
+        let inode = (found.st_dev, found.st_ino);
+        let Some((first, left)) = self.links.get_mut(&inode) else {
+            self.links_bytes += self.path.len() + LINK_OVERHEAD;
+            if self.links_bytes > LINKS_BYTES_MAX {
+                return Err(
+                    self.refused("there are too many files before it whose other names are not in the tree")
+                );
+            }
+            self.links.insert(inode, (self.path.clone(), found.st_nlink - 1));
+            return Ok(None);
+        };
+        *left -= 1;
+        if *left > 0 {
+            return Ok(Some(first.clone()));
+        }
+        // That was the last.
+        let first = self.links.remove(&inode).map(|(first, _)| first);
+        self.links_bytes -= first.as_ref().map_or(0, |first| first.len() + LINK_OVERHEAD);
+        Ok(first)
     }
 
     fn directory(&mut self, fd: &OwnedFd, found: &Stat) -> Result<()> {

@@ -63,8 +63,8 @@ impl<W: Write> TarWriter<W> {
     }
 
     fn pad(&mut self) -> io::Result<()> {
-        io::copy(&mut io::Read::take(io::repeat(0), std::mem::take(&mut self.padding)), &mut self.output)
-            .map(drop)
+        let padding = usize::try_from(std::mem::take(&mut self.padding)).unwrap_or(0);
+        self.output.write_all(&END[..padding])
     }
 }
 

@@ -36,30 +36,18 @@ pub enum ImageSource {
 
 /// An image at its source. Its documents were read and checked, its layers are still to be read.
 #[derive(Debug)]
-pub struct SourceImage {
+pub(crate) struct SourceImage {
     /// The configuration as it is there, byte for byte; `None` for a source that has none.
-    pub config: Option<Vec<u8>>,
+    pub(crate) config: Option<Vec<u8>>,
     /// The OCI or Docker manifest as it is there, byte for byte; `None` for a source that has none.
-    pub manifest: Option<Vec<u8>>,
+    pub(crate) manifest: Option<Vec<u8>>,
     /// The layers, the lowest first.
-    pub layers: Vec<SourceLayer>,
+    pub(crate) layers: Vec<SourceLayer>,
 }
 
 impl ImageSource {
     /// Looks what is there. Documents are checked against their digests; layers are when they are read.
-    ///
-    /// # Errors
-    /// - [`Error::NotFound`] if there is no such image, or a part of it is missing.
-    /// - [`Error::Invalid`] if the path is relative, or no such file or directory as it must be, if there are several and none was chosen, or it has layers that may not be passed on.
-    /// - [`Error::Unsupported`] if it is for another architecture.
-    /// - [`Error::Damaged`] if a document is malformed or not what its digest says; [`Error::Os`] otherwise.
-    ///
-    /// [`Error::NotFound`]: crate::Error::NotFound
-    /// [`Error::Invalid`]: crate::Error::Invalid
-    /// [`Error::Unsupported`]: crate::Error::Unsupported
-    /// [`Error::Damaged`]: crate::Error::Damaged
-    /// [`Error::Os`]: crate::Error::Os
-    pub fn open(&self) -> Result<SourceImage> {
+    pub(crate) fn open(&self) -> Result<SourceImage> {
         match self {
             Self::Directory(path) => Ok(SourceImage::of_one(SourceLayer::directory(path)?)),
             Self::Tar(path) => Ok(SourceImage::of_one(SourceLayer::file(path)?)),

@@ -14,13 +14,13 @@ use crate::storage::image::source::files::{Files, Part, look, open_regular};
 
 /// A layer that has not been read yet.
 #[derive(Debug)]
-pub struct SourceLayer {
+pub(crate) struct SourceLayer {
     /// What its archive hashes to, compressed as it is; where the source says so.
-    pub digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
     /// What its uncompressed archive must hash to, where the source says so.
-    pub diff_id: Option<Digest>,
+    pub(crate) diff_id: Option<Digest>,
     /// How long its archive is, in bytes; not known of a directory, which is packed when it is read.
-    pub bytes: Option<u64>,
+    pub(crate) bytes: Option<u64>,
     content: Content,
 }
 
@@ -79,10 +79,7 @@ impl SourceLayer {
 
     /// Reads its archive, compressed as it is. A directory is packed on the way, with gzip. The digest is checked when the
     /// end is reached; an [`enum@Error`] is within the reader's.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if it has gone; [`Error::Os`] if it cannot be opened.
-    pub fn open(&self) -> Result<Box<dyn Read + Send>> {
+    pub(crate) fn open(&self) -> Result<Box<dyn Read + Send>> {
         let part = match &self.content {
             Content::Directory(path) => {
                 let path = path.clone();

@@ -6,5 +6,5 @@ mod image;
 mod layer;
 mod oci_layout;
 
-pub use self::image::{ImageSource, SourceImage};
-pub use self::layer::SourceLayer;
+pub use self::image::ImageSource;
+pub(crate) use self::layer::SourceLayer;

@@ -11,8 +11,6 @@ use crate::storage::image::source::layer::SourceLayer;
 
 /// Indexes in indexes.
 const NESTING_MAX: usize = 4;
-/// More than overlayfs takes.
-const LAYERS_MAX: usize = 1000;
 
 pub(crate) fn open(files: Arc<Files>, reference: Option<&str>) -> Result<SourceImage> {
     let marker: Layout = parse("`oci-layout`", &files.document("oci-layout")?)?;
@@ -26,10 +24,6 @@ pub(crate) fn open(files: Arc<Files>, reference: Option<&str>) -> Result<SourceI
     let chosen = choose(&files, index, reference)?;
     let manifest = blob(&files, &chosen)?;
     let parsed: Manifest = parse("image manifest", &manifest)?;
-    if parsed.layers.len() > LAYERS_MAX {
-        let rule = format!("must have at most {LAYERS_MAX} layers");
-        return Err(Error::invalid("image manifest", chosen.digest.to_string(), rule));
-    }
     let config = blob(&files, &parsed.config)?;
     let diff_ids = diff_ids(&config, parsed.layers.len())?;
     let layers = parsed.layers.iter().zip(diff_ids);

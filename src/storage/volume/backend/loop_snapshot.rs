@@ -18,14 +18,14 @@ use crate::error::{Error, Result};
 use crate::name::{SnapshotName, VolumeName};
 use crate::storage::volume::backend::file::{open_regular, record_allocation};
 use crate::storage::volume::backend::loop_file::LoopFiles;
-use crate::storage::volume::backend::{Backend, Draft};
+use crate::storage::volume::backend::{Backend, Draft, RELEASE_TIMEOUT};
 use crate::storage::volume::pool::{not_found, promise, what};
 use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec, called};
 use crate::storage::volume::spec::VolumeSpec;
 use crate::sys::directory::{entries, make_directory, remove_directory};
 use crate::sys::fiemap::{self, Extent};
 use crate::sys::file::{absent_is_none, publish as publish_text, publish_volatile, remove_file, sync_parent};
-use crate::sys::loopdev::LoopDevice;
+use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::mount::mounted_on;
 use crate::sys::unnamed::{publish, unnamed};
 use crate::sys::{freeze, sparse};
@@ -308,12 +308,18 @@ impl LoopFiles {
         self.directory.path().join("shared")
     }
 
-    /// Nobody may write to the file while it is read as a whole.
+    /// Nobody may write to the file while it is read as a whole. A device that goes with its last user, who may have died
+    /// just now, is waited for.
     pub(super) fn check_detached(&self, name: &VolumeName) -> Result<()> {
         let (path, file) = (self.path(name), self.open(name)?);
         let Some(device) = LoopDevice::find(&file, &path)? else { return Ok(()) };
-        let device = device.path();
-        let reason = format!("it is attached to {0}; detach it with `losetup -d {0}`", device.display());
+        let (number, goes, shown) = (device.number(), device.clears_with_last_user(), device.path());
+        // This descriptor is a user, too.
+        drop(device);
+        if goes && loopdev::wait_until_free(number, &path, RELEASE_TIMEOUT)? {
+            return Ok(());
+        }
+        let reason = format!("it is attached to {0}; detach it with `losetup -d {0}`", shown.display());
         Err(Error::Busy { what: what(name), reason })
     }
 }

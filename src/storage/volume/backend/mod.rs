@@ -186,21 +186,32 @@ pub(crate) trait Backend: fmt::Debug {
     /// Removes the volume, durably; what is gone is removed. [`Error::Busy`](crate::Error::Busy) if it is attached.
     fn remove(&self, name: &VolumeName) -> Result<()>;
 
-    /// The volume's snapshots, by name. Needs no lock.
-    fn snapshots(&self, name: &VolumeName) -> Result<Vec<Snapshot>>;
+    /// The volume's snapshots, by name. Needs no lock. This and what follows of snapshots and clones is for a back end that has
+    /// none.
+    fn snapshots(&self, _name: &VolumeName) -> Result<Vec<Snapshot>> {
+        Ok(Vec::new())
+    }
 
     /// Keeps what the volume, mounted or not, holds now, durably. There is no snapshot of that name.
-    fn snapshot(&self, name: &VolumeName, spec: &SnapshotSpec) -> Result<()>;
+    fn snapshot(&self, name: &VolumeName, _spec: &SnapshotSpec) -> Result<()> {
+        Err(no_snapshots(name))
+    }
 
     /// Makes the volume, which is not mounted, what it was, durably. The snapshot, which is there and whole, stays.
-    fn rollback(&self, spec: &VolumeSpec, snapshot: &SnapshotName) -> Result<()>;
+    fn rollback(&self, spec: &VolumeSpec, _snapshot: &SnapshotName) -> Result<()> {
+        Err(no_snapshots(&spec.name))
+    }
 
     /// Removes a snapshot, durably; what is gone is removed.
-    fn remove_snapshot(&self, name: &VolumeName, snapshot: &SnapshotName) -> Result<()>;
+    fn remove_snapshot(&self, _name: &VolumeName, _snapshot: &SnapshotName) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes the volume `to` of what `origin` holds, durably. False if the name is taken. The caller holds the lock of
     /// the origin's volume.
-    fn clone_volume(&self, origin: &Origin<'_>, to: &VolumeSpec) -> Result<bool>;
+    fn clone_volume(&self, origin: &Origin<'_>, _to: &VolumeSpec) -> Result<bool> {
+        Err(no_snapshots(origin.volume))
+    }
 
     /// Makes volumes usable again, after a crash or a reboot, and says what was done. Needs no lock.
     fn recover(&self) -> Result<Vec<String>>;
@@ -222,6 +233,13 @@ pub(crate) fn still_held(name: &VolumeName, device: &Path, number: Option<u64>) 
         device.display()
     );
     Error::Busy { what: what(name), reason }
+}
+
+fn no_snapshots(name: &VolumeName) -> Error {
+    Error::Unsupported {
+        what: format!("a snapshot or clone of {}, which is in memory or a directory,", what(name)),
+        needs: "it takes a volume in a pool of loop files or on LVM; or copy its files".to_owned(),
+    }
 }
 
 /// Whether a volume can go without taking its snapshots with it.

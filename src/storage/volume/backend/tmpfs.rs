@@ -17,12 +17,11 @@ use rustix::mount::UnmountFlags;
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::name::{SnapshotName, VolumeName};
+use crate::name::VolumeName;
 use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
 use crate::storage::volume::pool::{not_found, promise, what};
-use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::directory::{entries, make_directory, remove_directory};
@@ -97,13 +96,6 @@ impl Tmpfs {
                 .map_err(|e| Error::os("umount2", held.display(), e))?;
         }
         Ok(remove_directory(&held)? || mounted)
-    }
-
-    fn no_snapshots<T>(&self, name: &VolumeName) -> Result<T> {
-        Err(Error::Unsupported {
-            what: format!("a snapshot or clone of {}, which is in memory,", what(name)),
-            needs: "it takes a volume on a disk; or copy its files".to_owned(),
-        })
     }
 }
 
@@ -243,26 +235,6 @@ impl Backend for Tmpfs {
         remove_directory(&held)?;
         debug!(held = %held.display(), "removed volume");
         sync_parent(&record)
-    }
-
-    fn snapshots(&self, _name: &VolumeName) -> Result<Vec<Snapshot>> {
-        Ok(Vec::new())
-    }
-
-    fn snapshot(&self, name: &VolumeName, _spec: &SnapshotSpec) -> Result<()> {
-        self.no_snapshots(name)
-    }
-
-    fn rollback(&self, spec: &VolumeSpec, _snapshot: &SnapshotName) -> Result<()> {
-        self.no_snapshots(&spec.name)
-    }
-
-    fn remove_snapshot(&self, _name: &VolumeName, _snapshot: &SnapshotName) -> Result<()> {
-        Ok(())
-    }
-
-    fn clone_volume(&self, origin: &Origin<'_>, _to: &VolumeSpec) -> Result<bool> {
-        self.no_snapshots(origin.volume)
     }
 
     fn recover(&self) -> Result<Vec<String>> {

@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 use crate::storage::volume::filesystem::kind::{GrowUnmounted, run_mkfs, succeeded};
 use crate::storage::volume::filesystem::superblock::{Finding, bytes_at, fits, read_at};
 use crate::storage::volume::filesystem::{Filesystem, Kind, Superblock};
-use crate::sys::{growfs, tool, wait};
+use crate::sys::tool::{self, Limit};
+use crate::sys::{growfs, wait};
 
 const OFFSET: u64 = 1024;
 /// The first of the copies, where there is room for one.
@@ -38,6 +39,10 @@ const EXTENDED_OLD: &str = "nodiscard,lazy_journal_init=1,lazy_itable_init=1,pac
 
 /// How long another program may be at the device: as long as `resize2fs` takes.
 const UNUSED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long `e2fsck` and `resize2fs` may take. Late ones are left to themselves: a file system that is half resized is damaged,
+/// and who has the device to itself keeps mounts and other programs off it.
+const PROGRAM_LIMIT: Limit = Limit::Leave(Duration::from_secs(3600));
 
 pub(crate) struct Ext4;
 
@@ -200,7 +205,7 @@ fn run(program: &str, options: &[&str], path: &Path) -> Result<Output> {
         what: "growing a volume".to_owned(),
         needs: format!("it takes CAP_SYS_RESOURCE, or the program {program}: install the package e2fsprogs"),
     })?;
-    tool::output(command.args(options).arg(path))
+    tool::output(command.args(options).arg(path), PROGRAM_LIMIT)
 }
 
 #[cfg(test)]

@@ -4,10 +4,14 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::storage::volume::filesystem::superblock::Finding;
-use crate::sys::tool;
+use crate::sys::tool::{self, Limit};
+
+/// How long `mkfs` may take, for a sparse file. What a killed one leaves has no name, and so goes with its descriptor.
+const MKFS_LIMIT: Limit = Limit::Kill(Duration::from_secs(600));
 
 /// One kind of file system, on a regular file or a block device.
 pub(crate) trait Kind: Sync {
@@ -65,7 +69,7 @@ pub(crate) fn run_mkfs(program: &str, package: &str, options: &[&str], file: &Fi
     })?;
     // Handed over as standard input, since an argument must be a name.
     let input = file.try_clone().map_err(|e| Error::os("dup", "template", e))?;
-    tool::output(command.args(options).arg("/proc/self/fd/0").stdin(Stdio::from(input)))
+    tool::output(command.args(options).arg("/proc/self/fd/0").stdin(Stdio::from(input)), MKFS_LIMIT)
 }
 
 /// An error if `program` failed.

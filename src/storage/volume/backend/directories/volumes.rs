@@ -23,13 +23,12 @@ use tracing::debug;
 use super::enforced;
 use super::halves::{Halves, project_named};
 use crate::error::{Error, Result};
-use crate::name::{SnapshotName, VolumeName};
+use crate::name::VolumeName;
 use crate::storage::volume::backend::{Backend, Draft, Found, Source, shrinking};
 use crate::storage::volume::directory::PoolDirectory;
 use crate::storage::volume::filesystem::Filesystem;
 use crate::storage::volume::limit::SizeLimit;
 use crate::storage::volume::pool::{promise, what};
-use crate::storage::volume::snapshot::{Origin, Snapshot, SnapshotSpec};
 use crate::storage::volume::space::Room;
 use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::sys::directory::entries;
@@ -133,13 +132,6 @@ impl Directories {
         }
         let reason = format!("{} is mounted where {} sees it", shown.display(), viewers.join(", "));
         Err(Error::Busy { what: what(name), reason })
-    }
-
-    fn no_snapshots<T>(&self, name: &VolumeName) -> Result<T> {
-        Err(Error::Unsupported {
-            what: format!("a snapshot of {}, which is a directory,", what(name)),
-            needs: "a volume in a pool of loop files or on LVM, or a copy of its files".to_owned(),
-        })
     }
 
     /// [`Error::Differs`] if `found` is not held to its size.
@@ -317,26 +309,6 @@ impl Backend for Directories {
         halves.discard(project)?;
         debug!(home = %home.display(), project, "removed volume");
         Ok(())
-    }
-
-    fn snapshots(&self, _name: &VolumeName) -> Result<Vec<Snapshot>> {
-        Ok(Vec::new())
-    }
-
-    fn snapshot(&self, name: &VolumeName, _spec: &SnapshotSpec) -> Result<()> {
-        self.no_snapshots(name)
-    }
-
-    fn rollback(&self, spec: &VolumeSpec, _snapshot: &SnapshotName) -> Result<()> {
-        self.no_snapshots(&spec.name)
-    }
-
-    fn remove_snapshot(&self, _name: &VolumeName, _snapshot: &SnapshotName) -> Result<()> {
-        Ok(())
-    }
-
-    fn clone_volume(&self, origin: &Origin<'_>, _to: &VolumeSpec) -> Result<bool> {
-        self.no_snapshots(origin.volume)
     }
 
     /// Puts limits back that are lost.

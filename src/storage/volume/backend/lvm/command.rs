@@ -11,7 +11,8 @@ use std::time::Duration;
 use tracing::debug_span;
 
 use crate::error::{Error, Result};
-use crate::sys::{file, tool};
+use crate::sys::file;
+use crate::sys::tool::{self, Limit};
 
 /// How long a command may take: its locks can be another's, and its disks slow, but who waits is told in the end.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -39,7 +40,7 @@ pub(super) fn run_with<S: AsRef<OsStr>>(arguments: &[S], input: Stdio) -> Result
         command.env("DM_DISABLE_UDEV", "1");
     }
     let timeout = if verb == "lvconvert" { MERGE_TIMEOUT } else { TIMEOUT };
-    let output = tool::output_within(&mut command, timeout)?;
+    let output = tool::output(&mut command, Limit::Ask(timeout))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -57,7 +58,7 @@ pub(super) fn require_device_mapper() -> Result<()> {
         return Ok(());
     }
     if let Some(mut modprobe) = tool::command("modprobe") {
-        tool::output(modprobe.arg("dm_mod"))?;
+        tool::output(modprobe.arg("dm_mod"), Limit::QUICK)?;
         if lists_device_mapper(&file::read(misc)?) {
             return Ok(());
         }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::name::{ThinPoolName, VolumeGroupName};
 use crate::sys::file::{remove_file, sync_parent};
 use crate::sys::loopdev::LoopDevice;
-use crate::sys::tool;
+use crate::sys::tool::{self, Limit};
 
 /// The extents of a new group: volumes' sizes are multiples of this.
 const EXTENT: &str = "1m";
@@ -41,7 +41,7 @@ pub struct VolumeGroupSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PhysicalSpace {
-    /// Whole block devices, or partitions, with nothing on them.
+    /// Whole block devices, or partitions, with nothing on them: their absolute paths, one at least.
     Disks(Vec<PathBuf>),
     /// A file, which is attached to a loop device. It is sparse: it takes what the volumes write.
     LoopFile {
@@ -101,6 +101,7 @@ impl VolumeGroup {
     /// Creates the group, or adopts the one that was made here as asked.
     ///
     /// # Errors
+    /// - [`Error::Invalid`] if a path is not absolute, or there are no disks.
     /// - [`Error::Differs`] if a group of that name was not made here, is on other disks, or has another thin pool; and if a
     ///   disk or the file holds something. Nothing is ever wiped.
     /// - [`Error::Unsupported`] if the program `lvm` or the kernel's device mapper is missing.
@@ -108,6 +109,7 @@ impl VolumeGroup {
     pub fn ensure(spec: &VolumeGroupSpec) -> Result<Self> {
         let span = info_span!("ensure_volume_group", group = %spec.name);
         let _entered = span.enter();
+        check(&spec.on)?;
         // Before a file or a group is made that could not be used.
         command::require_device_mapper()?;
         let group = match (the_one(report::groups()?, spec.name.as_str()), &spec.on) {
@@ -240,6 +242,23 @@ impl VolumeGroup {
     }
 }
 
+/// Paths become arguments of programs: absolute ones are no options.
+fn check(on: &PhysicalSpace) -> Result<()> {
+    let paths = match on {
+        PhysicalSpace::Disks(disks) if disks.is_empty() => {
+            return Err(Error::invalid("volume group disks", "[]", "must have one disk at least"));
+        }
+        PhysicalSpace::Disks(disks) => disks.as_slice(),
+        PhysicalSpace::LoopFile { path, .. } => std::slice::from_ref(path),
+    };
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => {
+            Err(Error::invalid("volume group path", path.to_string_lossy(), "must be an absolute path"))
+        }
+        None => Ok(()),
+    }
+}
+
 fn called(spec: &VolumeGroupSpec) -> String {
     format!("volume group `{}`", spec.name)
 }
@@ -314,7 +333,7 @@ fn check_empty(disk: &Path) -> Result<()> {
         what: "looking at a disk before it is used".to_owned(),
         needs: "the program `blkid` is missing: install the package util-linux".to_owned(),
     })?;
-    let output = tool::output(command.args(["-p", "-o", "export"]).arg(disk))?;
+    let output = tool::output(command.args(["-p", "-o", "export"]).arg(disk), Limit::QUICK)?;
     match output.status.code() {
         Some(2) if File::open(disk).is_ok() => Ok(()),
         Some(2) => Err(Error::NotFound { what: format!("disk `{}`", disk.display()) }),
@@ -350,5 +369,22 @@ fn ensure_thin_pool(spec: &VolumeGroupSpec, group: &Group) -> Result<()> {
             available_bytes: group.free_bytes,
         }),
         result => result.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_absolute() {
+        let disks = |paths: &[&str]| PhysicalSpace::Disks(paths.iter().map(PathBuf::from).collect());
+        check(&disks(&["/dev/sdb", "/dev/sdc"])).unwrap();
+        for bad in [disks(&[]), disks(&["/dev/sdb", "sdc"]), disks(&["--config=x"]), disks(&[""])] {
+            assert!(matches!(check(&bad), Err(Error::Invalid { .. })), "{bad:?}");
+        }
+        let file = |path: &str| PhysicalSpace::LoopFile { path: path.into(), size_bytes: 1 << 30 };
+        check(&file("/srv/group.img")).unwrap();
+        assert!(matches!(check(&file("group.img")), Err(Error::Invalid { .. })));
     }
 }

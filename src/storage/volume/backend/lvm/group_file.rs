@@ -22,9 +22,6 @@ const MAKING_XATTR: &str = "trusted.docklet.making";
 
 /// The file that the group is in, attached: made, with a mark, if it is not there. True if it was not attached.
 pub(super) fn adopt_or_make_file(path: &Path, size_bytes: u64) -> Result<bool> {
-    if !path.is_absolute() {
-        return Err(Error::invalid("volume group file", path.to_string_lossy(), "must be an absolute path"));
-    }
     match absent_is_none(fs::symlink_metadata(path)).map_err(|e| Error::os("stat", path.display(), e))? {
         Some(found) if !found.is_file() || found.len() != size_bytes => {
             let difference = format!("it is no regular file of {size_bytes} bytes but has {}", found.len());

@@ -272,7 +272,11 @@ impl LogicalVolumes {
         if !asleep.is_empty() {
             let mut arguments = vec!["lvchange".to_owned(), "-ay".to_owned()];
             arguments.extend_from_slice(&asleep);
-            command::run(&arguments)?;
+            let activated = command::run(&arguments);
+            if group.missing > 0 {
+                return Err(self.lost()?);
+            }
+            activated?;
             done.push(format!("{} logical volumes of volume group `{}`", asleep.len(), group.name));
         }
         for entry in entries(&self.directory.path().join("rollback"))? {
@@ -283,6 +287,19 @@ impl LogicalVolumes {
             }
         }
         self.whole_group().map(|_| done)
+    }
+
+    /// Which volumes are not there, now that all were activated that can be.
+    fn lost(&self) -> Result<Error> {
+        let group = self.group()?;
+        let lost = self.marked(&group).filter(|(found, marked)| !found.active && marked.snapshot.is_none());
+        let lost: Vec<String> = lost.map(|(_, marked)| what(&marked.volume)).collect();
+        let reason = format!(
+            "{} of its disks are missing, and with them {}; attach them, or see `vgreduce --removemissing`",
+            group.missing,
+            lost.join(", ")
+        );
+        Ok(Error::Damaged { what: format!("volume group `{}`", group.name), reason })
     }
 
     /// Removes what operations that were cut off left.

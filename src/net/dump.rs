@@ -1,0 +1,145 @@
+//! The lists that the kernel gives out: links, ports, addresses (`man 7 rtnetlink`).
+
+use std::io;
+
+use futures_util::StreamExt;
+use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::link::{self, ATTEMPTS, Link, MessageBuilder, brief};
+use super::netlink::lost;
+use super::{LinkOwner, Netlink};
+use crate::error::{Error, Result};
+use crate::name::LinkName;
+
+impl Netlink {
+    /// All that the kernel answers to `message`.
+    pub(super) async fn dump(
+        &self,
+        message: RouteNetlinkMessage,
+        call: &'static str,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        for attempt in 0..ATTEMPTS {
+            link::pause(attempt).await;
+            // One at a time: for a second one on the same socket the kernel is "busy". As it is while an earlier one
+            // whose caller went away comes to its end.
+            let _dumping = self.dumping.lock().await;
+            match self.dump_once(message.clone(), call).await {
+                Ok(Some(found)) => return Ok(found),
+                // Changed while it was read.
+                Ok(None) => {}
+                Err(error) if error.errno() == Some(libc::EBUSY) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Busy {
+            what: "the list of links and addresses".to_owned(),
+            reason: "it changes all the time".to_owned(),
+        })
+    }
+
+    /// `None` if the list changed while the kernel went through it: something may be missing.
+    async fn dump_once(
+        &self,
+        message: RouteNetlinkMessage,
+        call: &'static str,
+    ) -> Result<Option<Vec<RouteNetlinkMessage>>> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut replies = self.request(vec![request], call, &"all")?;
+        let (mut found, mut whole) = (Vec::new(), true);
+        while let Some(reply) = replies.next().await {
+            whole &= reply.header.flags & NLM_F_DUMP_INTR == 0;
+            match reply.payload {
+                NetlinkPayload::InnerMessage(message) => found.push(message),
+                NetlinkPayload::Done(_) => return Ok(whole.then_some(found)),
+                NetlinkPayload::Error(answer) => {
+                    return Err(Error::os(call, "all", io::Error::from_raw_os_error(-answer.raw_code())));
+                }
+                _ => break,
+            }
+        }
+        Err(lost(call, "all"))
+    }
+
+    /// The addresses of the link `index` but those that the kernel gives itself: link-local ones of IPv6, and those that
+    /// it makes of what a router (or who says that he is one) advertises.
+    pub(super) async fn addresses(&self, index: u32) -> Result<Vec<ipnet::IpNet>> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        let found = self.dump(RouteNetlinkMessage::GetAddress(message), "RTM_GETADDR").await?;
+        Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
+    }
+
+    /// The links for which the kernel is asked with `question`.
+    async fn link_messages(&self, question: LinkMessage) -> Result<Vec<LinkMessage>> {
+        let found = self.dump(RouteNetlinkMessage::GetLink(question), "RTM_GETLINK").await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(message) => Some(message),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The ports of the bridge `index`. The kernel goes through all links of the namespace, and shows only these.
+    pub(super) async fn ports(&self, index: u32) -> Result<Vec<Link>> {
+        let question = brief(MessageBuilder::default()).controller(index).build();
+        let found = self.link_messages(question).await?.into_iter().map(Link::from);
+        // A kernel before 4.20 does not choose.
+        Ok(found.filter(|link| link.master == Some(index)).collect())
+    }
+
+    /// What bridges know of all their ports, and of themselves: the VLANs of each, as ranges.
+    pub(super) async fn bridge_vlans(&self) -> Result<Vec<LinkMessage>> {
+        let question = MessageBuilder::default()
+            .interface_family(AddressFamily::Bridge)
+            .append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::BrvlanCompressed]));
+        self.link_messages(question.build()).await
+    }
+
+    /// All links.
+    pub(super) async fn links(&self) -> Result<Vec<Link>> {
+        let found = self.link_messages(brief(MessageBuilder::default()).build()).await?;
+        Ok(found.into_iter().map(Link::from).collect())
+    }
+
+    /// The links whose owner's mark begins with `prefix`, and their marks.
+    ///
+    /// # Errors
+    /// [`Error::Os`] if the system refuses.
+    pub async fn links_owned(&self, prefix: &str) -> Result<Vec<(LinkName, LinkOwner)>> {
+        Ok(self
+            .links()
+            .await?
+            .into_iter()
+            .filter_map(|link| {
+                let alias = link.alias.filter(|alias| alias.starts_with(prefix))?;
+                Some((LinkName::new(link.name).ok()?, LinkOwner::new(alias).ok()?))
+            })
+            .collect())
+    }
+}
+
+fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<ipnet::IpNet> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    if message.header.index != index {
+        return None;
+    }
+    // On a point-to-point link ADDRESS is the other end's; LOCAL, where there is one, is always ours.
+    let mut ours = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => ours = Some(*ip),
+            AddressAttribute::Address(ip) => ours = ours.or(Some(*ip)),
+            _ => {}
+        }
+    }
+    let permanent = message.header.flags.contains(AddressHeaderFlags::Permanent);
+    let ip = ours
+        .filter(|ip| !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local() || !permanent))?;
+    ipnet::IpNet::new(ip, message.header.prefix_len).ok()
+}
