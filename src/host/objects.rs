@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use tracing::{Instrument, debug_span};
+
 use super::etc::mounts_of_names;
 use super::handle::Host;
 use super::record::{Manifest, Phase};
@@ -46,9 +48,9 @@ impl Host {
         make_directory(&directory)?;
         // All parts run to their end whatever becomes of the others: nothing goes on behind a roll-back's back.
         let (root, ports, names, rules) = tokio::join!(
-            self.raise_root(manifest),
-            self.raise_ports(manifest, &directory),
-            self.raise_names(manifest),
+            self.raise_root(manifest).instrument(debug_span!("raise_root")),
+            self.raise_ports(manifest, &directory).instrument(debug_span!("raise_ports")),
+            self.raise_names(manifest).instrument(debug_span!("raise_names")),
             self.raise_forwards(manifest)
         );
         ports?;

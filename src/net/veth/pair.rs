@@ -9,13 +9,21 @@ use crate::name::LinkName;
 use crate::net::link::{self, ATTEMPTS, Link};
 use crate::net::{LinkOwner, Mtu, Netlink, NetworkNamespace};
 
-/// A veth pair that exists. A plain value: dropping it does nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A veth pair that exists. A plain value: dropping it does nothing. Two are equal if they are of the same link.
+#[derive(Debug, Clone)]
 pub struct Veth {
     name: LinkName,
     index: u32,
     changed: bool,
 }
+
+impl PartialEq for Veth {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.index) == (&other.name, other.index)
+    }
+}
+
+impl Eq for Veth {}
 
 impl Veth {
     /// Makes the pair: the host's end up in its bridge, the inner end born in `namespace`, up, with its addresses and

@@ -83,7 +83,7 @@ async fn containers_of_a_network_know_each_other() {
     let good = names(&fixture, &one).await;
     fs::write(&file, "10.99.0.66 four\n").unwrap();
     let report = fixture.host.recover().await.unwrap();
-    assert_eq!(report.names, [one.clone()]);
+    assert_eq!(report.names, std::slice::from_ref(&one));
     assert_eq!(names(&fixture, &one).await, good);
     assert!(!fixture.host.recover().await.unwrap().changed());
     for name in [one, three, four] {
