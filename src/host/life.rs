@@ -14,7 +14,7 @@ impl Host {
     /// mounts, links and control groups go.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Os`] or [`Error::Busy`] if something of it could not be released.
+    /// [`Error::NotFound`](crate::Error::NotFound); [`Error::Os`](crate::Error::Os) or [`Error::Busy`](crate::Error::Busy) if something of it could not be released.
     pub async fn stop(&self, name: &ContainerName, grace: Duration) -> Result<()> {
         let name = name.clone();
         let span = info_span!("stop", container = %name);
@@ -36,7 +36,7 @@ impl Host {
     /// Removes a container with everything it wrote. One that runs is killed; one that is gone is removed.
     ///
     /// # Errors
-    /// [`Error::Busy`], [`Error::Os`] if something of it could not be released; calling it again goes on.
+    /// [`Error::Busy`](crate::Error::Busy), [`Error::Os`](crate::Error::Os) if something of it could not be released; calling it again goes on.
     pub async fn remove(&self, name: &ContainerName) -> Result<()> {
         let name = name.clone();
         let span = info_span!("remove", container = %name);
@@ -57,7 +57,7 @@ impl Host {
     /// Suspends every process of a running container.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it cannot be frozen in
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container or it does not run; [`Error::Busy`](crate::Error::Busy) if it cannot be frozen in
     /// time.
     pub async fn freeze(&self, name: &ContainerName) -> Result<()> {
         let name = name.clone();
@@ -72,7 +72,7 @@ impl Host {
     /// Lets a frozen container go on.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such container or it does not run.
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container or it does not run.
     pub async fn unfreeze(&self, name: &ContainerName) -> Result<()> {
         let name = name.clone();
         self.owned(|host| async move {
@@ -86,8 +86,8 @@ impl Host {
     /// Runs a program inside a running container and waits for its end.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it is frozen; otherwise as
-    /// [`Container::exec`]. A program that cannot be run or outlives its time-out is no error: see [`ExecOutput::status`].
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container or it does not run; [`Error::Busy`](crate::Error::Busy) if it is frozen; otherwise as
+    /// [`Container::exec`](crate::lxc::Container::exec). A program that cannot be run or outlives its time-out is no error: see [`ExecOutput::status`].
     pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
         let manifest = self.created(name)?;
         let (host, container) = (self.clone(), self.container(&manifest)?);

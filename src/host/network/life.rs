@@ -14,7 +14,7 @@ impl Host {
     /// Makes a network, or adopts the one of that name if it is as asked; what is missing of it is made again. Its containers
     /// reach each other and what is outside of the host, and nothing else that it does not say.
     ///
-    /// With `nat`, and for [forwarded](super::Forward) ports, the host forwards IPv4 packets from then on
+    /// With `nat`, and for [forwarded](crate::host::Forward) ports, the host forwards IPv4 packets from then on
     /// (`net.ipv4.ip_forward`): a setting of the whole host, which is not taken back.
     ///
     /// # Errors
