@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
-use docklet::host::{Attachment, ContainerSpec, Host, NetworkSpec};
+use docklet::host::{ContainerSpec, Host, NetworkSpec};
 use docklet::paths::Paths;
 use nix::sched::{CloneFlags, unshare};
 
@@ -136,12 +136,8 @@ impl Bench {
     async fn new(prefix: &Path) -> Self {
         let host = Host::open(Paths::new(prefix).expect("prefix")).await.expect("host");
         let image = busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
-        let network = NetworkSpec {
-            name: "bench".parse().expect("name"),
-            gateway: "10.77.0.1/24".parse().expect("gateway"),
-            nat: true,
-            mtu: None,
-        };
+        let gateway = "10.77.0.1/24".parse().expect("gateway");
+        let network = NetworkSpec { nat: true, ..NetworkSpec::new("bench".parse().expect("name"), gateway) };
         host.ensure_network(&network).await.expect("network");
         let limits = CgroupLimits {
             memory_max_bytes: Some(Limit::At(128 << 20)),
@@ -153,9 +149,8 @@ impl Bench {
             docklet::cgroup::settings(&limits, &Hierarchies::detect().expect("cgroups")).expect("limits");
         let bare = bare::Bare::new(&prefix.join("bare"), &image.layers[0], &settings);
         let spec = ContainerSpec {
-            network: Some(Attachment::new(network.name.clone())),
             limits,
-            ..ContainerSpec::new("bench".parse().expect("name"), image.name)
+            ..ContainerSpec::new("bench".parse().expect("name"), image.name).in_network(network.name.clone())
         };
         let bench = Self { host, spec, network, bare };
         // Makes the volume's template.

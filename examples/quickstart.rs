@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use docklet::cgroup::{CgroupLimits, CgroupUsage, CpuQuota, Limit};
 use docklet::error::Chain;
-use docklet::host::{Attachment, ContainerInfo, ContainerSpec, Host, Init, NetworkSpec};
+use docklet::host::{ContainerInfo, ContainerSpec, Host, Init, NetworkSpec};
 use docklet::lxc::{Exec, ExecOutput, MountEntry};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
@@ -130,21 +130,16 @@ async fn run(options: &Options) -> Outcome<()> {
         let image = busybox::ensure(host.images(), &"busybox".parse()?)?;
         Ok((format!("`{}`", image.name), image))
     })?;
-    let network = NetworkSpec {
-        name: NETWORK.parse()?,
-        gateway: format!("{GATEWAY}/24").parse()?,
-        nat: true,
-        mtu: None,
-    };
+    let gateway = format!("{GATEWAY}/24").parse()?;
+    let network = NetworkSpec { nat: true, ..NetworkSpec::new(NETWORK.parse()?, gateway) };
     let started = Instant::now();
     host.ensure_network(&network).await?;
-    report.done("bridge with NAT", started, network.gateway.to_string());
+    report.done("bridge with NAT", started, gateway.to_string());
 
     let shared = host.paths().prefix().join(SHARED);
     fs::create_dir_all(&shared)?;
     fs::write(shared.join("greeting"), "hello from the host\n")?;
     let spec = ContainerSpec {
-        network: Some(Attachment::new(network.name.clone())),
         limits: CgroupLimits {
             memory_max_bytes: Some(Limit::At(128 << 20)),
             memory_swap_max_bytes: Some(Limit::At(0)),
@@ -159,7 +154,7 @@ async fn run(options: &Options) -> Outcome<()> {
     let launched = host.launch(spec).await;
     let result = match launched {
         Ok(info) => {
-            let address = info.address.map(|address| address.to_string()).unwrap_or_default();
+            let address = info.address().map(|address| address.to_string()).unwrap_or_default();
             report.done(
                 "container with volume, root, port, limits",
                 started,

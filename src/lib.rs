@@ -7,7 +7,7 @@
 //! use std::time::Duration;
 //!
 //! use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
-//! use docklet::host::{Attachment, ContainerSpec, Host, Init, NetworkSpec};
+//! use docklet::host::{ContainerSpec, Host, Init, NetworkSpec};
 //! use docklet::lxc::{Exec, HaltSignal, MountEntry};
 //! use docklet::name::ContainerName;
 //! use docklet::paths::Paths;
@@ -23,18 +23,12 @@
 //!     root.symlink("sbin/init", "../bin/busybox")?;
 //!     root.write_file("etc/inittab", "::sysinit:/bin/busybox true\n", 0o644)
 //! })?;
-//! host.ensure_network(&NetworkSpec {
-//!     name: "lan".parse()?,
-//!     gateway: "10.89.0.1/24".parse()?,
-//!     nat: true,
-//!     mtu: None,
-//! })
-//! .await?;
+//! let lan = NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse()?, "10.89.0.1/24".parse()?) };
+//! host.ensure_network(&lan).await?;
 //!
 //! let web: ContainerName = "web".parse()?;
 //! let info = host
 //!     .launch(ContainerSpec {
-//!         network: Some(Attachment::new("lan".parse()?)),
 //!         limits: CgroupLimits {
 //!             memory_max_bytes: Some(Limit::At(128 << 20)),
 //!             memory_swap_max_bytes: Some(Limit::At(0)), // swap included: none
@@ -43,17 +37,17 @@
 //!         },
 //!         mounts: vec![MountEntry::bind("/srv/data", "/srv/data")?.create_dir()],
 //!         init: Init { halt_signal: HaltSignal::USER2, ..Init::default() }, // what busybox's init listens to
-//!         ..ContainerSpec::new(web.clone(), image)
+//!         ..ContainerSpec::new(web.clone(), image).in_network(lan.name.clone())
 //!     })
 //!     .await?; // it runs now, and its limits have been read back
-//! assert!(info.address.is_some()); // the host picked one, and keeps it for the container's life
+//! assert!(info.address().is_some()); // the host picked one, and keeps it for the container's life
 //!
 //! let output = host.exec(&web, Exec::new(["/bin/sh", "-c", "echo hello"])).await?;
 //! assert!(output.status.success() && output.stdout == b"hello\n");
 //!
 //! host.stop(&web, Duration::from_secs(10)).await?; // its data stays; `start` runs it again
 //! host.remove(&web).await?; // now it is gone
-//! host.remove_network(&"lan".parse()?).await
+//! host.remove_network(&lan.name).await
 //! # }
 //! ```
 //!

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 const LABEL_MAX: usize = 63;
 /// The longest interface name, in bytes (`IFNAMSIZ` less the terminating zero).
 const LINK_MAX: usize = 15;
+/// The longest domain name, in bytes (RFC 1035, less the length byte and the root).
+const DOMAIN_MAX: usize = 253;
 /// The longest name of a volume group or a thin pool, in bytes: the device mapper doubles hyphens, and ends at 127.
 const LVM_MAX: usize = 40;
 
@@ -39,6 +41,23 @@ fn check_link(what: &'static str, text: &str) -> Result<()> {
         "must begin with a letter or digit"
     } else if matches!(text, "all" | "default" | "lo") {
         "is reserved by the kernel"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(what, text, rule))
+}
+
+/// A domain name (RFC 1035), which may have underscores (RFC 2782), without a dot at the end.
+fn check_domain(what: &'static str, text: &str) -> Result<()> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let rule = if text.is_empty() || text.len() > DOMAIN_MAX {
+        "must have 1 to 253 bytes"
+    } else if text.split('.').any(|label| label.is_empty() || label.len() > LABEL_MAX) {
+        "its parts between dots must have 1 to 63 bytes"
+    } else if !text.split('.').all(|label| label.bytes().all(plain)) {
+        "only letters, digits, '-', '_' and dots are allowed"
+    } else if text.split('.').any(|label| label.starts_with('-') || label.ends_with('-')) {
+        "its parts between dots must not begin or end with '-'"
     } else {
         return Ok(());
     };
@@ -165,6 +184,10 @@ name!(
     LinkName, "interface name", check_link
 );
 name!(
+    /// A domain of the domain name system: labels of 1 to 63 letters, digits, `-` and `_` with dots between them.
+    DomainName, "domain name", check_domain
+);
+name!(
     /// The name of an LVM volume group: 1 to 40 bytes of letters, digits, `+`, `_`, `.` and `-` (`man 8 lvm`).
     VolumeGroupName, "volume group name", check_lvm
 );
@@ -178,6 +201,12 @@ name!(
 );
 
 impl LinkName {
+    /// `eth0`, which a container's first interface is called by custom.
+    #[must_use]
+    pub fn eth0() -> Self {
+        Self("eth0".to_owned())
+    }
+
     /// The name of an interface that goes with another one: `di` and twelve hexadecimal digits.
     pub(crate) fn of_companion(hash: [u8; 6]) -> Self {
         Self(format!("di{}", hash.map(|byte| format!("{byte:02x}")).concat()))
@@ -231,6 +260,16 @@ mod tests {
         LinkName::new("x".repeat(15)).unwrap();
         for bad in ["", &*"x".repeat(16), "a/b", "a:b", "a b", ".", "..", "lo", "all", "%d", "-x"] {
             LinkName::new(bad).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn domains_are_checked() {
+        for good in ["lan", "example.org", "_sip.Example.org", "a-b.c", &"x".repeat(63)] {
+            DomainName::new(good).unwrap();
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "-a.b", "a-.b", "a b", "a\nb", "ä.de", &"x".repeat(64)] {
+            DomainName::new(bad).unwrap_err();
         }
     }
 

@@ -7,9 +7,9 @@
 //!   layers/                  the images' layers, unpacked
 //!   manifests/NAME.json      what each container should be
 //!   networks/NAME.json       what each network should be
-//!   containers/ID/           configuration, log, root and network namespace of one container
+//!   containers/ID/           configuration, log, root, network namespace, hosts and resolv.conf of one container
 //!   volumes/                 the pool of loop-file volumes
-//!   locks/                   one lock file per container, and the registry's
+//!   locks/                   one lock file per container, the registry's, and that of their names
 //! ```
 
 use std::env;

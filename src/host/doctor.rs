@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::handle::{blocking_on, require_root, runtime};
-use super::manifest::{Manifest, Records};
+use super::record::{Manifest, Records};
 use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use crate::error::{Chain, Error, Result};
 use crate::lxc::LxcTarget;

@@ -1,21 +1,18 @@
-//! The handle to one host, and the life of its containers.
+//! The handle to one host: what belongs to it, and how its operations are run (locks: `man 2 flock`).
 
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::runtime::Handle;
-use tracing::{Instrument, info_span};
 
-use super::manifest::{Manifest, NetworkRecord, Phase, Records};
-use super::spec::ContainerSpec;
+use super::record::{Manifest, NetworkRecord, Records};
 use crate::cgroup::Hierarchies;
 use crate::error::{Error, Result};
-use crate::lxc::{Container, Exec, ExecOutput, LxcTarget, State};
-use crate::name::{ContainerName, ObjectId};
-use crate::net::{Firewall, InterfaceAddress, Netlink};
+use crate::lxc::{Container, LxcTarget};
+use crate::name::ContainerName;
+use crate::net::{Firewall, Netlink};
 use crate::paths::Paths;
 use crate::storage::{ImageStore, ProvisionRatio, VolumePool};
 use crate::sys::lock::FileLock;
@@ -54,21 +51,6 @@ pub(super) struct Inner {
     pub(super) volumes: PathBuf,
     pub(super) manifests: Records<Manifest>,
     pub(super) networks: Records<NetworkRecord>,
-}
-
-/// A container as it is now.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ContainerInfo {
-    /// Its identity, which its objects on the host are named after.
-    pub id: ObjectId,
-    /// What it does now.
-    pub state: State,
-    /// Whether it should run. It differs from `state` when the container ended by itself.
-    pub should_run: bool,
-    /// Its address and the length of its subnet.
-    pub address: Option<InterfaceAddress>,
-    /// What it was asked to be.
-    pub spec: ContainerSpec,
 }
 
 impl Host {
@@ -135,154 +117,6 @@ impl Host {
     #[must_use]
     pub fn images(&self) -> &ImageStore {
         &self.inner.images
-    }
-
-    /// Stops a container: asks its init to shut down, and kills what is left after `grace`. Its data stays; its
-    /// mounts, links and control groups go.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Os`] or [`Error::Busy`] if something of it could not be released.
-    pub async fn stop(&self, name: &ContainerName, grace: Duration) -> Result<()> {
-        let name = name.clone();
-        let span = info_span!("stop", container = %name);
-        self.owned(|host| {
-            async move {
-                let host = host.locked(&name).await?;
-                let mut manifest = host.created(&name)?;
-                if manifest.run {
-                    manifest.run = false;
-                    host.publish(&manifest).await?;
-                }
-                host.lower(&manifest, grace).await
-            }
-            .instrument(span)
-        })
-        .await
-    }
-
-    /// Removes a container with everything it wrote. One that runs is killed; one that is gone is removed.
-    ///
-    /// # Errors
-    /// [`Error::Busy`], [`Error::Os`] if something of it could not be released; calling it again goes on.
-    pub async fn remove(&self, name: &ContainerName) -> Result<()> {
-        let name = name.clone();
-        let span = info_span!("remove", container = %name);
-        self.owned(|host| {
-            async move {
-                let host = host.locked(&name).await?;
-                if let Some(manifest) = host.inner.manifests.get(&name)? {
-                    host.tear_down(manifest).await?;
-                }
-                host.remove_lock()?;
-                host.release_parent().await
-            }
-            .instrument(span)
-        })
-        .await
-    }
-
-    /// Suspends every process of a running container.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it cannot be frozen in
-    /// time.
-    pub async fn freeze(&self, name: &ContainerName) -> Result<()> {
-        let name = name.clone();
-        self.owned(|host| async move {
-            let host = host.locked(&name).await?;
-            let container = host.container(&host.created(&name)?)?;
-            host.blocking(move || container.freeze()).await
-        })
-        .await
-    }
-
-    /// Lets a frozen container go on.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is no such container or it does not run.
-    pub async fn unfreeze(&self, name: &ContainerName) -> Result<()> {
-        let name = name.clone();
-        self.owned(|host| async move {
-            let host = host.locked(&name).await?;
-            let container = host.container(&host.created(&name)?)?;
-            host.blocking(move || container.unfreeze()).await
-        })
-        .await
-    }
-
-    /// Runs a program inside a running container and waits for its end.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Busy`] if it is frozen; otherwise as
-    /// [`Container::exec`]. A program that cannot be run or outlives its time-out is no error: see [`ExecOutput::status`].
-    pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
-        let manifest = self.created(name)?;
-        let (host, container) = (self.clone(), self.container(&manifest)?);
-        self.blocking(move || {
-            let output = container.exec(&exec);
-            let now = host.created(&manifest.spec.name);
-            if !now.is_ok_and(|now| now.id == manifest.id) {
-                // It was removed meanwhile, and this may have made LXC's lock file again.
-                container.remove_lock_file()?;
-            }
-            output
-        })
-        .await
-    }
-
-    /// Every container of this host, by name. One whose manifest is damaged, or of a newer version, is left out:
-    /// [`Host::get`] says why, and [`Host::recover`] reports it.
-    ///
-    /// Reads files, without a lock and without the runtime: a fraction of a millisecond for each container.
-    ///
-    /// # Errors
-    /// [`Error::Os`] if the manifests' directory or a container's state cannot be read.
-    pub fn list(&self) -> Result<Vec<ContainerInfo>> {
-        self.inner
-            .manifests
-            .all()?
-            .records
-            .into_iter()
-            .filter(|manifest| manifest.phase == Phase::Created)
-            .map(|manifest| self.info(manifest))
-            .collect()
-    }
-
-    /// One container.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub fn get(&self, name: &ContainerName) -> Result<ContainerInfo> {
-        self.info(self.created(name)?)
-    }
-
-    /// The runtime's handle of one container: its state, its first process, its streams.
-    ///
-    /// Starting and stopping belong to [`Host::start`] and [`Host::stop`], which also keep what is written down.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub fn runtime(&self, name: &ContainerName) -> Result<Container> {
-        self.container(&self.created(name)?)
-    }
-
-    pub(super) fn info(&self, manifest: Manifest) -> Result<ContainerInfo> {
-        Ok(ContainerInfo {
-            state: self.container(&manifest)?.state()?,
-            id: manifest.id,
-            should_run: manifest.run,
-            address: manifest.objects.port.map(|port| port.address),
-            spec: manifest.spec,
-        })
-    }
-
-    /// The manifest of a container that exists as far as callers are concerned.
-    pub(super) fn created(&self, name: &ContainerName) -> Result<Manifest> {
-        let manifest = self.inner.manifests.open(name)?;
-        if manifest.phase == Phase::Created {
-            return Ok(manifest);
-        }
-        Err(Error::NotFound { what: format!("container `{name}`") })
     }
 
     pub(super) fn container(&self, manifest: &Manifest) -> Result<Container> {

@@ -3,7 +3,7 @@
 use tracing::{Instrument, info_span};
 
 use super::handle::Host;
-use super::manifest::Manifest;
+use super::record::Manifest;
 use crate::error::{Error, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, ImageName};

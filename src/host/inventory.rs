@@ -104,7 +104,7 @@ impl Host {
     /// [`Error::Os`] if the kernel's lists cannot be read.
     pub async fn inventory(&self) -> Result<Inventory> {
         let inner = &self.inner;
-        let links = inner.netlink.links_owned(&format!("docklet:{}:", inner.tag)).await?;
+        let links = inner.netlink.links_owned(&self.mark_prefix()).await?;
         let host = self.clone();
         let mut inventory = self.blocking(move || host.blocking_inventory()).await?;
         inventory.links = links.into_iter().map(|(link, owner)| format!("{link} {owner}")).collect();

@@ -1,18 +1,16 @@
 //! From a specification to a running container.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tracing::{Instrument, info_span};
 
-use super::handle::{ContainerInfo, Host};
-use super::manifest::{Manifest, Objects, Phase, Port};
+use super::record::{Manifest, Objects, Phase};
 use super::spec::ContainerSpec;
+use super::{ContainerInfo, Host};
 use crate::error::{Error, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, ObjectId};
-use crate::net::LinkOwner;
 use crate::sys::random;
 
 impl Host {
@@ -94,7 +92,7 @@ impl Host {
         }
     }
 
-    /// Checks `spec` against the host, picks its address, and writes its manifest, early: [`Host::raise`] sees to it
+    /// Checks `spec` against the host, picks its addresses, and writes its manifest, early: [`Host::raise`] sees to it
     /// that it is durable before there is data.
     fn register(&self, spec: ContainerSpec) -> Result<Manifest> {
         let image = self.check(&spec)?;
@@ -103,27 +101,12 @@ impl Host {
         let _registry = self.lock_registry()?;
         // A collection of garbage, which holds this lock too, may have come in between; from now on the manifest counts.
         inner.images.layers_of(&image)?;
-        let port = match &spec.network {
-            None => None,
-            Some(attachment) => {
-                let network = inner.networks.open(&attachment.network)?;
-                let what = || format!("network `{}`", attachment.network);
-                let taken: BTreeSet<IpAddr> = inner
-                    .manifests
-                    .all()?
-                    .whole(what)?
-                    .iter()
-                    .filter(|m| m.spec.network.as_ref().is_some_and(|a| a.network == attachment.network))
-                    .filter_map(|m| Some(m.objects.port.as_ref()?.address.ip()))
-                    .collect();
-                let address = network.pick_address(attachment.address, &taken)?;
-                let owner = LinkOwner::new(format!("docklet:{}:container:{id}", inner.tag))?;
-                Some(Port { link: id.link_name(), owner, address })
-            }
-        };
+        let ports = self.plan_ports(&id, &spec.interfaces, &BTreeMap::new())?;
         let cgroup = format!("docklet/{}/{id}", inner.tag);
-        let objects = Objects { volume: id.volume_name(), pool: self.recorded_pool(), cgroup, port };
+        let (volume, pool) = (id.volume_name(), self.recorded_pool());
+        let objects = Objects { volume, pool, cgroup, ports, leaving: None };
         let manifest = Manifest::new(id, spec, image, objects);
+        self.check_rules(Some(&manifest), None)?;
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
         Ok(manifest)
     }
@@ -147,7 +130,7 @@ impl Host {
     }
 
     /// What a container is now. The state alone can take a moment: one that reboots from inside is waited for.
-    async fn look(&self, manifest: Manifest) -> Result<ContainerInfo> {
+    pub(super) async fn look(&self, manifest: Manifest) -> Result<ContainerInfo> {
         let host = self.clone();
         self.blocking(move || host.info(manifest)).await
     }

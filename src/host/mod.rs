@@ -8,20 +8,25 @@
 //! somebody calls [`Host::start`] or [`Host::recover`], or a process runs [`Host::supervise`].
 
 mod doctor;
+mod etc;
 mod handle;
 mod images;
+mod info;
 mod inventory;
 mod launch;
-mod manifest;
-mod networks;
+mod life;
+mod marks;
+mod network;
 mod objects;
 mod pools;
+mod record;
 mod recover;
 mod spec;
 mod supervise;
 
 pub use doctor::{Check, Doctor, Finding};
-pub use handle::{ContainerInfo, Host};
+pub use handle::Host;
+pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
-pub use spec::{Attachment, ContainerSpec, Init, NetworkSpec, RootVolume};
+pub use spec::{Attachment, ContainerSpec, Forward, Init, NetworkSpec, Resolver, RootVolume, Span};

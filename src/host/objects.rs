@@ -9,18 +9,17 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use tracing::{Instrument, debug_span};
+
+use super::etc::mounts_of_names;
 use super::handle::Host;
-use super::manifest::{Manifest, Phase, Port};
+use super::record::{Manifest, Phase};
 use super::spec::ContainerSpec;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
-use crate::lxc::LxcConfig;
-use crate::name::{LinkName, VolumeName};
-use crate::net::{NetworkNamespace, Veth, VethSpec};
+use crate::lxc::{LxcConfig, MountEntry};
+use crate::name::VolumeName;
 use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
-
-/// How long the kernel is given to take a link down with its namespace.
-const LINK_GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Host {
     /// Checks what can be checked of `spec` before anything is written down. Returns what its image is made of, which is on
@@ -47,10 +46,21 @@ impl Host {
     pub(super) async fn raise(&self, manifest: &Manifest) -> Result<Manifest> {
         let directory = self.directory(manifest);
         make_directory(&directory)?;
-        // Both parts run to their end whatever becomes of the other: nothing goes on behind a roll-back's back.
-        let (root, port) = tokio::join!(self.raise_root(manifest), self.raise_port(manifest, &directory));
-        port?;
-        let config = self.configure(&manifest.spec, &root?, Some((manifest, &directory)))?;
+        // All parts run to their end whatever becomes of the others: nothing goes on behind a roll-back's back.
+        let (root, ports, names, rules) = tokio::join!(
+            self.raise_root(manifest).instrument(debug_span!("raise_root")),
+            self.raise_ports(manifest, &directory).instrument(debug_span!("raise_ports")),
+            self.raise_names(manifest).instrument(debug_span!("raise_names")),
+            self.raise_forwards(manifest)
+        );
+        ports?;
+        names?;
+        rules?;
+        let (root, files) = root?;
+        let mut config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
+        for file in files {
+            config.mount(file)?;
+        }
         let container = self.container(manifest)?;
         let started = self.blocking(move || container.start(&config));
         if manifest.phase == Phase::Created {
@@ -66,16 +76,16 @@ impl Host {
         Ok(created)
     }
 
-    /// Releases what a running container needs: its processes, its port, its mounts, its control groups. Data stays.
+    /// Releases what a running container needs: its processes, its ports, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
         let ending = container.clone();
         self.blocking(move || ending.end(grace)).await?;
         let cleaned = self.blocking(move || container.clean());
-        let (cleaned, port, root) =
-            tokio::join!(cleaned, self.lower_port(manifest), self.lower_root(manifest));
+        let (cleaned, ports, root) =
+            tokio::join!(cleaned, self.lower_ports(manifest), self.lower_root(manifest));
         cleaned?;
-        port?;
+        ports?;
         root
     }
 
@@ -96,15 +106,19 @@ impl Host {
             recorded => recorded?,
         }
         lowered?;
+        self.apply_forwards(&manifest).await?;
         let (host, container) = (self.clone(), self.container(&manifest)?);
+        let going = manifest.clone();
         self.blocking(move || {
             // Once more, now that it is written down: a command that was still entering it leaves one behind.
             container.remove_lock_file()?;
-            host.pool_of(&manifest)?.remove(&manifest.objects.volume)?;
-            remove_tree(&host.inner.paths.containers(), Path::new(manifest.id.as_str()))?;
-            host.inner.manifests.remove(&manifest.spec.name)
+            host.pool_of(&going)?.remove(&going.objects.volume)?;
+            remove_tree(&host.inner.paths.containers(), Path::new(going.id.as_str()))?;
+            host.inner.manifests.remove(&going.spec.name)
         })
-        .await
+        .await?;
+        self.lower_names(&manifest).await;
+        Ok(())
     }
 
     /// Writes down what a container should be, durably.
@@ -130,7 +144,8 @@ impl Host {
         .await
     }
 
-    async fn raise_root(&self, manifest: &Manifest) -> Result<PathBuf> {
+    /// Makes what is missing of a container's root. Returns where it is, and what is mounted on it to tell of names.
+    async fn raise_root(&self, manifest: &Manifest) -> Result<(PathBuf, Vec<MountEntry>)> {
         let (host, manifest) = (self.clone(), manifest.clone());
         self.blocking(move || {
             let inner = &host.inner;
@@ -143,10 +158,12 @@ impl Host {
                 }
             };
             let space = volume.mount()?;
-            let target = root_path(&host.directory(&manifest));
+            let directory = host.directory(&manifest);
+            let target = root_path(&directory);
             make_directory(&target)?;
             let root = OverlayRoot::over(&layers).on(&space).mount(&target)?;
-            Ok(root.path().to_owned())
+            let files = mounts_of_names(&directory, root.path(), &manifest.spec.mounts)?;
+            Ok((root.path().to_owned(), files))
         })
         .await
     }
@@ -175,32 +192,6 @@ impl Host {
         .await
     }
 
-    async fn raise_port(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
-        let Some(port) = manifest.objects.port.clone() else { return Ok(()) };
-        let Some(attachment) = &manifest.spec.network else { return Ok(()) };
-        let network = self.inner.networks.open(&attachment.network)?;
-        let path = namespace_path(directory);
-        let namespace = self.blocking(move || NetworkNamespace::ensure(&path)).await?;
-        let Port { link, owner, address } = port;
-        let veth = VethSpec {
-            addresses: vec![address],
-            gateways: vec![network.spec.gateway.ip()],
-            mtu: network.spec.mtu,
-            ..VethSpec::new(link, owner, network.bridge, LinkName::new("eth0")?)
-        };
-        Veth::ensure(&self.inner.netlink, &namespace, &veth).await.map(drop)
-    }
-
-    async fn lower_port(&self, manifest: &Manifest) -> Result<()> {
-        let Some(port) = manifest.objects.port.clone() else { return Ok(()) };
-        let path = namespace_path(&self.directory(manifest));
-        // The namespace takes the pair along, which is faster than deleting it.
-        self.blocking(move || NetworkNamespace::remove(&path)).await?;
-        let _ = self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await;
-        // What is still there, and what does not go with a namespace.
-        Veth::remove(&self.inner.netlink, &port.link, &port.owner).await
-    }
-
     /// The runtime's configuration. `place` is `None` when only the rules are to be checked.
     fn configure(
         &self,
@@ -218,9 +209,7 @@ impl Host {
         }
         if let Some((manifest, directory)) = place {
             config.cgroup_dir(&manifest.objects.cgroup)?;
-            if manifest.objects.port.is_some() {
-                config.join_network(namespace_path(directory))?;
-            }
+            config.join_network(namespace_path(directory))?;
         }
         Ok(config)
     }

@@ -3,7 +3,7 @@
 //! See [`VolumePool`] for the host's facilities beneath.
 
 use super::handle::Host;
-use super::manifest::Manifest;
+use super::record::Manifest;
 use crate::error::{Chain, Result};
 use crate::storage::{PoolSpec, VolumePool};
 

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::handle::Host;
-use super::manifest::Phase;
+use super::record::Phase;
 use super::recover::Outcome;
 use crate::error::{Chain, Error, Result};
 use crate::name::ContainerName;

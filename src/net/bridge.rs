@@ -172,11 +172,15 @@ impl Bridge {
 
 /// Makes the bridge if there is no link of its name. It bears its owner's hardware address from the first moment on.
 fn creation(spec: &BridgeSpec) -> Change {
-    // Without an MTU: one set later is the bridge's own, one set here is lost with the next change of its ports.
-    let message = bridge_message(BridgeSettings::at_birth(spec))
+    let mut message = bridge_message(BridgeSettings::at_birth(spec))
         .name(spec.name.as_str())
-        .address(derived(spec).octets().to_vec())
-        .build();
+        .address(derived(spec).octets().to_vec());
+    // One set later is the bridge's own, one set here is lost with the next change of its ports. But only what changes is
+    // set: so it is born with another one.
+    if let Some(mtu) = spec.mtu.map(Mtu::bytes) {
+        message = message.mtu(if mtu == 1500 { 1499 } else { 1500 });
+    }
+    let message = message.build();
     Change {
         call: "RTM_NEWLINK",
         target: format!("bridge `{}`", spec.name),

@@ -125,7 +125,7 @@ impl Bridge {
         net.change(Change { fine: Some(libc::ENODEV), ..link::set_link(link.as_str(), message) }).await
     }
 
-    /// The ports it has now, whoever made them.
+    /// The ports it has now, whoever made them, in the order in which the links were made.
     ///
     /// # Errors
     /// [`Error::NotFound`] if this bridge is gone; [`Error::Os`] if the system refuses.
@@ -133,7 +133,10 @@ impl Bridge {
         let bridge = net.link_at(self.index()).await?.ok_or_else(|| self.gone())?;
         let filters = BridgeSettings::of(&bridge).filters_vlans;
         let vlans = if filters { net.bridge_vlans().await? } else { Vec::new() };
-        let ports = net.ports(self.index()).await?.into_iter().map(|port| BridgePort {
+        let mut ports = net.ports(self.index()).await?;
+        // Some kernels go through a table of hashes.
+        ports.sort_by_key(|port| port.index);
+        let ports = ports.into_iter().map(|port| BridgePort {
             settings: PortSettings {
                 vlans: filters.then(|| PortVlans::of(port.index, &vlans)),
                 ..PortSettings::of(&port.port)

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 pub struct Mtu(u32);
 
 impl Mtu {
+    /// What Ethernet carries: 1500 bytes, the kernel's default for bridges and veth pairs.
+    pub const ETHERNET: Self = Self(1500);
     /// The most that a link can have.
     pub(super) const MAX_BYTES: u32 = 65535;
     /// The least that IPv6 works with.

@@ -53,6 +53,8 @@ fn link(name: &str) -> LinkName {
 
 impl World {
     pub(crate) async fn new(sandbox: &Sandbox) -> Self {
+        // As on a host that forwards already: what no rule allows is the firewall's doing.
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         fs::write(IPV6_SWITCH, "1").unwrap();
         let world = Self { net: Netlink::connect().await.unwrap(), dir: sandbox.dir("netns") };
         for (bridge, four, six) in BRIDGES {

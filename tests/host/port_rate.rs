@@ -81,8 +81,7 @@ fn measure(pin: &Path, direction: Direction) -> u64 {
 }
 
 /// Within a tenth of what was asked for. The machine is shared: three attempts.
-fn assert_rate(pin: &Path, direction: Direction, asked: Rate) {
-    let asked = asked.bits_per_second();
+fn assert_rate(pin: &Path, direction: Direction, asked: u64) {
     let mut seen = Vec::new();
     for _ in 0..3 {
         let measured = measure(pin, direction);
@@ -95,8 +94,9 @@ fn assert_rate(pin: &Path, direction: Direction, asked: Rate) {
     panic!("{direction:?}: {seen:?}, not {asked} bit/s");
 }
 
+/// In bits per second.
 fn limited(to_container: Option<u64>, from_container: Option<u64>) -> VethSpec {
-    let rate = |megabits: Option<u64>| megabits.map(|megabits| Rate::megabits(megabits).unwrap());
+    let rate = |bits: Option<u64>| bits.map(|bits| Rate::new(bits).unwrap());
     let rates = RateLimits { to_container: rate(to_container), from_container: rate(from_container) };
     VethSpec { rates, ..spec(1) }
 }
@@ -111,26 +111,30 @@ async fn both_directions_keep_to_their_rates() {
     let pin = sandbox.dir("netns").join("1");
     let namespace = NetworkNamespace::ensure(&pin).unwrap();
     let ensure = async |spec: &VethSpec| Veth::ensure(&net, &namespace, spec).await.unwrap();
-    let index = ensure(&limited(Some(20), Some(40))).await.index();
+    let index = ensure(&spec(1)).await.index();
+    let free = [Direction::ToContainer, Direction::FromContainer].map(|direction| measure(&pin, direction));
+    // An emulated processor carries less than is asked of others.
+    let part = |megabits: u64| (megabits * 1_000_000).min(free[0].min(free[1]) * megabits / 250);
+    assert_eq!(ensure(&limited(Some(part(20)), Some(part(40)))).await.index(), index);
     let [link, shaper] = Veth::links(&spec(1).name, &spec(1).owner);
     let owned = net.links_owned("docklet-test/veth/").await.unwrap();
     assert_eq!(owned.len(), 2, "{owned:?}");
     assert!(owned.iter().all(|(name, owner)| [&link, &shaper].contains(&name) && *owner == spec(1).owner));
 
-    assert_rate(&pin, Direction::ToContainer, Rate::megabits(20).unwrap());
-    assert_rate(&pin, Direction::FromContainer, Rate::megabits(40).unwrap());
-    assert_eq!(ensure(&limited(Some(100), Some(8))).await.index(), index);
-    assert_rate(&pin, Direction::ToContainer, Rate::megabits(100).unwrap());
-    assert_rate(&pin, Direction::FromContainer, Rate::megabits(8).unwrap());
+    assert_rate(&pin, Direction::ToContainer, part(20));
+    assert_rate(&pin, Direction::FromContainer, part(40));
+    assert_eq!(ensure(&limited(Some(part(100)), Some(part(8)))).await.index(), index);
+    assert_rate(&pin, Direction::ToContainer, part(100));
+    assert_rate(&pin, Direction::FromContainer, part(8));
 
-    ensure(&limited(None, Some(30))).await;
-    assert_rate(&pin, Direction::FromContainer, Rate::megabits(30).unwrap());
+    ensure(&limited(None, Some(part(30)))).await;
+    assert_rate(&pin, Direction::FromContainer, part(30));
     ensure(&spec(1)).await;
     assert_eq!(net.links_owned("docklet-test/veth/").await.unwrap().len(), 1);
     let free = [Direction::ToContainer, Direction::FromContainer].map(|direction| measure(&pin, direction));
-    assert!(free.iter().all(|rate| *rate > 200_000_000), "no limit: {free:?}");
+    assert!(free.iter().all(|rate| *rate > 2 * part(100)), "no limit: {free:?}");
 
-    ensure(&limited(None, Some(30))).await;
+    ensure(&limited(None, Some(part(30)))).await;
     Veth::remove(&net, &spec(1).name, &spec(1).owner).await.unwrap();
     assert_eq!(net.links_owned("docklet-test/").await.unwrap().len(), 1, "the bridge");
     NetworkNamespace::remove(&pin).unwrap();
@@ -146,7 +150,7 @@ async fn limits_that_were_lost_are_set_again() {
     Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
     let pin = sandbox.dir("netns").join("1");
     let namespace = NetworkNamespace::ensure(&pin).unwrap();
-    let wanted = limited(Some(20), Some(40));
+    let wanted = limited(Some(20_000_000), Some(40_000_000));
     let [_, shaper] = Veth::links(&spec(1).name, &spec(1).owner);
 
     kernel::run("ip", ["link", "add", shaper.as_str(), "type", "ifb"]);

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
-use docklet::host::{Attachment, ContainerSpec, Host, NetworkSpec, Outcome};
+use docklet::host::{ContainerSpec, Host, NetworkSpec, Outcome};
 use docklet::lxc::{Container, MountEntry, State};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
@@ -33,15 +33,14 @@ pub(crate) fn prepare() -> Result {
     with_host(async |host| {
         busybox::ensure(host.images(), &"busybox".parse()?)?;
         let gateway = "10.99.0.1/24".parse()?;
-        host.ensure_network(&NetworkSpec { name: "net".parse()?, gateway, nat: true, mtu: None }).await?;
+        host.ensure_network(&NetworkSpec { nat: true, ..NetworkSpec::new("net".parse()?, gateway) }).await?;
         host.launch(spec()?).await?;
         Ok(host.remove(&name()).await?)
     })
 }
 
-fn spec() -> std::result::Result<ContainerSpec, Box<dyn Error>> {
+pub(crate) fn spec() -> std::result::Result<ContainerSpec, Box<dyn Error>> {
     Ok(ContainerSpec {
-        network: Some(Attachment::new("net".parse()?)),
         limits: CgroupLimits {
             memory_max_bytes: Some(Limit::At(128 << 20)),
             memory_swap_max_bytes: Some(Limit::At(0)),
@@ -49,7 +48,7 @@ fn spec() -> std::result::Result<ContainerSpec, Box<dyn Error>> {
             pids_max: Some(Limit::At(64)),
         },
         mounts: vec![MountEntry::bind(scratch()?.join("shared"), "/srv/shared")?.create_dir()],
-        ..ContainerSpec::new(name(), "busybox".parse()?)
+        ..ContainerSpec::new(name(), "busybox".parse()?).in_network("net".parse()?)
     })
 }
 
@@ -109,6 +108,8 @@ pub(crate) fn recover() -> Result {
         let changed = report.containers.iter().filter(|(_, outcome)| *outcome != Outcome::Unchanged);
         changed.for_each(|(name, outcome)| println!("container {name}: {outcome:?}"));
         report.networks.iter().for_each(|network| println!("network {network}"));
+        report.ports.iter().for_each(|(name, interface)| println!("interface {interface} of {name}"));
+        report.names.iter().for_each(|name| println!("names of {name}"));
         report.orphans.iter().for_each(|orphan| println!("orphan {orphan}"));
         if report.complete() { Ok(()) } else { Err(format!("incomplete: {report:?}").into()) }
     })

@@ -23,6 +23,7 @@ mod images;
 mod leftovers;
 mod logical;
 mod matrix;
+mod networks;
 mod operations;
 mod overlays;
 mod parts;

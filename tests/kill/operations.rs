@@ -13,7 +13,8 @@ use std::time::Duration;
 use docklet::error::Chain;
 
 use crate::{
-    bridges, containers, exports, firewall, images, logical, overlays, parts, ports, quotas, tunnels,
+    bridges, containers, exports, firewall, images, logical, networks, overlays, parts, ports, quotas,
+    tunnels,
 };
 
 /// The argument that makes this binary one of the programs.
@@ -37,9 +38,16 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("stop", containers::stop),
     ("start", containers::start),
     ("supervise", containers::supervise),
-    ("ensure-network", parts::ensure_network),
-    ("remove-network", parts::remove_network),
-    ("network-state", parts::network_state),
+    ("prepare-networks", networks::prepare),
+    ("ensure-network", networks::ensure),
+    ("remove-network", networks::remove),
+    ("network-state", networks::state),
+    ("launch-wide", networks::launch),
+    ("widen", networks::widen),
+    ("narrow", networks::narrow),
+    ("interfaces-state", networks::interfaces_state),
+    ("apply-network", networks::apply),
+    ("restore-network", networks::restore),
     ("prepare-firewall", firewall::prepare),
     ("change-firewall", firewall::change),
     ("recover-firewall", firewall::recover),

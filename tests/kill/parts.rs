@@ -1,45 +1,21 @@
-//! What a host has besides containers and images, as programs to be killed: a network, a volume.
+//! What a host has besides containers, networks and images, as programs to be killed: a volume.
 
 use std::fs;
 use std::io::Write;
 use std::process::Command;
 
-use docklet::host::NetworkSpec;
-use docklet::name::{NetworkName, SnapshotName, VolumeName};
+use docklet::name::{SnapshotName, VolumeName};
 use docklet::paths::Paths;
 use docklet::storage::{Allocation, Filesystem, SnapshotSpec, Volume, VolumePool, VolumeSpec};
 
-use crate::containers::{Result, with_host};
+use crate::containers::Result;
 use crate::{logical, quotas};
 
 const SMALL_BYTES: u64 = 64 << 20;
 const LARGE_BYTES: u64 = 512 << 20;
 
-fn network() -> NetworkName {
-    "other".parse().expect("a name")
-}
-
 fn volume() -> VolumeName {
     VolumeName::new("data").expect("a name")
-}
-
-/// A second network.
-pub(crate) fn ensure_network() -> Result {
-    with_host(async |host| {
-        let gateway = "10.98.0.1/24".parse()?;
-        Ok(host.ensure_network(&NetworkSpec { name: network(), gateway, nat: true, mtu: None }).await?)
-    })
-}
-
-pub(crate) fn remove_network() -> Result {
-    with_host(async |host| Ok(host.remove_network(&network()).await?))
-}
-
-pub(crate) fn network_state() -> Result {
-    with_host(async |host| {
-        say(host.networks()?.iter().any(|spec| spec.name == network()));
-        Ok(())
-    })
 }
 
 /// In the prefix's volume group or on its file system with quotas if it has one, else in files.

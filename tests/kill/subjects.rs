@@ -66,6 +66,8 @@ const CONTAINER: Recovery = Recovery {
 };
 /// A container that exists before and after, up or down.
 const STANDING: Recovery = Recovery { states: &[State::Present, State::Running], ..CONTAINER };
+/// One that runs before and after, with interfaces that are all what they are written down to be.
+const CONNECTED: Recovery = Recovery { state: "interfaces-state", states: &[State::Running], ..CONTAINER };
 const NETWORK: Recovery = Recovery {
     recover: "recover",
     state: "network-state",
@@ -237,8 +239,25 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         before: &["launch", "crash"],
         must: Must::Recover(Recovery { states: &[State::Running], ..CONTAINER }),
     },
-    own("ensure-network", &["prepare"], &[], NETWORK),
-    own("remove-network", &["prepare"], &["ensure-network"], NETWORK),
+    own("ensure-network", &["prepare-networks"], &[], NETWORK),
+    own("remove-network", &["prepare-networks"], &["ensure-network"], NETWORK),
+    own("launch-wide", &["prepare-networks"], &[], CONTAINER),
+    Subject {
+        name: "remove-wide",
+        modes: &[Mode::Own],
+        program: "remove",
+        once: &["prepare-networks"],
+        before: &["launch-wide"],
+        must: Must::Recover(CONTAINER),
+    },
+    own("widen", &["prepare-networks"], &["launch"], CONNECTED),
+    own("narrow", &["prepare-networks"], &["launch-wide"], CONNECTED),
+    own(
+        "apply-network",
+        &["prepare-networks"],
+        &["launch"],
+        Recovery { remove: "restore-network", ..CONNECTED },
+    ),
     Subject {
         name: "change-firewall",
         modes: &Mode::ALL,

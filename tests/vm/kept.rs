@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
-use docklet::host::{Attachment, ContainerInfo, ContainerSpec, Host, NetworkSpec};
+use docklet::host::{ContainerInfo, ContainerSpec, Host, NetworkSpec};
 use docklet::lxc::State;
 use docklet::name::ContainerName;
 
@@ -16,7 +16,7 @@ const NAMES: [&str; 2] = ["one", "two"];
 /// Two containers on one network, each with limits, a volume and data on it.
 pub(crate) async fn launch(host: &Host) -> Result {
     let gateway = "10.77.0.1/24".parse()?;
-    host.ensure_network(&NetworkSpec { name: "lan".parse()?, gateway, nat: true, mtu: None }).await?;
+    host.ensure_network(&NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse()?, gateway) }).await?;
     for name in NAMES {
         let info = host.launch(spec(host, name)?).await?;
         record(host, &info, &fill(host, &info.spec.name, 200_000).await?)?;
@@ -28,14 +28,13 @@ pub(crate) async fn launch(host: &Host) -> Result {
 pub(crate) fn spec(host: &Host, name: &str) -> Result<ContainerSpec> {
     let image = busybox::ensure(host.images(), &"busybox".parse()?)?;
     Ok(ContainerSpec {
-        network: Some(Attachment::new("lan".parse()?)),
         limits: CgroupLimits {
             memory_max_bytes: Some(Limit::At(64 << 20)),
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5)?),
             pids_max: Some(Limit::At(32)),
         },
-        ..ContainerSpec::new(name.parse()?, image.name)
+        ..ContainerSpec::new(name.parse()?, image.name).in_network("lan".parse()?)
     })
 }
 
@@ -50,7 +49,7 @@ pub(crate) fn record(host: &Host, info: &ContainerInfo, sum: &str) -> Result {
     let path = expected(host, info.spec.name.as_str());
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
-    file.write_all(format!("{} {:?} {sum}", info.id, info.address).as_bytes())?;
+    file.write_all(format!("{} {:?} {sum}", info.id, info.address()).as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, &path)?;
     Ok(File::open(host.paths().prefix())?.sync_all()?)
@@ -82,7 +81,7 @@ pub(crate) async fn is_as_recorded(host: &Host, name: &str) -> Result {
     }
     runtime.payload()?.verify(&info.spec.limits)?;
     let sum = sh(host, &parsed, "sha256sum /srv/data").await?;
-    let found = format!("{} {:?} {sum}", info.id, info.address);
+    let found = format!("{} {:?} {sum}", info.id, info.address());
     if found != wanted {
         return Err(format!("`{name}` was {wanted}, is {found}").into());
     }

@@ -49,7 +49,7 @@ pub(crate) async fn make(host: &Host) -> Result {
     let pool = pool()?;
     let host = host.clone().with_volume_pool(pool.clone());
     let gateway = "10.77.0.1/24".parse()?;
-    host.ensure_network(&NetworkSpec { name: "lan".parse()?, gateway, nat: true, mtu: None }).await?;
+    host.ensure_network(&NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse()?, gateway) }).await?;
     let info = host.launch(kept::spec(&host, "one")?).await?;
     kept::record(&host, &info, &kept::fill(&host, &info.spec.name, 200_000).await?)?;
     for spec in volumes()? {

@@ -15,7 +15,7 @@ fn with_pool(host: &Host) -> Result<Host> {
 pub(crate) async fn make(host: &Host) -> Result {
     let host = with_pool(host)?;
     let gateway = "10.77.0.1/24".parse()?;
-    host.ensure_network(&NetworkSpec { name: "lan".parse()?, gateway, nat: true, mtu: None }).await?;
+    host.ensure_network(&NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse()?, gateway) }).await?;
     let mut spec = kept::spec(&host, "one")?;
     spec.volume = RootVolume { size_bytes: SIZE, filesystem: Filesystem::Directory, ..spec.volume };
     let info = host.launch(spec).await?;

@@ -31,7 +31,7 @@ use crate::net::{LinkOwner, Mtu, Netlink};
 ///     mtu: None,
 /// };
 /// let mtu = Some(Tunnel::mtu(&net, &tunnel).await?);
-/// Bridge::ensure(&net, &BridgeSpec { name: "br7".parse()?, owner, addresses: Vec::new(), mtu }).await?;
+/// Bridge::ensure(&net, &BridgeSpec { mtu, ..BridgeSpec::new("br7".parse()?, owner) }).await?;
 /// Tunnel::ensure(&net, &tunnel).await?;
 /// # Ok(())
 /// # }

@@ -47,13 +47,15 @@ pub(super) async fn ensure_all(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<
         }
     }
     // What has drifted, and what somebody else was at while we were.
-    let all = stream::iter(pairs.iter().zip(results).map(|((namespace, spec), result)| async move {
-        match result {
-            Some(result) => result,
-            None => Veth::ensure(net, namespace, spec).await,
-        }
-    }));
-    all.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
+    let all: Vec<_> = pairs.iter().zip(results).map(|(pair, result)| finish(net, *pair, result)).collect();
+    stream::iter(all).buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().collect()
+}
+
+async fn finish(net: &Netlink, (namespace, spec): Pair<'_>, result: Option<Result<Veth>>) -> Result<Veth> {
+    match result {
+        Some(result) => result,
+        None => Veth::ensure(net, namespace, spec).await,
+    }
 }
 
 /// What there is of a pair.
@@ -101,7 +103,11 @@ async fn look(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<Found>> {
             }
             None => false,
         };
-        found.push(if whole { Found::Whole(Veth::new(spec.name.clone(), host.index)) } else { Found::Other });
+        found.push(if whole {
+            Found::Whole(Veth::new(spec.name.clone(), host.index, false))
+        } else {
+            Found::Other
+        });
     }
     Ok(found)
 }
@@ -151,7 +157,7 @@ async fn make(net: &Netlink, wishes: &[Wish<'_>]) -> Result<Vec<Result<Option<Ve
         };
         match stages {
             Ok(Some((host, stages))) => {
-                results.push(Ok(Some(Veth::new(spec.name.clone(), host.index))));
+                results.push(Ok(Some(Veth::new(spec.name.clone(), host.index, true))));
                 all.push(stages);
                 fresh.push(host);
             }
@@ -173,12 +179,15 @@ async fn make(net: &Netlink, wishes: &[Wish<'_>]) -> Result<Vec<Result<Option<Ve
 /// Sets the inner ends of those that were made, whose host's ends are `fresh`, in order.
 async fn configure(wishes: &[Wish<'_>], results: &[Result<Option<Veth>>], fresh: &[Link]) -> Vec<Result<()>> {
     let made = wishes.iter().zip(results).filter(|(_, result)| matches!(result, Ok(Some(_))));
-    let work = made.zip(fresh).map(|(((namespace, spec, _), _), host)| async move {
-        let inside = Netlink::connect_in(namespace).await?;
-        match inner::find(&inside, host).await? {
-            Some(inner) => inner::complete(&inside, spec, &inner).await,
-            None => Err(Error::NotFound { what: format!("the inner end of veth `{}`", spec.name) }),
-        }
-    });
+    let work: Vec<_> =
+        made.zip(fresh).map(|(((namespace, spec, _), _), host)| complete(namespace, spec, host)).collect();
     stream::iter(work).buffered(AT_ONCE).collect().await
+}
+
+async fn complete(namespace: &NetworkNamespace, spec: &VethSpec, host: &Link) -> Result<()> {
+    let inside = Netlink::connect_in(namespace).await?;
+    match inner::find(&inside, host).await? {
+        Some(inner) => inner::complete(&inside, spec, &inner).await,
+        None => Err(Error::NotFound { what: format!("the inner end of veth `{}`", spec.name) }),
+    }
 }

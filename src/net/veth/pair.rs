@@ -9,12 +9,21 @@ use crate::name::LinkName;
 use crate::net::link::{self, ATTEMPTS, Link};
 use crate::net::{LinkOwner, Mtu, Netlink, NetworkNamespace};
 
-/// A veth pair that exists. A plain value: dropping it does nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A veth pair that exists. A plain value: dropping it does nothing. Two are equal if they are of the same link.
+#[derive(Debug, Clone)]
 pub struct Veth {
     name: LinkName,
     index: u32,
+    changed: bool,
 }
+
+impl PartialEq for Veth {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.index) == (&other.name, other.index)
+    }
+}
+
+impl Eq for Veth {}
 
 impl Veth {
     /// Makes the pair: the host's end up in its bridge, the inner end born in `namespace`, up, with its addresses and
@@ -99,8 +108,8 @@ impl Veth {
         [name.clone(), VethSpec::shaper_name(name, owner)]
     }
 
-    pub(super) fn new(name: LinkName, index: u32) -> Self {
-        Self { name, index }
+    pub(super) fn new(name: LinkName, index: u32, changed: bool) -> Self {
+        Self { name, index, changed }
     }
 
     /// The name of the host's end.
@@ -113,6 +122,12 @@ impl Veth {
     #[must_use]
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether the call that returned it made the pair, or put something right at the host's end.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.changed
     }
 }
 
@@ -198,10 +213,11 @@ async fn attempt_once(
             Verb::Apply => inner::replace(&inside, spec, &inner, mtu.bytes()).await,
         }
     };
+    let changed = fresh || stages.iter().any(|stage| !stage.is_empty());
     let (outer, inner) = join(outer::carry_out(net, vec![stages]), inner_change).await;
     outer?.remove(0)?;
     inner?;
-    Ok(Some(Veth::new(spec.name.clone(), host.index)))
+    Ok(Some(Veth::new(spec.name.clone(), host.index, changed)))
 }
 
 async fn bridge(net: &Netlink, spec: &VethSpec) -> Result<Link> {

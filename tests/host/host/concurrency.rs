@@ -24,7 +24,7 @@ async fn sixteen_at_once() {
     let fixture = Fixture::new().await;
     let specs: Vec<_> = (0..16).map(|n| spec(&format!("c{n}"))).collect();
     let addresses: BTreeSet<_> =
-        launch_all(&fixture.host, &specs).await.iter().map(|info| info.address).collect();
+        launch_all(&fixture.host, &specs).await.iter().map(docklet::host::ContainerInfo::address).collect();
     assert_eq!(addresses.len(), 16, "each has an address of its own");
     assert_eq!(fixture.host.list().unwrap().len(), 16);
     remove_all(&fixture.host, &specs).await;

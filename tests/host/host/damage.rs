@@ -1,5 +1,6 @@
 //! What somebody or something damaged beneath the prefix: it is reported, kept, and in nobody else's way.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::os::unix::fs::symlink;
@@ -31,7 +32,7 @@ const DAMAGED: [(&str, &str, &str); 4] = [
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn damaged_manifests_are_in_nobodys_way() {
     let fixture = Fixture::new().await;
-    let (sound, lonely) = (spec("sound"), ContainerSpec { network: None, ..spec("lonely") });
+    let (sound, lonely) = (spec("sound"), ContainerSpec { interfaces: BTreeMap::new(), ..spec("lonely") });
     fixture.host.launch(sound.clone()).await.unwrap();
     let dir = fixture.sandbox.paths.manifests();
     for (name, text, _) in DAMAGED {
@@ -92,8 +93,11 @@ async fn a_container_outlives_damage_to_its_manifest() {
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn a_network_outlives_damage_to_its_record() {
     let fixture = Fixture::new().await;
-    let other =
-        NetworkSpec { name: "other".parse().unwrap(), gateway: "10.97.0.1/24".parse().unwrap(), ..network() };
+    let other = NetworkSpec {
+        name: "other".parse().unwrap(),
+        gateways: vec!["10.97.0.1/24".parse().unwrap()],
+        ..network()
+    };
     fixture.host.ensure_network(&other).await.unwrap();
     let all = fixture.host.inventory().await.unwrap();
     let path = fixture.sandbox.paths.networks().join("other.json");
@@ -104,8 +108,11 @@ async fn a_network_outlives_damage_to_its_record() {
     fixture.host.ensure_network(&network()).await.unwrap();
     assert_eq!(all.diff(&fixture.host.inventory().await.unwrap()).to_string(), "");
     // Its subnet is not known, so none is taken.
-    let third =
-        NetworkSpec { name: "third".parse().unwrap(), gateway: "10.96.0.1/24".parse().unwrap(), ..network() };
+    let third = NetworkSpec {
+        name: "third".parse().unwrap(),
+        gateways: vec!["10.96.0.1/24".parse().unwrap()],
+        ..network()
+    };
     let error = fixture.host.ensure_network(&third).await.unwrap_err();
     assert!(error.to_string().contains("other.json"), "{error}");
     fixture.host.launch(spec("one")).await.unwrap();
@@ -120,8 +127,11 @@ async fn a_network_outlives_damage_to_its_record() {
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn a_network_without_its_rules_is_taken_back() {
     let fixture = Fixture::new().await;
-    let other =
-        NetworkSpec { name: "other".parse().unwrap(), gateway: "10.97.0.1/24".parse().unwrap(), ..network() };
+    let other = NetworkSpec {
+        name: "other".parse().unwrap(),
+        gateways: vec!["10.97.0.1/24".parse().unwrap()],
+        ..network()
+    };
     kernel::run("mount", ["--bind", "/bin/false", "/usr/sbin/nft"]);
     let error = fixture.host.ensure_network(&other).await.unwrap_err();
     kernel::run("umount", ["/usr/sbin/nft"]);
@@ -151,7 +161,7 @@ async fn a_full_disk_can_be_emptied() {
         let args = ["if=/dev/zero".to_owned(), format!("bs={block}"), format!("of={}", fill.display())];
         assert!(!Command::new("dd").args(args).output().unwrap().status.success());
     }
-    let other = NetworkSpec { gateway: "10.97.0.1/24".parse().unwrap(), ..network() };
+    let other = NetworkSpec { gateways: vec!["10.97.0.1/24".parse().unwrap()], ..network() };
     let other = NetworkSpec { name: "other".parse().unwrap(), ..other };
     for error in [
         host.launch(spec("new")).await.unwrap_err(),
@@ -180,7 +190,7 @@ async fn a_disk_without_inodes_keeps_nothing_half_made() {
     let small = small_disk(&sandbox);
     let host = Host::open(Paths::new(&small).unwrap()).await.unwrap();
     crate::busybox::ensure(host.images(), &"busybox".parse().unwrap()).unwrap();
-    let spec = ContainerSpec { network: None, ..spec("one") };
+    let spec = ContainerSpec { interfaces: BTreeMap::new(), ..spec("one") };
     // The template of its volume.
     host.launch(spec.clone()).await.unwrap();
     host.remove(&spec.name).await.unwrap();

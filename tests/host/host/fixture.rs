@@ -1,11 +1,12 @@
 //! A host in a sandbox, with an image, a network, and containers to ask for.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
 use docklet::host::{Attachment, ContainerSpec, Host, Init, Inventory, NetworkSpec, RootVolume};
 use docklet::lxc::Exec;
-use docklet::name::ContainerName;
+use docklet::name::{ContainerName, LinkName};
 
 use crate::busybox;
 use crate::sandbox::Sandbox;
@@ -59,19 +60,18 @@ impl Fixture {
 }
 
 pub(super) fn network() -> NetworkSpec {
-    NetworkSpec {
-        name: "lan".parse().unwrap(),
-        gateway: "10.99.0.1/24".parse().unwrap(),
-        nat: true,
-        mtu: None,
-    }
+    NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse().unwrap(), "10.99.0.1/24".parse().unwrap()) }
+}
+
+/// One interface.
+pub(super) fn eth0(attachment: Attachment) -> BTreeMap<LinkName, Attachment> {
+    [(LinkName::eth0(), attachment)].into()
 }
 
 /// A small container with every kind of limit, in the network.
 pub(super) fn spec(name: &str) -> ContainerSpec {
     ContainerSpec {
         volume: RootVolume { size_bytes: 64 << 20, ..RootVolume::default() },
-        network: Some(Attachment::new(network().name)),
         limits: CgroupLimits {
             memory_max_bytes: Some(Limit::At(64 << 20)),
             memory_swap_max_bytes: Some(Limit::At(0)),
@@ -79,6 +79,6 @@ pub(super) fn spec(name: &str) -> ContainerSpec {
             pids_max: Some(Limit::At(64)),
         },
         init: Init { halt_signal: "SIGUSR2".parse().unwrap(), ..Init::default() },
-        ..ContainerSpec::new(name.parse().unwrap(), "busybox".parse().unwrap())
+        ..ContainerSpec::new(name.parse().unwrap(), "busybox".parse().unwrap()).in_network(network().name)
     }
 }

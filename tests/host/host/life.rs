@@ -1,5 +1,6 @@
 //! One container's life.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use docklet::Error;
 use docklet::host::{Attachment, ContainerSpec};
 use docklet::lxc::{MountEntry, State};
 
-use super::fixture::{Fixture, network, spec};
+use super::fixture::{Fixture, eth0, network, spec};
 use crate::kernel;
 
 /// The whole way: launched, limited as the kernel says, stopped, started with its data, removed without a trace.
@@ -52,7 +53,7 @@ async fn a_container_lives_and_leaves_nothing() {
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
 
     let again = fixture.host.start(&name).await.unwrap();
-    assert_eq!((again.id, again.address), (info.id, info.address));
+    assert_eq!((&again.id, &again.interfaces), (&info.id, &info.interfaces));
     assert_eq!(fixture.sh(&name, "cat /root/data").await, "kept\n");
 
     fixture.host.remove(&name).await.unwrap();
@@ -92,13 +93,13 @@ async fn a_repeated_launch_is_one_container() {
 async fn two_containers_share_a_network() {
     let fixture = Fixture::new().await;
     let (one, two) = (spec("one"), spec("two"));
-    let first = fixture.host.launch(one.clone()).await.unwrap().address.unwrap();
-    let second = fixture.host.launch(two.clone()).await.unwrap().address.unwrap();
+    let first = fixture.host.launch(one.clone()).await.unwrap().address().unwrap();
+    let second = fixture.host.launch(two.clone()).await.unwrap().address().unwrap();
     assert_ne!(first, second);
     fixture.sh(&one.name, &format!("ping -c 1 -w 5 {}", second.ip())).await;
 
     let mut third = spec("three");
-    third.network = Some(Attachment { network: network().name, address: Some(second.ip()) });
+    third.interfaces = eth0(Attachment { addresses: vec![second.ip()], ..Attachment::new(network().name) });
     let message = fixture.host.launch(third).await.unwrap_err().to_string();
     assert!(message.contains(&second.ip().to_string()) && message.contains("busy"), "{message}");
     let message = fixture.host.remove_network(&network().name).await.unwrap_err().to_string();
@@ -115,7 +116,7 @@ async fn two_containers_share_a_network() {
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn no_network_means_none() {
     let fixture = Fixture::new().await;
-    let spec = ContainerSpec { network: None, ..spec("one") };
+    let spec = ContainerSpec { interfaces: BTreeMap::new(), ..spec("one") };
     fixture.host.launch(spec.clone()).await.unwrap();
     let links = fixture.sh(&spec.name, "ls /sys/class/net").await;
     assert!(!links.contains("eth0"), "{links}");
@@ -149,7 +150,7 @@ async fn two_prefixes_do_not_meet() {
     let second = docklet::host::Host::open(beside.paths.clone()).await.unwrap();
     crate::busybox::ensure(second.images(), &"busybox".parse().unwrap()).unwrap();
     let mut lan = network();
-    lan.gateway = "10.98.0.1/24".parse().unwrap();
+    lan.gateways = vec!["10.98.0.1/24".parse().unwrap()];
     second.ensure_network(&lan).await.unwrap();
 
     let spec = spec("same-name");

@@ -1,15 +1,13 @@
-//! What a person asks for: the specification of a container and of a network. Plain data.
+//! What a container should be. Plain data; what the parts become on a host stands in `man 5 lxc.container.conf`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Attachment;
 use crate::cgroup::CgroupLimits;
-use crate::error::Result;
 use crate::lxc::{HaltSignal, MountEntry};
-use crate::name::{ContainerName, ImageName, NetworkName};
-use crate::net::{InterfaceAddress, Mtu, Subnet};
+use crate::name::{ContainerName, ImageName, LinkName, NetworkName};
 use crate::storage::{Allocation, Filesystem};
 
 /// What a container should be.
@@ -40,9 +38,10 @@ pub struct ContainerSpec {
     /// The volume that takes everything the container writes to its root. It goes with the container.
     #[serde(default)]
     pub volume: RootVolume,
-    /// The network the container's `eth0` is in. `None`: no network but loopback.
+    /// Its network interfaces besides loopback, by their names inside, each in a network of its own. Default: none. The
+    /// default route of each family leads through the first of them, in the names' order, whose network has that family.
     #[serde(default)]
-    pub network: Option<Attachment>,
+    pub interfaces: BTreeMap<LinkName, Attachment>,
     /// Limits on memory, CPU time and processes. Default: none.
     #[serde(default)]
     pub limits: CgroupLimits,
@@ -65,7 +64,7 @@ impl ContainerSpec {
             name,
             image,
             volume: RootVolume::default(),
-            network: None,
+            interfaces: BTreeMap::new(),
             limits: CgroupLimits::default(),
             mounts: Vec::new(),
             init: Init::default(),
@@ -73,8 +72,15 @@ impl ContainerSpec {
         }
     }
 
+    /// The same container with an interface `eth0` in `network`, with addresses that the host picks.
+    #[must_use]
+    pub fn in_network(mut self, network: NetworkName) -> Self {
+        self.interfaces.insert(LinkName::eth0(), Attachment::new(network));
+        self
+    }
+
     /// Tells which fields differ from `other`'s: "limits", "mounts".
-    pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
+    pub(crate) fn differences(&self, other: &Self) -> Vec<&'static str> {
         let mut fields = Vec::new();
         let mut compare = |field, same: bool| {
             if !same {
@@ -83,7 +89,7 @@ impl ContainerSpec {
         };
         compare("image", self.image == other.image);
         compare("volume", self.volume == other.volume);
-        compare("network", self.network == other.network);
+        compare("interfaces", self.interfaces == other.interfaces);
         compare("limits", self.limits == other.limits);
         compare("mounts", self.mounts == other.mounts);
         compare("init", self.init == other.init);
@@ -113,25 +119,6 @@ impl Default for RootVolume {
     }
 }
 
-/// A container's place in a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Attachment {
-    /// The network. It must exist: [`Host::ensure_network`](super::Host::ensure_network).
-    pub network: NetworkName,
-    /// The address. `None`: the host picks a free one, and keeps it for the container's life.
-    #[serde(default)]
-    pub address: Option<IpAddr>,
-}
-
-impl Attachment {
-    /// A place in `network` with an address that the host picks.
-    #[must_use]
-    pub fn new(network: NetworkName) -> Self {
-        Self { network, address: None }
-    }
-}
-
 /// The first process of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,29 +133,6 @@ pub struct Init {
 impl Default for Init {
     fn default() -> Self {
         Self { command: vec!["/sbin/init".to_owned()], halt_signal: HaltSignal::default() }
-    }
-}
-
-/// What a network of this host should be: a bridge with an address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NetworkSpec {
-    /// Unique on the host.
-    pub name: NetworkName,
-    /// The bridge's own address and the length of the subnet: `10.88.0.1/24`. Containers use it as their gateway.
-    pub gateway: InterfaceAddress,
-    /// Whether what leaves the subnet is masqueraded as the host. Default: it is not.
-    #[serde(default)]
-    pub nat: bool,
-    /// The largest packet. `None`: the kernel's default of 1500 bytes.
-    #[serde(default)]
-    pub mtu: Option<Mtu>,
-}
-
-impl NetworkSpec {
-    /// The network that containers' addresses are taken from.
-    pub(super) fn subnet(&self) -> Result<Subnet> {
-        Subnet::new(ipnet::IpNet::from(self.gateway).trunc())
     }
 }
 

@@ -1,0 +1,105 @@
+//! A container's life after its launch: stopped, removed, frozen, and what runs inside (`man 7 lxc`).
+
+use std::time::Duration;
+
+use tracing::{Instrument, info_span};
+
+use super::Host;
+use crate::error::Result;
+use crate::lxc::{Exec, ExecOutput};
+use crate::name::ContainerName;
+
+impl Host {
+    /// Stops a container: asks its init to shut down, and kills what is left after `grace`. Its data stays; its
+    /// mounts, links and control groups go.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound); [`Error::Os`](crate::Error::Os) or [`Error::Busy`](crate::Error::Busy) if something of it could not be released.
+    pub async fn stop(&self, name: &ContainerName, grace: Duration) -> Result<()> {
+        let name = name.clone();
+        let span = info_span!("stop", container = %name);
+        self.owned(|host| {
+            async move {
+                let host = host.locked(&name).await?;
+                let mut manifest = host.created(&name)?;
+                if manifest.run {
+                    manifest.run = false;
+                    host.publish(&manifest).await?;
+                }
+                host.lower(&manifest, grace).await
+            }
+            .instrument(span)
+        })
+        .await
+    }
+
+    /// Removes a container with everything it wrote. One that runs is killed; one that is gone is removed.
+    ///
+    /// # Errors
+    /// [`Error::Busy`](crate::Error::Busy), [`Error::Os`](crate::Error::Os) if something of it could not be released; calling it again goes on.
+    pub async fn remove(&self, name: &ContainerName) -> Result<()> {
+        let name = name.clone();
+        let span = info_span!("remove", container = %name);
+        self.owned(|host| {
+            async move {
+                let host = host.locked(&name).await?;
+                if let Some(manifest) = host.inner.manifests.get(&name)? {
+                    host.tear_down(manifest).await?;
+                }
+                host.remove_lock()?;
+                host.release_parent().await
+            }
+            .instrument(span)
+        })
+        .await
+    }
+
+    /// Suspends every process of a running container.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container or it does not run; [`Error::Busy`](crate::Error::Busy) if it cannot be frozen in
+    /// time.
+    pub async fn freeze(&self, name: &ContainerName) -> Result<()> {
+        let name = name.clone();
+        self.owned(|host| async move {
+            let host = host.locked(&name).await?;
+            let container = host.container(&host.created(&name)?)?;
+            host.blocking(move || container.freeze()).await
+        })
+        .await
+    }
+
+    /// Lets a frozen container go on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container or it does not run.
+    pub async fn unfreeze(&self, name: &ContainerName) -> Result<()> {
+        let name = name.clone();
+        self.owned(|host| async move {
+            let host = host.locked(&name).await?;
+            let container = host.container(&host.created(&name)?)?;
+            host.blocking(move || container.unfreeze()).await
+        })
+        .await
+    }
+
+    /// Runs a program inside a running container and waits for its end.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container or it does not run; [`Error::Busy`](crate::Error::Busy) if it is frozen; otherwise as
+    /// [`Container::exec`](crate::lxc::Container::exec). A program that cannot be run or outlives its time-out is no error: see [`ExecOutput::status`].
+    pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
+        let manifest = self.created(name)?;
+        let (host, container) = (self.clone(), self.container(&manifest)?);
+        self.blocking(move || {
+            let output = container.exec(&exec);
+            let now = host.created(&manifest.spec.name);
+            if !now.is_ok_and(|now| now.id == manifest.id) {
+                // It was removed meanwhile, and this may have made LXC's lock file again.
+                container.remove_lock_file()?;
+            }
+            output
+        })
+        .await
+    }
+}

@@ -1,0 +1,27 @@
+//! The marks on links of one prefix (`ifalias`, `man 8 ip-link`): `docklet:TAG:container:ID`, `docklet:TAG:network:ID`.
+
+use super::Host;
+use crate::error::Result;
+use crate::name::ObjectId;
+use crate::net::LinkOwner;
+
+const NETWORK: &str = ":network:";
+
+impl Host {
+    /// What the marks of all links of this prefix begin with.
+    pub(super) fn mark_prefix(&self) -> String {
+        format!("docklet:{}:", self.inner.tag)
+    }
+
+    pub(super) fn container_mark(&self, id: &ObjectId) -> Result<LinkOwner> {
+        LinkOwner::new(format!("docklet:{}:container:{id}", self.inner.tag))
+    }
+
+    pub(super) fn network_mark(&self, id: &ObjectId) -> Result<LinkOwner> {
+        LinkOwner::new(format!("docklet:{}{NETWORK}{id}", self.inner.tag))
+    }
+}
+
+pub(super) fn is_of_network(mark: &LinkOwner) -> bool {
+    mark.as_str().contains(NETWORK)
+}

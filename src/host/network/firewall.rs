@@ -1,0 +1,148 @@
+//! The one nftables table of all networks (`man 8 nft`): what it says is computed from all records and manifests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::host::record::{Listing, Manifest, NetworkRecord, Phase};
+use crate::name::NetworkName;
+use crate::net::{FirewallNetwork, LinkOwner, PortForward, Ruleset, Subnet};
+
+/// What the table is to say.
+struct Rules {
+    ruleset: Ruleset,
+    /// Whose entries are known: what the table has of them besides goes.
+    known: BTreeSet<LinkOwner>,
+    /// Whether there may be others, of whom nothing can be read now: what the table has of them stays.
+    others: bool,
+}
+
+impl Rules {
+    fn of(networks: &Listing<NetworkRecord>, manifests: &Listing<Manifest>) -> Result<Self> {
+        let mut subnets: BTreeMap<&NetworkName, Vec<Subnet>> = BTreeMap::new();
+        for record in &networks.records {
+            subnets.insert(&record.spec.name, record.spec.subnets()?);
+        }
+        let mut ruleset = Ruleset::default();
+        let mut known = BTreeSet::new();
+        for record in &networks.records {
+            let spec = &record.spec;
+            let (owner, bridge) = (record.owner.clone(), record.bridge.clone());
+            ruleset.networks.push(FirewallNetwork {
+                masquerade: spec.nat,
+                reach: spec.reach.iter().filter_map(|name| subnets.get(name)).flatten().copied().collect(),
+                admit: spec.admit.clone(),
+                host_ports: spec.host_ports.clone(),
+                ..FirewallNetwork::new(owner, bridge, subnets[&spec.name].clone())
+            });
+            known.insert(record.owner.clone());
+        }
+        for manifest in &manifests.records {
+            // What leads into a network that cannot be read stays as it is.
+            if manifest.networks().iter().all(|network| subnets.contains_key(network)) {
+                known.extend(manifest.all_ports().map(|port| port.owner.clone()));
+                if manifest.phase != Phase::Removing {
+                    ruleset.forwards.extend(forwards(manifest)?);
+                }
+            }
+        }
+        let others = !networks.unreadable.is_empty() || !manifests.unreadable.is_empty();
+        Ok(Self { ruleset, known, others })
+    }
+}
+
+impl Host {
+    /// Checks that the rules of a container or a network that is not written down yet go with all others, and that the table
+    /// can be read: without that nothing new could be taken back. The caller holds the registry's lock, as for all below.
+    pub(crate) fn check_rules(
+        &self,
+        manifest: Option<&Manifest>,
+        network: Option<&NetworkRecord>,
+    ) -> Result<()> {
+        let (mut networks, mut manifests) = (self.inner.networks.all()?, self.inner.manifests.all()?);
+        networks.records.retain(|other| network.is_none_or(|network| network.spec.name != other.spec.name));
+        networks.records.extend(network.cloned());
+        let mut published = Vec::new();
+        if let Some(manifest) = manifest {
+            let is_it = |other: &Manifest| other.id == manifest.id;
+            for other in manifests.records.iter().filter(|other| is_it(other)) {
+                published.extend(forwards(other)?);
+            }
+            manifests.records.retain(|other| !is_it(other));
+            manifests.records.push(manifest.clone());
+            let own = forwards(manifest)?;
+            if own.is_empty() && published.is_empty() {
+                return Ok(());
+            }
+            // One that is there already is what would be found.
+            let is_new = |forward: &&PortForward| !published.contains(*forward);
+            Rules::of(&networks, &manifests)?.ruleset.check()?;
+            own.iter().filter(is_new).try_for_each(PortForward::check_unused)?;
+        } else {
+            Rules::of(&networks, &manifests)?.ruleset.check()?;
+        }
+        match self.inner.firewall.current() {
+            // Somebody else wrote into it: it will be made anew.
+            Ok(_) | Err(Error::Differs { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the table say what is written down, leaving out one network. Tells whether it said something else.
+    pub(crate) async fn apply_firewall(&self, without: Option<&NetworkRecord>) -> Result<bool> {
+        let (host, without) = (self.clone(), without.cloned());
+        self.blocking(move || {
+            let (mut networks, manifests) = (host.inner.networks.all()?, host.inner.manifests.all()?);
+            networks.records.retain(|record| without.as_ref() != Some(record));
+            let mut rules = Rules::of(&networks, &manifests)?;
+            rules.known.extend(without.map(|record| record.owner));
+            let Rules { ruleset, known, others } = rules;
+            host.inner.firewall.apply_keeping(&ruleset, |owner| others && !known.contains(owner))
+        })
+        .await
+    }
+
+    /// Publishes what a new container asks for. For one that exists it is done: it stays published while that is down.
+    pub(crate) async fn raise_forwards(&self, manifest: &Manifest) -> Result<()> {
+        match manifest.phase {
+            Phase::Creating => self.apply_forwards(manifest).await,
+            Phase::Created | Phase::Removing => Ok(()),
+        }
+    }
+
+    /// Makes the table say what is written down, for a container that publishes something; nothing for others.
+    pub(crate) async fn apply_forwards(&self, manifest: &Manifest) -> Result<()> {
+        if manifest.spec.interfaces.values().all(|attachment| attachment.forwards.is_empty()) {
+            return Ok(());
+        }
+        self.registry().await?.apply_firewall(None).await.map(drop)
+    }
+}
+
+/// The ports that a container publishes.
+fn forwards(manifest: &Manifest) -> Result<Vec<PortForward>> {
+    let mut forwards = Vec::new();
+    for (name, attachment) in &manifest.spec.interfaces {
+        let Some(port) = manifest.objects.ports.get(name) else { continue };
+        for forward in &attachment.forwards {
+            let fits = |address: std::net::IpAddr| {
+                forward.host_address.is_none_or(|host_address| host_address.is_ipv4() == address.is_ipv4())
+            };
+            let targets: Vec<_> =
+                port.addresses.iter().map(|address| address.ip()).filter(|ip| fits(*ip)).collect();
+            if targets.is_empty() {
+                let address = forward.host_address.map(|address| address.to_string()).unwrap_or_default();
+                let rule = format!("interface `{name}` has no address of its family");
+                return Err(Error::invalid("address of a port forward", address, rule));
+            }
+            forwards.extend(targets.into_iter().map(|target| PortForward {
+                owner: port.owner.clone(),
+                protocol: forward.protocol,
+                host_address: forward.host_address,
+                host_port: forward.host_port,
+                to: (target, forward.port.get()).into(),
+            }));
+        }
+    }
+    Ok(forwards)
+}

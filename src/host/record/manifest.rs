@@ -1,0 +1,118 @@
+//! A container's manifest: what it should be, and what its objects are called. A file, replaced whole (`man 2 rename`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{FORMAT, Record};
+use crate::host::ContainerSpec;
+use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
+use crate::net::{InterfaceAddress, LinkOwner, Veth};
+use crate::storage::{ImageContent, PoolSpec};
+
+/// How far a container's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Phase {
+    /// Being made for the first time. Recovery takes it back: nobody was told that it exists.
+    Creating,
+    /// All its data is on the disk. What is missing from now on is a loss, never made anew.
+    Created,
+    /// Being removed. Recovery finishes that.
+    Removing,
+}
+
+/// What a container should be, and what its objects are called.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    format: u32,
+    pub(crate) id: ObjectId,
+    pub(crate) phase: Phase,
+    /// Whether it should run.
+    pub(crate) run: bool,
+    pub(crate) objects: Objects,
+    /// What it was made from, whatever the image's name stands for by now.
+    pub(crate) image: ImageContent,
+    pub(crate) spec: ContainerSpec,
+}
+
+/// The recorded names of a container's objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Objects {
+    pub(crate) volume: VolumeName,
+    /// The pool that the volume is in. `None`: loop files under the prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pool: Option<PoolSpec>,
+    /// Beneath every hierarchy's root.
+    pub(crate) cgroup: String,
+    /// The ports of its interfaces, by the interfaces' names inside.
+    pub(crate) ports: BTreeMap<LinkName, Port>,
+    /// While its interfaces are being changed: the ports that it had, or was to have, and that may still be there. The others
+    /// may not be what they should be yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) leaving: Option<Vec<Port>>,
+}
+
+/// A container's end of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Port {
+    /// The host's end of the veth pair.
+    pub(crate) link: LinkName,
+    /// The mark in its `ifalias`.
+    pub(crate) owner: LinkOwner,
+    pub(crate) network: NetworkName,
+    /// Of the inner end, in the order of the network's gateways.
+    pub(crate) addresses: Vec<InterfaceAddress>,
+}
+
+impl Port {
+    /// Whether `link` is one of those that it is made of.
+    pub(crate) fn has_link(&self, link: &LinkName) -> bool {
+        Veth::links(&self.link, &self.owner).contains(link)
+    }
+}
+
+impl Manifest {
+    pub(crate) fn new(id: ObjectId, spec: ContainerSpec, image: ImageContent, objects: Objects) -> Self {
+        Self { format: FORMAT, id, phase: Phase::Creating, run: true, objects, image, spec }
+    }
+
+    /// The networks it is in.
+    pub(crate) fn networks(&self) -> BTreeSet<NetworkName> {
+        self.spec.interfaces.values().map(|attachment| attachment.network.clone()).collect()
+    }
+
+    /// Every port that it has or may still have.
+    pub(crate) fn all_ports(&self) -> impl Iterator<Item = &Port> {
+        self.objects.ports.values().chain(self.objects.leaving.iter().flatten())
+    }
+}
+
+impl Record for Manifest {
+    type Name = ContainerName;
+    const WHAT: &'static str = "container";
+
+    fn name(&self) -> &ContainerName {
+        &self.spec.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A manifest without a pool: the volume is a loop file under the prefix.
+    #[test]
+    fn a_manifest_without_a_pool_is_read_and_written_as_it_was() {
+        let old = r#"{"volume":"0123456789abcdef","cgroup":"docklet/x/y","ports":{}}"#;
+        let objects: Objects = serde_json::from_str(old).unwrap();
+        assert_eq!(objects.pool, None);
+        assert_eq!(serde_json::to_string(&objects).unwrap(), old);
+        let lvm = r#"{"volume":"0123456789abcdef","pool":{"lvm":{"directory":"/pool","lvm":{"volume_group":"vg0","thin_pool":"thin"}}},"cgroup":"docklet/x/y","ports":{}}"#;
+        let objects: Objects = serde_json::from_str(lvm).unwrap();
+        assert!(
+            matches!(&objects.pool, Some(PoolSpec::Lvm { lvm, .. }) if lvm.volume_group.as_str() == "vg0")
+        );
+        assert_eq!(serde_json::to_string(&objects).unwrap(), lvm);
+    }
+}

@@ -1,0 +1,140 @@
+//! Networks and ports after a crash, a reboot, or somebody's `ip link delete` (`man 7 rtnetlink`).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::report::Recovered;
+use crate::error::{Chain, Error, Result};
+use crate::host::Host;
+use crate::host::objects::namespace_path;
+use crate::host::record::{Manifest, Phase};
+use crate::lxc::State;
+use crate::name::{ContainerName, NetworkName};
+use crate::net::{NetworkNamespace, Veth, VethSpec};
+
+/// A running container whose ports are looked at: its lock, its namespace, and what its ports should be.
+struct Member {
+    /// Holds the container's lock.
+    host: Host,
+    manifest: Manifest,
+    namespace: NetworkNamespace,
+    specs: Vec<VethSpec>,
+}
+
+impl Host {
+    pub(super) async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
+        let host = self.registry().await?;
+        let mut there = Vec::new();
+        for name in host.inner.networks.names_with_left_overs()? {
+            match host.recover_network(&name).await {
+                Ok(Some(made)) => {
+                    if made {
+                        report.networks.push(name.to_string());
+                    }
+                    there.push(name.to_string());
+                }
+                Ok(None) => {}
+                Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
+            }
+        }
+        // Also without any network: a removal may have been cut off before the table went.
+        match host.apply_firewall(None).await {
+            Ok(true) => report.networks.extend(there),
+            Ok(false) => {}
+            // A host without nftables has no table, and without networks it needs none.
+            Err(Error::Unsupported { .. }) if there.is_empty() => {}
+            Err(error) => report.failures.push(format!("firewall: {}", Chain(&error))),
+        }
+        report.networks.sort();
+        report.networks.dedup();
+        Ok(())
+    }
+
+    /// Makes what is missing of a network's links, and tells whether something was. `None` if there is no such network.
+    async fn recover_network(&self, name: &NetworkName) -> Result<Option<bool>> {
+        self.inner.networks.tidy(name)?;
+        let Some(record) = self.inner.networks.get(name)? else { return Ok(None) };
+        self.raise_links(&record).await.map(Some)
+    }
+
+    /// Makes the ports of running containers what they should be. One look tells of all that are.
+    pub(super) async fn recover_ports(&self, report: &mut Recovered) -> Result<()> {
+        let networks = self.inner.networks.all()?.records;
+        let unsettled: BTreeSet<NetworkName> = networks
+            .iter()
+            .filter(|record| record.unsettled)
+            .map(|record| record.spec.name.clone())
+            .collect();
+        let mut members = Vec::new();
+        for name in self.inner.manifests.names()? {
+            // Who has it now sees to it himself.
+            let Ok(host) = self.clone().with_lock_timeout(Duration::ZERO).locked(&name).await else {
+                continue;
+            };
+            match host.member(&name).await {
+                Ok(member) => members.extend(member),
+                Err(error) => report.failures.push(format!("ports of `{name}`: {}", Chain(&error))),
+            }
+        }
+        let (changed, same): (Vec<_>, Vec<_>) =
+            members.iter().partition(|member| !member.manifest.networks().is_disjoint(&unsettled));
+        for member in changed {
+            let name = &member.manifest.spec.name;
+            match member.host.apply_ports(&member.manifest, &BTreeSet::new()).await {
+                Ok(()) => report
+                    .ports
+                    .extend(member.specs.iter().map(|spec| (name.clone(), spec.inner_name.clone()))),
+                Err(error) => report.failures.push(format!("ports of `{name}`: {}", Chain(&error))),
+            }
+        }
+        self.ensure_ports(&same, report).await;
+        drop(members);
+        if report.failures.is_empty() {
+            let host = self.registry().await?;
+            for record in networks.iter().filter(|record| record.unsettled) {
+                host.record_settled(&record.spec.name, record)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ensure_ports(&self, members: &[&Member], report: &mut Recovered) {
+        let mut pairs = Vec::new();
+        let mut names = Vec::new();
+        for member in members {
+            for spec in &member.specs {
+                pairs.push((&member.namespace, spec));
+                names.push((member.manifest.spec.name.clone(), spec.inner_name.clone()));
+            }
+        }
+        let net = &self.inner.netlink;
+        if let Ok(veths) = Veth::ensure_all(net, &pairs).await {
+            let made = names.into_iter().zip(veths).filter(|(_, veth)| veth.changed());
+            report.ports.extend(made.map(|(name, _)| name));
+            return;
+        }
+        // One by one, to tell whose it is.
+        for ((name, interface), (namespace, spec)) in names.into_iter().zip(pairs) {
+            match Veth::ensure(net, namespace, spec).await {
+                Ok(veth) if veth.changed() => report.ports.push((name, interface)),
+                Ok(_) => {}
+                Err(error) => {
+                    report.failures.push(format!("interface {interface} of `{name}`: {}", Chain(&error)))
+                }
+            }
+        }
+    }
+
+    /// The container whose lock is held, if it runs and has ports.
+    async fn member(self, name: &ContainerName) -> Result<Option<Member>> {
+        // One that cannot be read is reported already.
+        let Ok(Some(manifest)) = self.inner.manifests.get(name) else { return Ok(None) };
+        let has_ports = manifest.phase == Phase::Created && !manifest.objects.ports.is_empty();
+        if !has_ports || self.state(&manifest).await? == State::Stopped {
+            return Ok(None);
+        }
+        let namespace = NetworkNamespace::open(&namespace_path(&self.directory(&manifest)))?;
+        let specs = self.recorded_veth_specs(&manifest)?;
+        Ok(Some(Member { host: self, manifest, namespace, specs }))
+    }
+}

@@ -1,0 +1,15 @@
+//! What a person asks for: specifications, as plain data (`man 5 lxc.container.conf` for what becomes of a container's).
+
+mod attachment;
+mod container;
+mod forward;
+mod network;
+mod resolver;
+mod span;
+
+pub use attachment::Attachment;
+pub use container::{ContainerSpec, Init, RootVolume};
+pub use forward::Forward;
+pub use network::NetworkSpec;
+pub use resolver::Resolver;
+pub use span::Span;
