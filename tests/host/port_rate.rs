@@ -141,6 +141,46 @@ async fn both_directions_keep_to_their_rates() {
     Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
 }
 
+/// The container sends as much as it can while its limits become much lower, again and again. What waits then may be larger
+/// than all that may pass at once from now on; what comes after it must not wait for ever.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn a_lower_limit_lets_go_on() {
+    let sandbox = Sandbox::new();
+    let net = Netlink::connect().await.unwrap();
+    Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
+    let pin = sandbox.dir("netns").join("1");
+    let namespace = NetworkNamespace::ensure(&pin).unwrap();
+    let [fast, slow] = [100_000_000, 8_000_000].map(|bits| limited(Some(bits), Some(bits)));
+    Veth::ensure(&net, &namespace, &fast).await.unwrap();
+    for _ in 0..5 {
+        let listener = TcpListener::bind("10.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let sender = inside(&pin, || TcpStream::connect(to).unwrap());
+        let (mut receiver, _) = listener.accept().unwrap();
+        thread::spawn(move || {
+            let mut sender = sender;
+            while sender.write_all(&[0; 65536]).is_ok() {}
+        });
+        let mut buffer = vec![0; 65536];
+        let begun = Instant::now();
+        while begun.elapsed() < BEGINNING {
+            assert_ne!(receiver.read(&mut buffer).unwrap(), 0);
+        }
+        Veth::ensure(&net, &namespace, &slow).await.unwrap();
+        // Both directions still carry: a stream that hangs says nothing for longer than this.
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        for _ in 0..20 {
+            assert_ne!(receiver.read(&mut buffer).unwrap(), 0);
+        }
+        receiver.shutdown(std::net::Shutdown::Both).unwrap();
+        Veth::ensure(&net, &namespace, &fast).await.unwrap();
+    }
+    Veth::remove(&net, &spec(1).name, &spec(1).owner).await.unwrap();
+    NetworkNamespace::remove(&pin).unwrap();
+    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+}
+
 /// What others have changed or taken away is put right, and a name that is somebody else's is left.
 #[tokio::test]
 #[ignore = "needs root: network namespaces"]
