@@ -15,7 +15,6 @@ use crate::net::netlink::{Change, Mode};
 /// Where what comes in is looked at: in the order of the filters' numbers, which are also their priorities.
 const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
 const INGRESS_QDISC: TcHandle = TcHandle { major: 0xffff, minor: 0 };
-const BUCKET: TcHandle = TcHandle { major: 1, minor: 0 };
 
 /// `ETH_P_ALL`.
 const EVERY_PROTOCOL: u16 = 3;
@@ -74,7 +73,16 @@ pub(in crate::net) fn add_ingress(name: &str, index: u32) -> Change {
     Change { fine: Some(libc::EEXIST), ..change("RTM_NEWQDISC", target, message, Mode::Create) }
 }
 
-/// Gives the link `index` the token bucket for `rate`, or changes the one that it has in place.
+/// The handle of a token bucket, made of what it does: one that does something else is another, for which the kernel
+/// exchanges the first in one step. Changed in place, a queue whose first packet (up to 64 KiB, before it is cut up for
+/// the wire) is larger than what may pass at once from now on would stand still for ever.
+fn bucket_handle(rate: Rate, mtu: Mtu) -> TcHandle {
+    let settings = rate.bits_per_second() ^ u64::from(rate.burst_bytes(mtu)).rotate_left(32);
+    let hash = settings.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    TcHandle { major: u16::try_from(hash).unwrap_or_default() | 1, minor: 0 }
+}
+
+/// Gives the link `index` the token bucket for `rate`, in the place of any that it has: what waits there is lost.
 pub(in crate::net) fn set_bucket(name: &str, index: u32, rate: Rate, mtu: Mtu) -> Change {
     let bytes = rate.bytes_per_second();
     let short_rate = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -92,14 +100,14 @@ pub(in crate::net) fn set_bucket(name: &str, index: u32, rate: Rate, mtu: Mtu) -
         options.push(DefaultNla::new(TCA_TBF_RATE64, bytes.to_ne_bytes().to_vec()));
     }
     let options = options.into_iter().map(TcOption::Other).collect();
-    let message = message(index, BUCKET, TcHandle::ROOT, "tbf", options);
+    let message = message(index, bucket_handle(rate, mtu), TcHandle::ROOT, "tbf", options);
     let target = format!("rate of link `{name}`");
     change("RTM_NEWQDISC", target, RouteNetlinkMessage::NewQueueDiscipline(message), Mode::Replace)
 }
 
 /// Takes the token bucket from the link `index`.
 pub(in crate::net) fn remove_bucket(name: &str, index: u32) -> Change {
-    let message = message(index, BUCKET, TcHandle::ROOT, "tbf", Vec::new());
+    let message = message(index, TcHandle::UNSPEC, TcHandle::ROOT, "tbf", Vec::new());
     let target = format!("rate of link `{name}`");
     let message = RouteNetlinkMessage::DelQueueDiscipline(message);
     Change { fine: Some(libc::ENOENT), ..change("RTM_DELQDISC", target, message, Mode::Change) }
@@ -108,7 +116,7 @@ pub(in crate::net) fn remove_bucket(name: &str, index: u32) -> Change {
 /// The link that has the token bucket that `message` tells of.
 pub(in crate::net) fn bucket(message: &RouteNetlinkMessage) -> Option<(u32, Bucket)> {
     let RouteNetlinkMessage::NewQueueDiscipline(message) = message else { return None };
-    if message.header.parent != TcHandle::ROOT || message.header.handle != BUCKET {
+    if message.header.parent != TcHandle::ROOT {
         return None;
     }
     let index = u32::try_from(message.header.index).ok()?;
