@@ -1,23 +1,33 @@
 //! Tenants that are root in their namespaces, against the firewall: real packets that should not get through.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use docklet::net::{PortForward, Protocol, Ruleset};
 use serde_json::Value;
 
 use crate::firewall::{forward, table};
-use crate::firewall_traffic::{ARRIVES, World, tenants, with_and_without_br_netfilter};
+use crate::firewall_traffic::{ARRIVES, World, soon, tenants, with_and_without_br_netfilter};
 use crate::kernel;
 use crate::netns::{inside, ip_inside};
 use crate::packet::PacketSocket;
 use crate::sandbox::Sandbox;
 
 fn bound(world: &World, place: &str, address: &str) -> UdpSocket {
-    let socket = inside(&world.pin(place), || UdpSocket::bind(address).unwrap());
+    let socket = inside(&world.pin(place), || soon(|| UdpSocket::bind(address)));
     socket.set_read_timeout(Some(ARRIVES)).unwrap();
     socket
+}
+
+/// What arrives next: how much, and from where. A signal is no answer.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// What arrives at `socket` before "last": which bytes, and from where.
@@ -25,7 +35,7 @@ fn before_last(socket: &UdpSocket) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut buffer = [0; 64];
     loop {
-        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+        let (length, from) = receive(socket, &mut buffer).unwrap();
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         if text == "last" {
             return found;
@@ -55,15 +65,15 @@ async fn an_answer_is_no_frame_of_a_tunnel() {
                 [4789, 4788].map(|number| bound(&world, "outside", &format!("{outside}:{number}")));
             for client in [&tunnel, &other] {
                 client.send_to(b"question", published).unwrap();
-                let (_, from) = server.recv_from(&mut [0; 16]).unwrap();
+                let (_, from) = receive(&server, &mut [0; 16]).unwrap();
                 assert_eq!(from, client.local_addr().unwrap());
                 server.send_to(b"frame", from).unwrap();
             }
             // The answer to the second was sent after the one to the first.
-            let (_, from) = other.recv_from(&mut [0; 16]).unwrap();
+            let (_, from) = receive(&other, &mut [0; 16]).unwrap();
             assert_eq!(from.to_string(), published);
             tunnel.set_nonblocking(true).unwrap();
-            assert!(tunnel.recv_from(&mut [0; 16]).is_err(), "a frame that bears the host's address");
+            assert!(receive(&tunnel, &mut [0; 16]).is_err(), "a frame that bears the host's address");
         }
     });
     firewall.remove().unwrap();
@@ -91,9 +101,9 @@ async fn nobody_speaks_in_anothers_connection() {
                 &if own.contains(':') { format!("[{own}]:0") } else { format!("{own}:0") },
             );
             b.send_to(b"from b", to).unwrap();
-            let (_, seen) = outside.recv_from(&mut [0; 16]).unwrap();
+            let (_, seen) = receive(&outside, &mut [0; 16]).unwrap();
             outside.send_to(b"answer", seen).unwrap();
-            b.recv_from(&mut [0; 16]).unwrap();
+            receive(&b, &mut [0; 16]).unwrap();
             let address = b.local_addr().unwrap();
             let length = if address.is_ipv4() { 32 } else { 128 };
             inside(&world.pin("a"), || {
@@ -154,7 +164,7 @@ async fn nobody_refuses_anothers_connection() {
             let client = bound(&world, victim, own);
             client.connect(outside.local_addr().unwrap()).unwrap();
             client.send(b"question").unwrap();
-            let (_, seen) = outside.recv_from(&mut [0; 16]).unwrap();
+            let (_, seen) = receive(&outside, &mut [0; 16]).unwrap();
             let (SocketAddr::V4(seen), SocketAddr::V4(server)) = (seen, outside.local_addr().unwrap()) else {
                 panic!("{seen}");
             };
@@ -168,7 +178,8 @@ async fn nobody_refuses_anothers_connection() {
             inside(&world.pin("a"), || PacketSocket::open("eth0")).send(&frame);
             outside.send_to(b"answer", seen).unwrap();
             // The error is told before what came after it.
-            let refused = client.recv(&mut [0; 16]).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
+            let refused =
+                receive(&client, &mut [0; 16]).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused);
             wrong.extend((refused != heard).then_some(victim));
         }
         assert_eq!(wrong, Vec::<&str>::new());

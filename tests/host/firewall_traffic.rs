@@ -1,12 +1,12 @@
 //! The firewall's effect: who reaches whom, with real packets between network namespaces.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use docklet::name::LinkName;
 use docklet::net::{
@@ -161,6 +161,19 @@ impl World {
     }
 }
 
+/// What `bind` gives. A program that another test is starting may have the socket before it for a moment more.
+pub(crate) fn soon<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && begun.elapsed() < ARRIVES => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result.unwrap(),
+        }
+    }
+}
+
 /// Connects from one namespace to a listener in another, and has a byte back. Returns whose address the listener saw.
 fn exchange(
     from: &Path,
@@ -169,7 +182,7 @@ fn exchange(
     to: impl Fn(u16) -> SocketAddr + Send,
     patience: Duration,
 ) -> Option<IpAddr> {
-    let listener = inside(at, || TcpListener::bind(bind).unwrap());
+    let listener = inside(at, || soon(|| TcpListener::bind(bind)));
     let to = to(listener.local_addr().unwrap().port());
     let stream = match inside(from, || TcpStream::connect_timeout(&to, patience)) {
         Ok(stream) => stream,
@@ -191,7 +204,7 @@ fn exchange(
 
 /// The same with a datagram each way.
 fn exchange_udp(from: &Path, at: &Path, bind: SocketAddr, to: SocketAddr) -> Option<IpAddr> {
-    let server = inside(at, || UdpSocket::bind(bind).unwrap());
+    let server = inside(at, || soon(|| UdpSocket::bind(bind)));
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let client = inside(from, || UdpSocket::bind(any).unwrap());
     client.send_to(b"ping", to).unwrap();

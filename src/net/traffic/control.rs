@@ -15,9 +15,6 @@ use crate::net::netlink::{Change, Mode};
 /// Where what comes in is looked at: in the order of the filters' numbers, which are also their priorities.
 const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
 const INGRESS_QDISC: TcHandle = TcHandle { major: 0xffff, minor: 0 };
-/// What a token bucket is called. One that was changed has the other name: it is another one, with an empty queue. In place
-/// of a packet of many segments that the new one is too small for, nothing would ever leave the queue.
-const BUCKETS: [TcHandle; 2] = [TcHandle { major: 1, minor: 0 }, TcHandle { major: 2, minor: 0 }];
 
 /// `ETH_P_ALL`.
 const EVERY_PROTOCOL: u16 = 3;
@@ -41,18 +38,16 @@ pub(in crate::net) enum Filter {
     Redirect = 2,
 }
 
-/// A token bucket, as far as the kernel tells.
+/// What a token bucket does, as far as the kernel tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::net) struct Bucket {
-    handle: TcHandle,
     bytes_per_second: u64,
     queue_bytes: u32,
 }
 
 impl Bucket {
-    /// Whether it holds back to `rate` packets of `mtu`.
-    pub(in crate::net) fn keeps(&self, rate: Rate, mtu: Mtu) -> bool {
-        (self.bytes_per_second, self.queue_bytes) == (rate.bytes_per_second(), rate.queue_bytes(mtu))
+    pub(in crate::net) fn new(rate: Rate, mtu: Mtu) -> Self {
+        Self { bytes_per_second: rate.bytes_per_second(), queue_bytes: rate.queue_bytes(mtu) }
     }
 }
 
@@ -78,14 +73,18 @@ pub(in crate::net) fn add_ingress(name: &str, index: u32) -> Change {
     Change { fine: Some(libc::EEXIST), ..change("RTM_NEWQDISC", target, message, Mode::Create) }
 }
 
-/// Gives the link `index` the token bucket for `rate`, in one step in the place of the one that was `found`.
-pub(in crate::net) fn set_bucket(
-    name: &str,
-    index: u32,
-    rate: Rate,
-    mtu: Mtu,
-    found: Option<Bucket>,
-) -> Change {
+/// The handle of a token bucket, made of what it does: one that does something else is another, for which the kernel
+/// exchanges the first in one step. Changed in place, a queue whose first packet (up to 64 KiB, before it is cut up for
+/// the wire) is larger than what may pass at once from now on would stand still for ever. The upper half is the kernel's
+/// own, and its last one is that of what comes in.
+fn bucket_handle(rate: Rate, mtu: Mtu) -> TcHandle {
+    let settings = rate.bits_per_second() ^ u64::from(rate.burst_bytes(mtu)).rotate_left(32);
+    let hash = settings.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 49;
+    TcHandle { major: u16::try_from(hash).unwrap_or_default() | 1, minor: 0 }
+}
+
+/// Gives the link `index` the token bucket for `rate`, in the place of any that it has: what waits there is lost.
+pub(in crate::net) fn set_bucket(name: &str, index: u32, rate: Rate, mtu: Mtu) -> Change {
     let bytes = rate.bytes_per_second();
     let short_rate = u32::try_from(bytes).unwrap_or(u32::MAX);
     // struct tc_tbf_qopt: two tc_ratespec (the second is for peaks), then limit, buffer, mtu.
@@ -102,16 +101,14 @@ pub(in crate::net) fn set_bucket(
         options.push(DefaultNla::new(TCA_TBF_RATE64, bytes.to_ne_bytes().to_vec()));
     }
     let options = options.into_iter().map(TcOption::Other).collect();
-    let [first, second] = BUCKETS;
-    let handle = if found.is_some_and(|found| found.handle == first) { second } else { first };
-    let message = message(index, handle, TcHandle::ROOT, "tbf", options);
+    let message = message(index, bucket_handle(rate, mtu), TcHandle::ROOT, "tbf", options);
     let target = format!("rate of link `{name}`");
     change("RTM_NEWQDISC", target, RouteNetlinkMessage::NewQueueDiscipline(message), Mode::Replace)
 }
 
-/// Takes the token bucket that was `found` from the link `index`.
-pub(in crate::net) fn remove_bucket(name: &str, index: u32, found: Bucket) -> Change {
-    let message = message(index, found.handle, TcHandle::ROOT, "tbf", Vec::new());
+/// Takes the token bucket from the link `index`.
+pub(in crate::net) fn remove_bucket(name: &str, index: u32) -> Change {
+    let message = message(index, TcHandle::UNSPEC, TcHandle::ROOT, "tbf", Vec::new());
     let target = format!("rate of link `{name}`");
     let message = RouteNetlinkMessage::DelQueueDiscipline(message);
     Change { fine: Some(libc::ENOENT), ..change("RTM_DELQDISC", target, message, Mode::Change) }
@@ -120,8 +117,7 @@ pub(in crate::net) fn remove_bucket(name: &str, index: u32, found: Bucket) -> Ch
 /// The link that has the token bucket that `message` tells of.
 pub(in crate::net) fn bucket(message: &RouteNetlinkMessage) -> Option<(u32, Bucket)> {
     let RouteNetlinkMessage::NewQueueDiscipline(message) = message else { return None };
-    let handle = message.header.handle;
-    if message.header.parent != TcHandle::ROOT || !BUCKETS.contains(&handle) {
+    if message.header.parent != TcHandle::ROOT {
         return None;
     }
     let index = u32::try_from(message.header.index).ok()?;
@@ -138,7 +134,7 @@ pub(in crate::net) fn bucket(message: &RouteNetlinkMessage) -> Option<(u32, Buck
             TCA_TBF_PARMS => {
                 let rate = u64::from(u32::from_ne_bytes(value.get(8..12)?.try_into().ok()?));
                 let queue_bytes = u32::from_ne_bytes(value.get(24..28)?.try_into().ok()?);
-                found = Some(Bucket { handle, bytes_per_second: rate, queue_bytes });
+                found = Some(Bucket { bytes_per_second: rate, queue_bytes });
             }
             TCA_TBF_RATE64 => long_rate = value.try_into().ok().map(u64::from_ne_bytes),
             _ => {}
@@ -327,15 +323,8 @@ mod tests {
         let mtu = Mtu::new(1500).unwrap();
         for bits in [8_000, 10_000_000, 400_000_000_000] {
             let rate = Rate::new(bits).unwrap();
-            let set = |found: Option<Bucket>| {
-                let set = echo(&set_bucket("dk0", 7, rate, mtu, found).message);
-                bucket(&RouteNetlinkMessage::NewQueueDiscipline(set)).unwrap()
-            };
-            let (link, one) = set(None);
-            assert!(link == 7 && one.keeps(rate, mtu) && !one.keeps(Rate::new(9_000).unwrap(), mtu));
-            let (_, other) = set(Some(one));
-            assert!(other.handle != one.handle && other.keeps(rate, mtu));
-            assert_eq!(set(Some(other)), (7, one));
+            let set = RouteNetlinkMessage::NewQueueDiscipline(echo(&set_bucket("dk0", 7, rate, mtu).message));
+            assert_eq!(bucket(&set), Some((7, Bucket::new(rate, mtu))));
         }
     }
 }

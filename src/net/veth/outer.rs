@@ -203,19 +203,18 @@ fn rules(spec: &VethSpec, host: &Link, outer: &Outer, mtu: Option<Mtu>) -> Resul
         (None, Some(_)) => changes.push(Filter::Guard.remove(name, index)),
         _ => {}
     }
-    match (spec.rates.to_container, outer.bucket) {
-        (Some(rate), found) if !found.is_some_and(|found| found.keeps(rate, mtu)) => {
-            changes.push(traffic::set_bucket(name, index, rate, mtu, found));
+    match spec.rates.to_container {
+        Some(rate) if outer.bucket != Some(Bucket::new(rate, mtu)) => {
+            changes.push(traffic::set_bucket(name, index, rate, mtu));
         }
-        (None, Some(found)) => changes.push(traffic::remove_bucket(name, index, found)),
+        None if outer.bucket.is_some() => changes.push(traffic::remove_bucket(name, index)),
         _ => {}
     }
     match (spec.rates.from_container, &outer.shaper) {
         (Some(rate), Some(shaper)) => {
             let shaper_name = VethSpec::shaper_name(&spec.name, &spec.owner);
-            let found = outer.shaper_bucket;
-            if !found.is_some_and(|found| found.keeps(rate, mtu)) {
-                changes.push(traffic::set_bucket(shaper_name.as_str(), shaper.index, rate, mtu, found));
+            if outer.shaper_bucket != Some(Bucket::new(rate, mtu)) {
+                changes.push(traffic::set_bucket(shaper_name.as_str(), shaper.index, rate, mtu));
             }
             changes.extend(shaper.completion(&shaper_name, &spec.owner, None));
             if outer.redirect != Some(shaper.index) {

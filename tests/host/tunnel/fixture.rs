@@ -186,7 +186,9 @@ impl Host {
     pub(crate) fn state(&self) -> (String, String) {
         let mut links = ip_inside(&self.pin, &["-d", "link", "show"]);
         for link in links.as_array_mut().unwrap() {
-            // What the kernel counts by itself.
+            // What the kernel finds out a moment later, and what it counts by itself.
+            link["operstate"] = Value::Null;
+            link["flags"].as_array_mut().unwrap().retain(|flag| flag != "NO-CARRIER");
             let timers = link.pointer_mut("/linkinfo/info_data").and_then(Value::as_object_mut);
             timers.into_iter().for_each(|data| data.retain(|name, _| !name.contains("timer")));
             let timers = link.pointer_mut("/linkinfo/info_slave_data").and_then(Value::as_object_mut);
