@@ -175,7 +175,7 @@ async fn configure(wishes: &[Wish<'_>], results: &[Result<Option<Veth>>], fresh:
     let made = wishes.iter().zip(results).filter(|(_, result)| matches!(result, Ok(Some(_))));
     let work = made.zip(fresh).map(|(((namespace, spec, _), _), host)| async move {
         let inside = Netlink::connect_in(namespace).await?;
-        match inner::find(&inside, host).await? {
+        match inner::born(host) {
             Some(inner) => inner::complete(&inside, spec, &inner).await,
             None => Err(Error::NotFound { what: format!("the inner end of veth `{}`", spec.name) }),
         }
