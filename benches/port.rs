@@ -1,5 +1,6 @@
 //! A port with its source guard, made and removed: by docklet, by the bare netlink messages in as few sends as there can
-//! be, and by `ip` and `tc`. In turns, in one run. Then two hundred of them: the last one, all at once, and again.
+//! be, and by `ip` and `tc`; on a bridge without other ports, and on one with two hundred. All in turns, in one run. Then
+//! two hundred at once, and again.
 //!
 //! Run it as root with `cargo bench --bench port`. `DOCKLET_TURNS` sets the number of turns (default 100).
 
@@ -30,19 +31,58 @@ fn main() {
     run("mount", &["-t", "tmpfs", "tmpfs", NAMESPACES]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(async {
-        let bench = Bench::new().await;
-        println!("one port, {turns} turns             median      p10      p90");
-        let empty = bench.turns(turns, true).await;
-        let ports = bench.fill().await;
-        println!("\none port more beside {PORTS}, {turns} turns");
-        let full = bench.turns(turns, false).await;
-        println!(
-            "\nbeside {PORTS} ports / alone, create: docklet {:.2}, messages {:.2}",
-            full[0] / empty[0],
-            full[1] / empty[1]
-        );
-        bench.batches(&ports).await;
+        let full = Bench::new().await;
+        let ports = full.fill().await;
+        // Sockets stay where they were made: this bridge has a namespace of its own, in which the programs run, too.
+        unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+        let empty = Bench::new().await;
+
+        let (mut alone, mut beside) = (Times::default(), Times::default());
+        for turn in 0..turns {
+            empty.turn(turn, &mut alone).await;
+            full.turn(turn, &mut beside).await;
+            if turn % 5 == 0 {
+                empty.turn_of_programs(&mut alone);
+            }
+        }
+        alone.print(&format!("one port, {turns} turns"));
+        beside.print(&format!("one port more beside {PORTS}, in turns with these"));
+        let grown = |side: usize, percent| {
+            percentile(&beside.create[side], percent) / percentile(&alone.create[side], percent)
+        };
+        for (side, name) in SIDES.iter().enumerate().take(2) {
+            println!(
+                "create beside {PORTS} / alone, {name}: median {:.2}, p10 {:.2}",
+                grown(side, 50),
+                grown(side, 10)
+            );
+        }
+        full.batches(&ports).await;
     });
+}
+
+const SIDES: [&str; 3] = ["docklet", "messages", "ip and tc"];
+
+/// How long each took, in the order of [`SIDES`].
+#[derive(Default)]
+struct Times {
+    create: [Vec<Duration>; 3],
+    remove: [Vec<Duration>; 3],
+}
+
+impl Times {
+    fn print(&self, title: &str) {
+        println!("\n{title:<33} median      p10      p90");
+        for (what, sides) in [("create", &self.create), ("remove", &self.remove)] {
+            for (side, durations) in SIDES.iter().zip(sides).filter(|(_, d)| !d.is_empty()) {
+                let [low, middle, high] = [10, 50, 90].map(|percent| percentile(durations, percent));
+                println!("  {:<28} {middle:>8.2} {low:>8.2} {high:>8.2} ms", format!("{what}, {side}"));
+            }
+            let [low, middle] =
+                [10, 50].map(|percent| percentile(&sides[0], percent) / percentile(&sides[1], percent));
+            println!("  {what}, docklet / messages   {middle:>8.2} {low:>8.2}");
+        }
+    }
 }
 
 struct Bench {
@@ -91,48 +131,31 @@ impl Bench {
         Self { net, namespace, messages, bytecode }
     }
 
-    /// The medians of docklet and of the messages, in milliseconds, for making one.
-    async fn turns(&self, turns: usize, with_programs: bool) -> [f64; 2] {
-        let mut create = [Vec::new(), Vec::new(), Vec::new()];
-        let mut remove = [Vec::new(), Vec::new(), Vec::new()];
+    /// One more port, made and removed by docklet, then by the messages.
+    async fn turn(&self, turn: usize, times: &mut Times) {
         let spec = spec(0);
-        for turn in 0..turns {
-            let begun = Instant::now();
-            Veth::ensure(&self.net, &self.namespace, &spec).await.expect("veth");
-            create[0].push(begun.elapsed());
-            let begun = Instant::now();
-            Veth::remove(&self.net, &spec.name, &spec.owner).await.expect("remove");
-            remove[0].push(begun.elapsed());
+        let begun = Instant::now();
+        Veth::ensure(&self.net, &self.namespace, &spec).await.expect("veth");
+        times.create[0].push(begun.elapsed());
+        let begun = Instant::now();
+        Veth::remove(&self.net, &spec.name, &spec.owner).await.expect("remove");
+        times.remove[0].push(begun.elapsed());
 
-            let begun = Instant::now();
-            self.messages.create(&self.namespace, turn);
-            create[1].push(begun.elapsed());
-            let begun = Instant::now();
-            self.messages.remove(turn);
-            remove[1].push(begun.elapsed());
+        let begun = Instant::now();
+        self.messages.create(&self.namespace, turn);
+        times.create[1].push(begun.elapsed());
+        let begun = Instant::now();
+        self.messages.remove(turn);
+        times.remove[1].push(begun.elapsed());
+    }
 
-            if with_programs && turn % 5 == 0 {
-                let begun = Instant::now();
-                self.create_by_programs();
-                create[2].push(begun.elapsed());
-                let begun = Instant::now();
-                run("ip", &["link", "delete", "dkip"]);
-                remove[2].push(begun.elapsed());
-            }
-        }
-        for (what, sides) in [("create", &create), ("remove", &remove)] {
-            for (side, durations) in
-                ["docklet", "messages", "ip and tc"].iter().zip(sides).filter(|(_, d)| !d.is_empty())
-            {
-                let [low, middle, high] = [10, 50, 90].map(|percent| percentile(durations, percent));
-                println!("  {:<28} {middle:>8.2} {low:>8.2} {high:>8.2} ms", format!("{what}, {side}"));
-            }
-            println!(
-                "  {what}, docklet / messages   {:>8.2}",
-                percentile(&sides[0], 50) / percentile(&sides[1], 50)
-            );
-        }
-        [0, 1].map(|side| percentile(&create[side], 50))
+    fn turn_of_programs(&self, times: &mut Times) {
+        let begun = Instant::now();
+        self.create_by_programs();
+        times.create[2].push(begun.elapsed());
+        let begun = Instant::now();
+        run("ip", &["link", "delete", "dkip"]);
+        times.remove[2].push(begun.elapsed());
     }
 
     fn create_by_programs(&self) {
@@ -155,7 +178,7 @@ impl Bench {
         for (namespace, spec) in &ports {
             Veth::ensure(&self.net, namespace, spec).await.expect("veth");
         }
-        println!("\n{PORTS} ports, one after the other {:>8.1} ms", millis(begun.elapsed()));
+        println!("{PORTS} ports, one after the other {:>8.1} ms", millis(begun.elapsed()));
         ports
     }
 

@@ -1,5 +1,6 @@
 //! A large network, shared out as smaller ones (CIDR, RFC 4632) by a buddy system.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::iter;
 
@@ -115,7 +116,8 @@ impl RangePool {
     /// [`Error::Invalid`] if it is not inside the parent; [`Error::Busy`] if it overlaps one that is taken.
     pub fn take_exactly(&mut self, range: Subnet) -> Result<()> {
         self.check_inside(range)?;
-        if let Some(other) = self.overlapping(range.into()) {
+        let before = self.last_begun(range.into());
+        if let Some(other) = before.filter(|other| Block::from(*other).overlaps(range.into())) {
             let reason = if other == range {
                 "it is taken".to_owned()
             } else {
@@ -126,7 +128,7 @@ impl RangePool {
         while let Some(at) = self.resting.iter().position(|r| Block::from(*r).overlaps(range.into())) {
             self.wake(at);
         }
-        self.occupy(range);
+        self.occupy(range, before);
         self.taken.insert(Block::from(range).first(), range);
         Ok(())
     }
@@ -138,21 +140,26 @@ impl RangePool {
     /// once; [`Error::Differs`] if it is a part of what was taken; [`Error::Invalid`] if it is not inside the parent.
     pub fn release(&mut self, range: Subnet) -> Result<()> {
         self.check_inside(range)?;
-        if !self.is_taken(range) {
-            return Err(match self.overlapping(range.into()) {
-                Some(other) if other.net().contains(&range.net()) => Error::Differs {
-                    what: self.what(range),
-                    difference: format!("it is a part of {other}, which was taken as a whole"),
-                },
-                _ => Error::NotFound { what: format!("taken {}", self.what(range)) },
-            });
+        match self.taken.entry(Block::from(range).first()) {
+            Entry::Occupied(found) if *found.get() == range => drop(found.remove()),
+            _ => return Err(self.not_taken(range)),
         }
-        self.taken.remove(&Block::from(range).first());
         self.resting.push_back(range);
         if self.resting.len() > RESTING {
             self.wake(0);
         }
         Ok(())
+    }
+
+    /// Says what there is instead of `range`.
+    fn not_taken(&self, range: Subnet) -> Error {
+        match self.last_begun(range.into()) {
+            Some(other) if other.net().contains(&range.net()) => Error::Differs {
+                what: self.what(range),
+                difference: format!("it is a part of {other}, which was taken as a whole"),
+            },
+            _ => Error::NotFound { what: format!("taken {}", self.what(range)) },
+        }
     }
 
     fn family(&self) -> Family {
@@ -170,10 +177,9 @@ impl RangePool {
         Err(Error::invalid("range", range.to_string(), format!("must be inside {}", self.parent)))
     }
 
-    /// The taken network that `block` overlaps; the last one if there are several.
-    fn overlapping(&self, block: Block) -> Option<Subnet> {
-        let (_, last) = self.taken.range(..=block.last()).next_back()?;
-        Block::from(*last).overlaps(block).then_some(*last)
+    /// The last taken network that begins before the end of `block`. If this one does not overlap it, none does.
+    fn last_begun(&self, block: Block) -> Option<Subnet> {
+        self.taken.range(..=block.last()).next_back().map(|(_, range)| *range)
     }
 
     /// Makes the resting network at that place free.
@@ -194,20 +200,20 @@ impl RangePool {
             }
         }
         for range in before {
-            self.occupy(range);
+            self.occupy(range, self.last_begun(range.into()));
             self.resting.push_back(range);
         }
         None
     }
 
-    /// Takes a network out of what is free. It overlaps nothing that is taken or rests.
-    fn occupy(&mut self, range: Subnet) {
+    /// Takes a network out of what is free. It overlaps nothing that is taken or rests; `before` is the last one that is
+    /// taken before it.
+    fn occupy(&mut self, range: Subnet, before: Option<Subnet>) {
         let wanted = Block::from(range);
         let (mut low, mut high) = (Block::from(self.parent).first(), Block::from(self.parent).last());
-        let before = self.taken.range(..wanted.first()).next_back().map(|(_, range)| range);
-        let behind = self.taken.range(wanted.first()..).next().map(|(_, range)| range);
-        for other in before.into_iter().chain(behind).chain(&self.resting) {
-            let other = Block::from(*other);
+        let behind = self.taken.range(wanted.first()..).next().map(|(_, range)| *range);
+        for other in before.into_iter().chain(behind).chain(self.resting.iter().copied()) {
+            let other = Block::from(other);
             if other.last() < wanted.first() {
                 low = low.max(other.last() + 1);
             } else {

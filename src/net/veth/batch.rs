@@ -186,7 +186,7 @@ async fn configure(wishes: &[Wish<'_>], results: &[Result<Option<Veth>>], fresh:
 
 async fn complete(namespace: &NetworkNamespace, spec: &VethSpec, host: &Link) -> Result<()> {
     let inside = Netlink::connect_in(namespace).await?;
-    match inner::find(&inside, host).await? {
+    match inner::born(host) {
         Some(inner) => inner::complete(&inside, spec, &inner).await,
         None => Err(Error::NotFound { what: format!("the inner end of veth `{}`", spec.name) }),
     }

@@ -5,6 +5,17 @@ use crate::error::Result;
 use crate::net::Netlink;
 use crate::net::link::{self, Link, MessageBuilder};
 
+/// The other end of `host`, which was just made: nothing has been done with it, so it need not be asked for.
+pub(super) fn born(host: &Link) -> Option<Link> {
+    Some(Link {
+        index: host.peer?,
+        kind: host.kind.clone(),
+        peer: Some(host.index),
+        mtu: host.mtu,
+        ..Link::default()
+    })
+}
+
 /// The other end of `host`, if it is in the namespace of `inside`, whatever it is called there now.
 pub(super) async fn find(inside: &Netlink, host: &Link) -> Result<Option<Link>> {
     let Some(index) = host.peer else { return Ok(None) };

@@ -187,7 +187,9 @@ async fn attempt_once(
         return absent(net, namespace, &inside, spec, verb).await;
     };
     host.check_ours(&spec.name, &spec.owner, "veth")?;
-    let Some(inner) = inner::find(&inside, &host).await? else {
+    // The one that was just made is where it was asked for.
+    let found = if fresh { inner::born(&host) } else { inner::find(&inside, &host).await? };
+    let Some(inner) = found else {
         if verb == Verb::Apply {
             return Err(differs(spec, "its inner end is in another namespace".to_owned()));
         }
