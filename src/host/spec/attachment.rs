@@ -27,8 +27,8 @@ pub struct Attachment {
     /// The ports of the host that lead to it. Default: none.
     #[serde(default)]
     pub forwards: Vec<Forward>,
-    /// Whether it reaches only the host and what is beyond, and those containers of the network that are not isolated. Default:
-    /// it reaches all.
+    /// Whether the bridge keeps it from the network's other isolated containers; what goes by the gateway still arrives, see
+    /// [`VethSpec::isolated`](crate::net::VethSpec::isolated). Default: it reaches all.
     #[serde(default)]
     pub isolated: bool,
     /// What it may send besides what is its own. Default: nothing, so that it cannot pose as another; `None` checks nothing.
