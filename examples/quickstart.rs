@@ -148,7 +148,7 @@ async fn run(options: &Options) -> Outcome<()> {
         },
         mounts: vec![MountEntry::bind(&shared, "/srv/shared")?.create_dir().read_only()],
         init: Init { halt_signal: "SIGUSR2".parse()?, ..Init::default() },
-        ..ContainerSpec::new(name.clone(), image.name.clone())
+        ..ContainerSpec::new(name.clone(), image.name.clone()).in_network(network.name)
     };
     let started = Instant::now();
     let launched = host.launch(spec).await;

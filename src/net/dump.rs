@@ -67,6 +67,16 @@ impl Netlink {
     /// The addresses of the link `index` but those that the kernel gives itself: link-local ones of IPv6, and those that
     /// it makes of what a router (or who says that he is one) advertises.
     pub(super) async fn addresses(&self, index: u32) -> Result<Vec<ipnet::IpNet>> {
+        Ok(self.addresses_with_flags(index).await?.into_iter().map(|(address, _)| address).collect())
+    }
+
+    /// Whether one of these is not in use yet: IPv6 waits until the link's other end is up.
+    pub(super) async fn has_tentative(&self, index: u32) -> Result<bool> {
+        let found = self.addresses_with_flags(index).await?;
+        Ok(found.iter().any(|(_, flags)| flags.contains(AddressHeaderFlags::Tentative)))
+    }
+
+    async fn addresses_with_flags(&self, index: u32) -> Result<Vec<(ipnet::IpNet, AddressHeaderFlags)>> {
         let mut message = AddressMessage::default();
         message.header.index = index;
         let found = self.dump(RouteNetlinkMessage::GetAddress(message), "RTM_GETADDR").await?;
@@ -124,7 +134,7 @@ impl Netlink {
     }
 }
 
-fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<ipnet::IpNet> {
+fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<(ipnet::IpNet, AddressHeaderFlags)> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     if message.header.index != index {
         return None;
@@ -141,5 +151,5 @@ fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<ipnet::IpNet> 
     let permanent = message.header.flags.contains(AddressHeaderFlags::Permanent);
     let ip = ours
         .filter(|ip| !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local() || !permanent))?;
-    ipnet::IpNet::new(ip, message.header.prefix_len).ok()
+    Some((ipnet::IpNet::new(ip, message.header.prefix_len).ok()?, message.header.flags))
 }

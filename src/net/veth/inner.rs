@@ -3,7 +3,7 @@
 use super::VethSpec;
 use crate::error::Result;
 use crate::net::Netlink;
-use crate::net::link::{self, Link, MessageBuilder};
+use crate::net::link::{self, ATTEMPTS, Link, MessageBuilder};
 
 /// The other end of `host`, which was just made: nothing has been done with it, so it need not be asked for.
 pub(super) fn born(host: &Link) -> Option<Link> {
@@ -32,7 +32,23 @@ pub(super) async fn complete(inside: &Netlink, spec: &VethSpec, inner: &Link) ->
     }
     changes.extend(spec.addresses.iter().map(|address| link::add_address(name, inner.index, *address)));
     changes.extend(spec.gateways.iter().map(|gateway| link::set_default_route(name, inner.index, *gateway)));
-    inside.change_all(changes).await.map_err(link::explain_ipv6)
+    inside.change_all(changes).await.map_err(link::explain_ipv6)?;
+    if spec.addresses.iter().any(|address| address.ip().is_ipv6()) {
+        settle(inside, inner.index).await?;
+    }
+    Ok(())
+}
+
+/// Waits until IPv6 has seen that both ends are up, which the kernel tells it a moment after they are. If that takes as long
+/// as never, the addresses are there all the same.
+async fn settle(inside: &Netlink, index: u32) -> Result<()> {
+    for attempt in 0..ATTEMPTS {
+        link::pause(attempt).await;
+        if !inside.has_tentative(index).await? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Gives the inner end what it lacks, and takes what was not asked for: addresses, and default routes by hand.
