@@ -223,25 +223,6 @@ impl Netlink {
         Ok(links)
     }
 
-    /// The kernel's one answer to `message`.
-    pub(super) async fn get(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-        target: &str,
-    ) -> Result<RouteNetlinkMessage> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST;
-        let mut replies = self.request(vec![request], call, &target)?;
-        match replies.next().await.map(|reply| reply.payload) {
-            Some(NetlinkPayload::InnerMessage(answer)) => Ok(answer),
-            Some(NetlinkPayload::Error(answer)) => {
-                Err(Error::os(call, target, io::Error::from_raw_os_error(-answer.raw_code())))
-            }
-            _ => Err(lost(call, target)),
-        }
-    }
-
     /// Waits until there is no link `name`.
     ///
     /// The kernel takes a veth pair down by itself, some 1 to 15 ms after the end of the namespace that one end is in.
