@@ -13,3 +13,4 @@ mod names;
 mod pools;
 mod reach;
 mod recovery;
+mod span;
