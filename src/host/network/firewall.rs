@@ -78,6 +78,7 @@ impl Host {
             let is_new = |forward: &&PortForward| !published.contains(*forward);
             Rules::of(&networks, &manifests)?.ruleset.check()?;
             own.iter().filter(is_new).try_for_each(PortForward::check_unused)?;
+            Ruleset { forwards: own, ..Ruleset::default() }.check_forwarding()?;
         } else {
             Rules::of(&networks, &manifests)?.ruleset.check()?;
         }
@@ -88,7 +89,18 @@ impl Host {
         }
     }
 
-    /// Makes the table say what is written down, leaving out one network. Tells whether it said something else.
+    /// Checks that the host forwards what a network needs forwarded, or all that is written down.
+    pub(crate) fn check_forwarding(&self, network: Option<&NetworkRecord>) -> Result<()> {
+        let mut ruleset = Rules::of(&self.inner.networks.all()?, &self.inner.manifests.all()?)?.ruleset;
+        if let Some(network) = network {
+            ruleset.networks.retain(|other| other.owner == network.owner);
+            ruleset.forwards.clear();
+        }
+        ruleset.check_forwarding()
+    }
+
+    /// Makes the table say what is written down, leaving out one network. Tells whether it said something else. Holds also on a
+    /// host that does not forward IPv6, since what keeps networks apart must not depend on that.
     pub(crate) async fn apply_firewall(&self, without: Option<&NetworkRecord>) -> Result<bool> {
         let (host, without) = (self.clone(), without.cloned());
         self.blocking(move || {

@@ -97,18 +97,22 @@ impl Firewall {
     /// be forwarded and the host does not; [`Error::Busy`] if another caller takes longer than 30 seconds; [`Error::Command`] with what `nft` says if it refuses; [`Error::Os`] if forwarding
     /// cannot be switched on. The table is as it was then.
     pub fn apply(&self, ruleset: &Ruleset) -> Result<bool> {
+        ruleset.check()?;
+        ruleset.check_forwarding()?;
         self.apply_keeping(ruleset, |_| false)
     }
 
     /// As [`Firewall::apply`], and what the table has of an owner that `keep` chooses stays as well: for owners whose
     /// records cannot be read now. What `ruleset` says of an owner replaces what there was of it.
     ///
+    /// On a host that does not forward IPv6 the rules hold as well: see [`Ruleset::check_forwarding`].
+    ///
     /// # Errors
-    /// As [`Firewall::apply`].
+    /// As [`Firewall::apply`], but not for IPv6.
     pub fn apply_keeping(&self, ruleset: &Ruleset, keep: impl Fn(&LinkOwner) -> bool) -> Result<bool> {
         let _span = tracing::debug_span!("firewall", table = self.table).entered();
         ruleset.check()?;
-        forwarding::require(ruleset)?;
+        forwarding::switch_on(ruleset)?;
         let turn = nft::Turn::take()?;
         let current = match self.read() {
             // Not even a listing can be had of it: it is made anew.
