@@ -178,7 +178,7 @@ async fn check(host: &Host) -> Result {
             serves.clone(),
         ),
         ("db", &["web", "10.80.0.77", "192.0.2.2"], serves.clone()),
-        ("app", &["10.78.0.1", "fd00:78::1"], format!("! {serves} && ! ping -c 1 -w 2 10.77.0.1")),
+        ("app", &["10.78.0.1", "fd00:78::1"], format!("! {serves} && ! ping -c 1 -W 2 10.77.0.1")),
     ] {
         let lines: Vec<String> = addresses.iter().map(|address| answers(address)).chain([last]).collect();
         sh(host, &name.parse()?, &lines.join("\n")).await?;
