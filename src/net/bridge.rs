@@ -235,7 +235,7 @@ fn check_addresses(spec: &BridgeSpec, present: &[ipnet::IpNet]) -> Result<()> {
     let asked = if asked.is_empty() { "none".to_owned() } else { asked.join(", ") };
     Err(Error::Differs {
         what: format!("bridge `{}`", spec.name),
-        difference: format!("{}; asked for: {asked}", foreign.join(", ")),
+        difference: format!("{}; asked for: {asked}; a bridge with less takes a removal", foreign.join(", ")),
     })
 }
 
@@ -271,7 +271,7 @@ fn no_vlans(spec: &BridgeSpec) -> Error {
     Error::Unsupported {
         what: format!("VLAN filtering on bridge `{}`", spec.name),
         needs:
-            "a kernel with CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
+            "it takes a kernel with CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
                 .to_owned(),
     }
 }

@@ -63,6 +63,7 @@ mod vlan;
 pub use address::InterfaceAddress;
 pub use bridge::{Bridge, BridgeSpec};
 pub use bridge_port::{BridgePort, PortSettings};
+pub(crate) use firewall::number as port_number;
 pub use firewall::{
     Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset,
     forward_obstacles,

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 
 use tracing::{Instrument, info_span};
 
-use super::ports::veth_specs;
+use super::ports::check_veth_specs;
 use crate::error::{Error, Result};
 use crate::host::record::{Manifest, NetworkRecord};
 use crate::host::{Host, NetworkSpec};
 use crate::lxc::State;
 use crate::name::NetworkName;
-use crate::net::VethSpec;
 
 impl Host {
     /// Makes a network what `spec` says, with its containers in it, running or not: whom they reach and who reaches them, NAT,
@@ -78,8 +77,8 @@ impl Host {
         for manifest in manifests.iter().filter(|manifest| manifest.networks().contains(name)) {
             let mut networks = self.networks_of(manifest)?;
             networks.insert(name.clone(), network.clone());
-            let specs = veth_specs(&manifest.spec.interfaces, &manifest.objects.ports, &networks)?;
-            specs.iter().try_for_each(VethSpec::check)?;
+            check_veth_specs(&manifest.spec.interfaces, &manifest.objects.ports, &networks)
+                .map_err(|error| error.adding(format_args!(" of container `{}`", manifest.spec.name)))?;
         }
         Ok(())
     }

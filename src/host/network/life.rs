@@ -60,7 +60,7 @@ impl Host {
             if differences.is_empty() {
                 return self.raise_network(&record).await.map(drop);
             }
-            let difference = format!("{}; apply_network changes it", differences.join(", "));
+            let difference = format!("{}; apply_network changes it", differences.join("; "));
             return Err(Error::Differs { what: format!("network `{}`", spec.name), difference });
         }
         let existing = self.inner.networks.all()?.whole(|| format!("subnets of network `{}`", spec.name))?;

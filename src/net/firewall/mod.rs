@@ -56,6 +56,7 @@ mod table;
 
 pub use foreign::{ForwardObstacle, forward_obstacles};
 pub use forward::PortForward;
+pub(crate) use port::number;
 pub use port::{Port, Protocol};
 pub use ruleset::{Denied, FirewallNetwork, Ruleset};
 
