@@ -117,7 +117,9 @@ impl Error {
     /// An [`Error::Invalid`] with more words to its rule: where the value stands. Any other error as it is.
     pub(crate) fn adding(self, words: impl fmt::Display) -> Self {
         match self {
-            Self::Invalid { what, value, rule } => Self::Invalid { what, value, rule: format!("{rule}{words}") },
+            Self::Invalid { what, value, rule } => {
+                Self::Invalid { what, value, rule: format!("{rule}{words}") }
+            }
             error => error,
         }
     }

@@ -123,10 +123,7 @@ impl Host {
 }
 
 /// Refuses a forward that a container has already, by that container's name: what the rules know is its mark.
-fn refuse_published<'a>(
-    forward: &PortForward,
-    others: impl Iterator<Item = &'a Manifest>,
-) -> Result<()> {
+fn refuse_published<'a>(forward: &PortForward, others: impl Iterator<Item = &'a Manifest>) -> Result<()> {
     for other in others.filter(|other| other.phase != Phase::Removing) {
         // What is wrong with another one is not for this one to tell.
         let Ok(theirs) = forwards(other) else { continue };

@@ -116,10 +116,7 @@ impl Host {
 }
 
 /// Refuses addresses that another container has.
-fn refuse_others<'a>(
-    attachment: &Attachment,
-    mut others: impl Iterator<Item = &'a Manifest>,
-) -> Result<()> {
+fn refuse_others<'a>(attachment: &Attachment, mut others: impl Iterator<Item = &'a Manifest>) -> Result<()> {
     let in_network = |port: &&Port| port.network == attachment.network;
     others.try_for_each(|other| {
         let has = other.all_ports().filter(in_network).flat_map(|port| &port.addresses);
