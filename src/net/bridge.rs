@@ -75,6 +75,25 @@ impl BridgeSpec {
 }
 
 /// A bridge that exists. A plain value: dropping it does nothing.
+///
+/// ```no_run
+/// use docklet::net::{Bridge, BridgeSpec, LinkOwner, Netlink, PortSettings, PortVlans, VlanFiltering, VlanId};
+///
+/// # async fn example() -> docklet::Result<()> {
+/// let net = Netlink::connect().await?;
+/// let spec = BridgeSpec {
+///     stp: true,
+///     ageing_seconds: Some(60),
+///     vlan_filtering: Some(VlanFiltering { default_pvid: None }),
+///     ..BridgeSpec::new("exbr1".parse()?, LinkOwner::new("example/wires")?)
+/// };
+/// let bridge = Bridge::ensure(&net, &spec).await?;
+/// // A wire of the host's, which docklet has not made: the way out of VLAN 7 and 8.
+/// let vlans = Some(PortVlans::trunk([VlanId::new(7)?, VlanId::new(8)?]));
+/// bridge.attach_foreign(&net, &"eth1".parse()?, &PortSettings { vlans, ..PortSettings::default() }).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     name: LinkName,

@@ -16,6 +16,23 @@ impl Host {
     /// the MTU, also theirs, the resolver, and the hosts that it spans. Its gateways stay: a network with other subnets is
     /// another one. What is as asked is left alone.
     ///
+    /// ```no_run
+    /// use docklet::host::{Host, NetworkSpec};
+    /// use docklet::net::{IpNet, Mtu, Port};
+    ///
+    /// # async fn example(host: &Host, lan: NetworkSpec) -> docklet::Result<()> {
+    /// let lan = NetworkSpec {
+    ///     mtu: Some(Mtu::new(1400)?),
+    ///     reach: ["backup".parse()?].into(), // another network of this host
+    ///     admit: vec![IpNet::new_assert([192, 0, 2, 0].into(), 24)],
+    ///     host_ports: vec![Port::udp(53)?, Port::tcp(53)?],
+    ///     ..lan
+    /// };
+    /// host.apply_network(&lan).await?; // all of it: a default field is not what it was, but the default
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// Of a tunnel only the hosts can change; take it away first, to have another. The record is written first: cut off
     /// anywhere, [`Host::recover`] goes on from there to the new network.
     ///

@@ -16,7 +16,10 @@ use crate::net::{InterfaceAddress, Mtu, Port, Subnet};
 /// use docklet::host::NetworkSpec;
 ///
 /// let lan = NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse()?, "10.88.0.1/24".parse()?) };
-/// let both = NetworkSpec { gateways: vec!["10.89.0.1/24".parse()?, "fd00:89::1/64".parse()?], ..lan };
+/// let both = NetworkSpec { gateways: vec!["10.89.0.1/24".parse()?, "fd00:89::1/64".parse()?], ..lan.clone() };
+///
+/// let text = r#"{"name": "lan", "gateways": ["10.88.0.1/24"], "nat": true}"#;
+/// assert_eq!(serde_json::from_str::<NetworkSpec>(text).unwrap(), lan);
 /// # Ok::<(), docklet::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

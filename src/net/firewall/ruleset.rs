@@ -40,12 +40,13 @@ pub struct FirewallNetwork {
     pub owner: LinkOwner,
     /// The bridge. It need not exist yet.
     pub bridge: LinkName,
-    /// Its addresses. What it sends from any other address does not leave it.
+    /// Its addresses. What it sends from any other address does not leave it; with none, nothing does.
     pub subnets: Vec<Subnet>,
     /// Whether what leaves the pool bears the host's address. Default: it does not.
     #[serde(default)]
     pub masquerade: bool,
-    /// Other networks of the pool, on this host or another, to which it may open connections. Default: none.
+    /// Other networks of the pool, on this host or another, to which it may open connections. Default: none. What is
+    /// outside of the pool it reaches anyway.
     #[serde(default)]
     pub reach: Vec<Subnet>,
     /// Who outside of this host's networks may open connections to it, by address; `0.0.0.0/0` is everybody. Default: nobody.

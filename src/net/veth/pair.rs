@@ -10,6 +10,26 @@ use crate::net::link::{self, ATTEMPTS, Link};
 use crate::net::{LinkOwner, MacAddress, Mtu, Netlink, NetworkNamespace};
 
 /// A veth pair that exists. A plain value: dropping it does nothing. Two are equal if they are of the same link.
+///
+/// | | there is none | it is as asked | it drifted | it was made otherwise |
+/// |---|---|---|---|---|
+/// | [`ensure`](Self::ensure) | makes it | adopts it | puts it right | [`Error::Differs`], but guard, rates and isolation change |
+/// | [`apply`](Self::apply) | [`Error::NotFound`] | leaves it | puts it right | changes it |
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use docklet::net::{Mtu, Netlink, NetworkNamespace, Rate, RateLimits, Veth, VethSpec};
+///
+/// # async fn example(spec: VethSpec) -> docklet::Result<()> {
+/// let net = Netlink::connect().await?; // the host's namespace
+/// let namespace = NetworkNamespace::open(Path::new("/run/example-web.netns"))?; // the container's
+/// let rates = RateLimits { from_container: Some(Rate::megabits(10)?), ..spec.rates };
+/// let spec = VethSpec { mtu: Some(Mtu::new(1400)?), rates, ..spec };
+/// Veth::apply(&net, &namespace, &spec).await?; // while the container runs
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Veth {
     name: LinkName,
@@ -46,7 +66,7 @@ impl Veth {
 
     /// Changes the pair in place into what `spec` says, also while its container runs: addresses, gateways, MTU, bridge,
     /// guard, rates, isolation. The inner end has exactly these addresses and default routes then: those that an earlier
-    /// specification gave, or the container, are taken away. Its name stays what it is. No frame passes without
+    /// specification gave, or the container, are taken away. The inner end's name stays what it is. No frame passes without
     /// guard or limit on the way from one to the other.
     ///
     /// # Errors
