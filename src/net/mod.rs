@@ -58,6 +58,8 @@
 //! link of that name is [`Error::Differs`](crate::Error::Differs) and is never touched. The one exception is asked for by its
 //! name: [`Bridge::attach_foreign`] makes somebody else's link a port, and changes nothing else of it.
 //!
+//! A bridge that a script has made is handed over with `ip link set NAME alias OWNER`: from then on it is that owner's.
+//!
 //! # After a crash
 //!
 //! A process may be killed between any two messages. What is half made is recognised by its mark; `ensure` completes it
@@ -74,9 +76,9 @@
 //!
 //! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Firewall`] the package `nftables`; for [`Tunnel`]
 //! the module `vxlan`, `ip_gre` or `ip6_gre`, which the kernel loads by itself. The
-//! asynchronous calls run in a tokio runtime with I/O and time enabled. The kernel waits 15 to 30 ms when a link is
-//! deleted, and the thread that asks waits with it. Calls of [`Firewall`] and [`NetworkNamespace`] are not asynchronous:
-//! the first take some 10 ms (`nft`), the second well under one.
+//! asynchronous calls run in a tokio runtime with time enabled. The kernel waits 15 to 30 ms when a link is
+//! deleted, and the thread that asks waits with it. Calls of [`Firewall`] and [`NetworkNamespace`] are not asynchronous, and
+//! block: a program with other tasks makes them with `spawn_blocking`, in the thread's own namespace.
 //!
 //! # Addresses
 //!
@@ -90,6 +92,7 @@ mod address;
 mod bridge;
 mod bridge_port;
 mod bridge_settings;
+mod connection;
 mod dump;
 mod firewall;
 mod link;

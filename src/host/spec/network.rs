@@ -42,8 +42,8 @@ pub struct NetworkSpec {
     /// How long its bridge remembers behind which port an address is, in seconds. `None`: the kernel's default of 300.
     #[serde(default)]
     pub ageing_seconds: Option<u32>,
-    /// Other networks of this host to which its containers may open connections. One that does not exist is none. Default:
-    /// none.
+    /// Other networks of this host to which its containers may open connections, by address: names are told within a network. One
+    /// that does not exist is none. Default: none.
     #[serde(default)]
     pub reach: BTreeSet<NetworkName>,
     /// Who outside of this host's networks may open connections to its containers' own addresses: `0.0.0.0/0` is everybody.
