@@ -254,7 +254,10 @@ fn check_addresses(spec: &BridgeSpec, present: &[ipnet::IpNet]) -> Result<()> {
     let asked = if asked.is_empty() { "none".to_owned() } else { asked.join(", ") };
     Err(Error::Differs {
         what: format!("bridge `{}`", spec.name),
-        difference: format!("{}; asked for: {asked}; a bridge with less takes a removal", foreign.join(", ")),
+        difference: format!(
+            "{}; asked for: {asked}; take it away by hand, or remove the bridge",
+            foreign.join(", ")
+        ),
     })
 }
 

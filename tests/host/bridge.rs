@@ -264,7 +264,8 @@ async fn another_address_is_a_difference() {
     let error = Bridge::ensure(&net, &spec(&["10.0.1.1/24"])).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "bridge `br0` exists but differs: it has the address 10.0.0.1/24; asked for: 10.0.1.1/24"
+        "bridge `br0` exists but differs: it has the address 10.0.0.1/24; asked for: 10.0.1.1/24; take it \
+         away by hand, or remove the bridge"
     );
     let error = Bridge::ensure(&net, &spec(&["10.0.0.1/16"])).await.unwrap_err();
     assert!(matches!(error, Error::Differs { .. }), "{error}");
