@@ -82,7 +82,8 @@
 //!   [`Host::recover`](host::Host::recover) ([`Error::LeftBehind`]). The message names the object, and the remedy if there
 //!   is one.
 //! - **Blocking.** [`net`] (but for its firewall and namespaces) and [`host`] are asynchronous and want a tokio runtime
-//!   with I/O and time enabled; the other modules' calls block. Methods of [`Host`](host::Host) that are not `async` only read small files.
+//!   with I/O and time enabled; the other modules' calls block. Methods of [`Host`](host::Host) that are not `async` only
+//!   read small files.
 //! - **Plain data.** What goes in can be read from JSON with serde, under the same checks; what comes out can be written.
 //! - **Tracing.** Operations are `tracing` spans with their object's name or id. The library prints nothing.
 //!

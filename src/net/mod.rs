@@ -78,7 +78,7 @@
 //! the module `vxlan`, `ip_gre` or `ip6_gre`, which the kernel loads by itself. The
 //! asynchronous calls run in a tokio runtime with time enabled. The kernel waits 15 to 30 ms when a link is
 //! deleted, and the thread that asks waits with it. Calls of [`Firewall`] and [`NetworkNamespace`] are not asynchronous, and
-//! block: a program with other tasks makes them with `spawn_blocking`, in the thread's own namespace.
+//! block: a program with other tasks makes them with `spawn_blocking`.
 //!
 //! # Addresses
 //!

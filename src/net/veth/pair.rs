@@ -58,7 +58,8 @@ impl Veth {
     /// # Errors
     /// [`Error::Invalid`] as [`VethSpec::check`]; [`Error::NotFound`] if there is no such bridge;
     /// [`Error::Differs`] if the link `name` is no veth, is not the owner's, is a port of another bridge, or has another
-    /// MTU, other addresses or another inner name than asked for ([`Veth::apply`] changes all but the name), or if `inner_name` is taken inside: all is left as it is;
+    /// MTU, other addresses or another inner name than asked for ([`Veth::apply`] changes all but the name), or if
+    /// `inner_name` is taken inside: all is left as it is;
     /// [`Error::Unsupported`] for an IPv6 address where IPv6 is off; [`Error::Os`] if the system refuses.
     pub async fn ensure(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec) -> Result<Self> {
         settle(net, namespace, spec, Verb::Ensure).await
@@ -214,7 +215,7 @@ async fn attempt_once(
         if verb == Verb::Apply {
             return Err(differs(spec, "its inner end is in another namespace".to_owned()));
         }
-        // Whoever's name is taken inside cannot be made anew: then the one that there is stays.
+        // Where the inner name is taken none can be made anew: the one that there is stays.
         if inside.link(&spec.inner_name).await?.is_some() {
             let now = net.link(&spec.name).await?;
             return if now.is_some_and(|now| now.index == host.index) {
