@@ -64,7 +64,7 @@ pub use address::InterfaceAddress;
 pub use bridge::{Bridge, BridgeSpec};
 pub use bridge_port::{BridgePort, PortSettings};
 pub use firewall::{
-    Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset,
+    Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset, Whose,
     forward_obstacles,
 };
 pub use mac::MacAddress;
@@ -74,6 +74,7 @@ pub use netlink::Netlink;
 pub use owner::LinkOwner;
 pub use subnet::Subnet;
 pub use traffic::{Rate, RateLimits, SourceGuard};
+use tunnel::VXLAN_PORT;
 pub use tunnel::{GreKey, Tunnel, TunnelSpec, TunnelTopology, Vni};
 pub use veth::{Veth, VethSpec};
 pub use vlan::{PortVlans, VlanFiltering, VlanId};

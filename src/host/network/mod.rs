@@ -5,5 +5,6 @@ mod addresses;
 mod change;
 mod firewall;
 mod interfaces;
+mod isolation;
 mod life;
 mod ports;

@@ -25,6 +25,10 @@ impl Host {
     pub(super) async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
         let host = self.registry().await?;
         let mut there = Vec::new();
+        host.inner.isolation.tidy()?;
+        if let Err(error) = host.isolation() {
+            report.failures.push(format!("isolation: {}", Chain(&error)));
+        }
         for name in host.inner.networks.names_with_left_overs()? {
             match host.recover_network(&name).await {
                 Ok(Some(made)) => {

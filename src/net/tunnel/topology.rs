@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use super::{GreKey, Vni};
 use crate::error::{Error, Result};
 
 /// The port that IANA has given to VXLAN.
-const VXLAN_PORT: u16 = 4789;
+pub(in crate::net) const VXLAN_PORT: u16 = 4789;
 
 fn vxlan_port() -> u16 {
     VXLAN_PORT
@@ -108,6 +109,15 @@ impl TunnelTopology {
             }
             Self::GreStar { hub, spokes, .. } => check_apart(*hub, spokes.contains(hub)),
             Self::VxlanMesh { .. } | Self::GreMesh { .. } => Ok(()),
+        }
+    }
+
+    /// The UDP port that its frames go to; GRE has none.
+    #[must_use]
+    pub fn udp_port(&self) -> Option<NonZeroU16> {
+        match self {
+            Self::VxlanMesh { port, .. } | Self::VxlanStar { port, .. } => NonZeroU16::new(*port),
+            Self::GreMesh { .. } | Self::GreStar { .. } => None,
         }
     }
 
