@@ -29,4 +29,6 @@ pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
-pub use spec::{Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Resolver, RootVolume, Span};
+pub use spec::{
+    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Resolver, RootVolume, Span,
+};

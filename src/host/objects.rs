@@ -107,6 +107,7 @@ impl Host {
         }
         lowered?;
         self.apply_forwards(&manifest).await?;
+        self.end_connections(&manifest).await?;
         let (host, container) = (self.clone(), self.container(&manifest)?);
         let going = manifest.clone();
         self.blocking(move || {

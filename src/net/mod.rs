@@ -44,6 +44,7 @@ mod address;
 mod bridge;
 mod bridge_port;
 mod bridge_settings;
+mod connections;
 mod dump;
 mod firewall;
 mod link;
@@ -63,6 +64,7 @@ mod vlan;
 pub use address::InterfaceAddress;
 pub use bridge::{Bridge, BridgeSpec};
 pub use bridge_port::{BridgePort, PortSettings};
+pub use connections::{end_connections, settle_forwards};
 pub use firewall::{
     Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset, Whose,
     forward_obstacles,

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::{Error, Result};
-use crate::host::{Host, IsolationSpec};
 use crate::host::record::{Listing, Manifest, NetworkRecord, Phase};
+use crate::host::{Host, IsolationSpec};
 use crate::name::NetworkName;
 use crate::net::{Denied, FirewallNetwork, LinkOwner, PortForward, Ruleset, Subnet, Whose};
 
@@ -151,7 +151,10 @@ impl Host {
     /// Publishes what a new container asks for. For one that exists it is done: it stays published while that is down.
     pub(crate) async fn raise_forwards(&self, manifest: &Manifest) -> Result<()> {
         match manifest.phase {
-            Phase::Creating => self.apply_forwards(manifest).await,
+            Phase::Creating => {
+                self.apply_forwards(manifest).await?;
+                self.settle_connections(manifest).await
+            }
             Phase::Created | Phase::Removing => Ok(()),
         }
     }
@@ -166,7 +169,7 @@ impl Host {
 }
 
 /// The ports that a container publishes.
-fn forwards(manifest: &Manifest) -> Result<Vec<PortForward>> {
+pub(super) fn forwards(manifest: &Manifest) -> Result<Vec<PortForward>> {
     let mut forwards = Vec::new();
     for (name, attachment) in &manifest.spec.interfaces {
         let Some(port) = manifest.objects.ports.get(name) else { continue };

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod change;
+mod connections;
 mod firewall;
 mod interfaces;
 mod isolation;

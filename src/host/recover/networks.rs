@@ -43,7 +43,12 @@ impl Host {
         }
         // Also without any network: a removal may have been cut off before the table went.
         match host.apply_firewall(None).await {
-            Ok(true) => report.networks.extend(there),
+            Ok(true) => {
+                report.networks.extend(there);
+                if let Err(error) = host.settle_all_connections().await {
+                    report.failures.push(format!("connections: {}", Chain(&error)));
+                }
+            }
             Ok(false) => {}
             // A host without nftables has no table, and without networks it needs none.
             Err(Error::Unsupported { .. }) if there.is_empty() => {}

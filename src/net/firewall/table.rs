@@ -29,11 +29,12 @@ impl Table {
     /// What `ruleset` asks for.
     pub(super) fn of(ruleset: &Ruleset) -> Self {
         let mut table = Self::default();
-        ruleset.networks.iter().for_each(|network| table.enter_network(network));
-        ruleset.forwards.iter().for_each(|forward| table.enter_forward(forward));
+        // First: of what is the host's and a network's, too, the host's entry counts.
         for subnet in &ruleset.pool {
             table.enter(of_family(subnet.net(), "pool4", "pool6"), vec![Part::Net(subnet.net())], None, None);
         }
+        ruleset.networks.iter().for_each(|network| table.enter_network(network));
+        ruleset.forwards.iter().for_each(|forward| table.enter_forward(forward));
         for denied in &ruleset.denied {
             let mut key = vec![Part::Net(denied.net)];
             let set = match denied.port {
@@ -174,8 +175,17 @@ impl Table {
                 // A stranger's.
                 _ => continue,
             };
-            if keep(whose) {
-                self.entries.entry((set, key.clone())).or_insert_with(|| content.clone());
+            if !keep(whose) {
+                continue;
+            }
+            if whose == Whose::Host {
+                self.entries.insert((set, key.clone()), content.clone());
+            }
+            self.entries.entry((set, key.clone())).or_insert_with(|| content.clone());
+            // Its part of the pool may have been in a larger one.
+            if let ("own4" | "own6", [_, Part::Net(net)]) = (*set, key.0.as_slice()) {
+                let place = (of_family(*net, "pool4", "pool6"), Key(vec![Part::Net(*net)]));
+                self.entries.entry(place).or_insert_with(|| content.clone());
             }
         }
     }
