@@ -1,7 +1,7 @@
 //! Links of a host: bridges, veth pairs, tunnels, addresses, a firewall, and network namespaces to put them in.
 //!
-//! Everything is rtnetlink (`man 7 rtnetlink`) but the firewall: one run of the program `nft` per look and per
-//! change. A [`Netlink`]
+//! Everything is rtnetlink (`man 7 rtnetlink`) but the firewall, one run of the program `nft` per look and per
+//! change, and connections that are to end ([`end_connections`], [`settle_forwards`]: ctnetlink). A [`Netlink`]
 //! belongs to one network namespace, and so does all that is done with it; there is no hidden "current" one.
 //!
 //! # Whose link is it?

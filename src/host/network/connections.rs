@@ -18,9 +18,15 @@ impl Host {
         let published = forwards(manifest)?;
         self.blocking(move || {
             told(end_connections(&gone))?;
-            told(settle_forwards(&now, &published))
+            told(settle_forwards(&now, &published).map(drop))
         })
         .await
+    }
+
+    /// The same for a new container: whoever had its addresses before, nothing of his is left.
+    pub(crate) async fn settle_new_connections(&self, manifest: &Manifest) -> Result<()> {
+        let published = forwards(manifest)?;
+        self.blocking(move || told(settle_forwards(&BTreeSet::new(), &published).map(drop))).await
     }
 
     /// The same for all containers, after the table was not what it should have been.
@@ -33,7 +39,7 @@ impl Host {
                 targets.extend(addresses(manifest.objects.ports.values()));
                 published.extend(forwards(manifest)?);
             }
-            told(settle_forwards(&targets, &published))
+            told(settle_forwards(&targets, &published).map(drop))
         })
         .await
     }
@@ -50,12 +56,12 @@ fn addresses<'a>(ports: impl Iterator<Item = &'a Port>) -> BTreeSet<IpAddr> {
 }
 
 /// A kernel that cannot be told must not keep a container from being changed or removed.
-fn told(ended: Result<usize>) -> Result<()> {
+fn told(ended: Result<()>) -> Result<()> {
     match ended {
         Err(error @ Error::Unsupported { .. }) => {
             tracing::warn!(%error, "connections go on");
             Ok(())
         }
-        ended => ended.map(drop),
+        ended => ended,
     }
 }

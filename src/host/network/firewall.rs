@@ -153,7 +153,7 @@ impl Host {
         match manifest.phase {
             Phase::Creating => {
                 self.apply_forwards(manifest).await?;
-                self.settle_connections(manifest).await
+                self.settle_new_connections(manifest).await
             }
             Phase::Created | Phase::Removing => Ok(()),
         }

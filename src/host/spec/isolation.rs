@@ -22,8 +22,8 @@ use crate::net::{Denied, Subnet};
 pub struct IsolationSpec {
     /// Where the tenants' networks are on all hosts: `10.0.0.0/8`. What is sent there from a network of this host bears its own
     /// address, and is dropped, unless it is in a network of this host that it may [reach](super::NetworkSpec::reach).
-    /// Nothing opens a network of another host: one that is to be reached from here [spans](super::NetworkSpec::span) this
-    /// host. This host's own networks are always among them, and may lie in these.
+    /// Nothing opens a network of another host: one that is to be on several hosts [spans](super::NetworkSpec::span) them. This
+    /// host's own networks are always among them, and may lie in these.
     #[serde(default)]
     pub pool: BTreeSet<Subnet>,
     /// What no network reaches, whatever else is said: the control plane, on this host, on others, or beyond. Also not by way of

@@ -25,23 +25,24 @@ const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 const MOST_QUESTIONS: usize = 16;
 
 /// Ends the connections of `addresses`, in the network namespace of the calling thread: those that they began, and those that
-/// reach them, by a published port, too. For addresses that somebody else may have next. Tells how many there were.
+/// reach them, by a published port, too. For addresses that somebody else may have next.
 ///
 /// What was sent through such a connection is then judged and translated as if it began.
 ///
 /// # Errors
 /// [`Error::Unsupported`](crate::Error::Unsupported) if the kernel cannot be told; [`Error::Os`](crate::Error::Os) if it refuses.
-pub fn end_connections(addresses: &BTreeSet<IpAddr>) -> Result<usize> {
-    let Some(mut tracker) = tracker()? else { return Ok(0) };
-    let mut ended = 0;
+pub fn end_connections(addresses: &BTreeSet<IpAddr>) -> Result<()> {
+    let Some(mut tracker) = tracker()? else { return Ok(()) };
     let chosen = |found: &Tracked| {
         [found.there.source, found.back.source].iter().any(|source| addresses.contains(&source.ip()))
     };
     for question in about(addresses, &[Question::From, Question::Answers]) {
-        ended += tracker.end(question, chosen)?;
+        if !tracker.forget(question)? {
+            tracker.end(question, chosen)?;
+        }
     }
-    tracing::debug!(?addresses, ended, "connections ended");
-    Ok(ended)
+    tracing::debug!(?addresses, "connections ended");
+    Ok(())
 }
 
 /// Makes connections go where a change of published ports has them go, in the network namespace of the calling thread, once the

@@ -34,6 +34,10 @@
 //! loaded), a container does not reach *itself* by its published port, unless its port of the bridge is in hairpin mode:
 //! the kernel turns such a frame round on the bridge.
 //!
+//! A connection is translated as its first packet was, for as long as it lasts, whatever becomes of the forward; one of UDP lasts as
+//! long as somebody sends. [`settle_forwards`](crate::net::settle_forwards), after the table has changed, ends those that go the old way, and
+//! [`end_connections`](crate::net::end_connections) those of an address that is given up. [`Host`](crate::host::Host) calls both.
+//!
 //! # The kernel's settings
 //!
 //! | setting | |
