@@ -3,9 +3,11 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use super::tracked::{
     CTA_IP_V4_SRC, CTA_PROTO_DST_PORT, CTA_PROTO_NUM, CTA_TUPLE_IP, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO,
@@ -13,7 +15,6 @@ use super::tracked::{
 };
 use super::wire::{self, attribute, nested};
 use crate::error::{Error, Result};
-use crate::sys::socket;
 
 const SUBSYSTEM: u16 = 1 << 8;
 const NEW: u16 = SUBSYSTEM;
@@ -33,7 +34,8 @@ const DESTINATION_PORT: u32 = 1 << 5;
 /// `struct nfgenmsg`.
 const FAMILY_HEADER: usize = 4;
 const RECEIVED_BYTES: usize = 64 << 10;
-const BUFFER_BYTES: u32 = 4 << 20;
+/// No answer ever takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which connections the kernel is asked for. (Not those of an IPv6 address: up to Linux 6.18 it answers with all but these.)
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +61,8 @@ impl Tracker {
         let failed = |call| move |e: io::Error| Error::os(call, "NETLINK_NETFILTER", e);
         let socket = Socket::new(NETLINK_NETFILTER).map_err(failed("socket"))?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect"))?;
-        socket::enlarge_receive_buffer(&socket, BUFFER_BYTES)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))
+            .map_err(|e| Error::os("setsockopt", "SO_RCVTIMEO", e))?;
         Ok(Self { socket, sequence: 0 })
     }
 
