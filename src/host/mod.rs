@@ -4,6 +4,20 @@
 //! [`Host::recover`] makes the host agree with what is written down, after a crash or a reboot. Every operation runs
 //! as a task of its own: dropping its future lets it finish unwatched, it does not stop half-way.
 //!
+//! # In order
+//!
+//! [`Host::open`], [`Host::recover`] once, then images ([`Host::images`]) and networks ([`Host::ensure_network`]), then
+//! containers ([`Host::launch`]). Containers are removed before the network that they are in.
+//!
+//! | | made, or found as asked | changed while it runs | removed |
+//! |---|---|---|---|
+//! | network | [`Host::ensure_network`] | [`Host::apply_network`] | [`Host::remove_network`] |
+//! | container | [`Host::launch`] | its interfaces: [`Host::set_interfaces`] | [`Host::remove`] |
+//!
+//! Specifications are whole: what one leaves at its default is that default. [`Host::networks`] and
+//! [`ContainerInfo::spec`] tell the present one, to be changed and handed in again. Each call undoes its work on an error, or
+//! says what is [left behind](crate::Error::LeftBehind).
+//!
 //! Several processes may use one prefix at once. Nothing restarts by itself: a container that ends stays down until
 //! somebody calls [`Host::start`] or [`Host::recover`], or a process runs [`Host::supervise`].
 //!

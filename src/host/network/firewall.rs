@@ -105,6 +105,9 @@ impl Host {
             if own.is_empty() && published.is_empty() {
                 return Ok(());
             }
+            for forward in &own {
+                refuse_published(forward, manifests.records.iter().filter(|other| !is_it(other)))?;
+            }
             // One that is there already is what would be found.
             let is_new = |forward: &&PortForward| !published.contains(*forward);
             Rules::of(&networks, &manifests, isolation)?.ruleset.check()?;
@@ -166,6 +169,19 @@ impl Host {
         }
         self.registry().await?.apply_firewall(None).await.map(drop)
     }
+}
+
+/// Refuses a forward that a container has already, by that container's name: what the rules know is its mark.
+fn refuse_published<'a>(forward: &PortForward, others: impl Iterator<Item = &'a Manifest>) -> Result<()> {
+    for other in others.filter(|other| other.phase != Phase::Removing) {
+        // What is wrong with another one is not for this one to tell.
+        let Ok(theirs) = forwards(other) else { continue };
+        if let Some(taken) = theirs.iter().find(|taken| forward.conflicts(taken)) {
+            let rule = format!("is published already by container `{}`: {taken}", other.spec.name);
+            return Err(Error::invalid("port forward", forward.to_string(), rule));
+        }
+    }
+    Ok(())
 }
 
 /// The ports that a container publishes.

@@ -16,6 +16,26 @@ impl Host {
     /// come, and those that are otherwise are changed. Others are left as they are, and what is sent through them goes on. What
     /// stays in a network keeps its addresses there, unless others are asked for.
     ///
+    /// ```no_run
+    /// use docklet::host::{Attachment, Host};
+    /// use docklet::name::ContainerName;
+    /// use docklet::net::{Mtu, Rate};
+    ///
+    /// # async fn example(host: &Host) -> docklet::Result<()> {
+    /// let web: ContainerName = "web".parse()?;
+    /// let mut interfaces = host.get(&web)?.spec.interfaces;
+    /// // A further one, in another network, with an address that the host picks.
+    /// interfaces.insert("eth1".parse()?, Attachment::new("backup".parse()?));
+    /// // And the first one changes, with its address and the connections through it.
+    /// if let Some(eth0) = interfaces.get_mut(&"eth0".parse()?) {
+    ///     eth0.mtu = Some(Mtu::new(1400)?);
+    ///     eth0.rates.from_container = Some(Rate::megabits(10)?);
+    /// }
+    /// let info = host.set_interfaces(&web, interfaces).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new interfaces.
     ///
     /// # Errors

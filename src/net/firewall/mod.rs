@@ -1,52 +1,4 @@
 //! Who may reach whom: address translation, port forwards and isolation in one nftables table (`man 8 nft`).
-//!
-//! # What the table does
-//!
-//! A *network* is what is behind one bridge of ours, the *pool* all networks together, also those of other hosts.
-//!
-//! | from | to | |
-//! |---|---|---|
-//! | a network | itself | passes |
-//! | a network | what is [denied](Ruleset::denied) | dropped, also if it is the host, or what a foreign rule translated to |
-//! | a network | a published port, at the host's address | passes, as from outside: published is published |
-//! | a network | another network of the pool | dropped, but for those it may [reach](FirewallNetwork::reach) |
-//! | a network | the host | echo, neighbour discovery and its [`host_ports`](FirewallNetwork::host_ports); else dropped. The addresses that the host has in other networks are always dropped |
-//! | a network | outside | passes, but for GRE and VXLAN (port 4789 and the [`tunnel_ports`](Ruleset::tunnel_ports)), also as an answer, which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
-//! | outside | a network | dropped, but for published ports and whom it [admits](FirewallNetwork::admit) |
-//! | the host | anything | passes |
-//!
-//! What leaves a network must bear an address of that network. Answers that do always pass, also of connections that were
-//! begun before a rule was there: the table decides on beginnings. Errors (of ICMP) pass as answers do, from a network only
-//! about its own connections. Dropped is dropped without an answer.
-//!
-//! A packet that this table lets through can still be dropped by another table, whatever its priority, and one that this
-//! table drops is lost, whatever others say. On a host whose own rules drop forwarded packets (Docker's do), allow the
-//! bridges there; [`forward_obstacles`] finds such rules.
-//!
-//! # Published ports
-//!
-//! A [`PortForward`] is reached from outside, from other networks, from its own network (which is masqueraded, else
-//! the answer would go around the host) and by the host's own processes, under any address of the host or the one that
-//! it names. Not under `127.0.0.1` and `::1`: for these the kernel would have to let packets with a loopback address leave
-//! (`route_localnet`), and other machines could then reach what listens there only for the host itself.
-//!
-//! Where the kernel gives bridged frames to the firewall (`bridge-nf-call-iptables` is 1, as it is once `br_netfilter` is
-//! loaded), a container does not reach *itself* by its published port, unless its port of the bridge is in hairpin mode:
-//! the kernel turns such a frame round on the bridge.
-//!
-//! A connection is translated as its first packet was, for as long as it lasts, whatever becomes of the forward; one of UDP lasts as
-//! long as somebody sends. [`settle_forwards`](crate::net::settle_forwards), after the table has changed, ends those that go the old way, and
-//! [`end_connections`](crate::net::end_connections) those of an address that is given up. [`Host`](crate::host::Host) calls both.
-//!
-//! # The kernel's settings
-//!
-//! | setting | |
-//! |---|---|
-//! | `net.ipv4.ip_forward` | switched on when something is to be forwarded, and never off again: others may rely on it by then |
-//! | `net.ipv6.conf.all.forwarding` | never set, since it makes a host ignore the router advertisements that it may live by; without it there is an error |
-//! | `net.bridge.bridge-nf-call-iptables`, `-ip6tables` | not read or set: the table means the same with 0 and 1, since what stays on one bridge passes |
-//! | `net.ipv4.conf.*.rp_filter` | not read or set; both kinds of check fit. The table itself checks where what a network sends comes from |
-//! | `net.ipv4.conf.*.route_localnet` | not read or set, not needed |
 
 mod entry;
 mod foreign;
@@ -61,6 +13,7 @@ mod whose;
 
 pub use foreign::{ForwardObstacle, forward_obstacles};
 pub use forward::PortForward;
+pub(crate) use port::number;
 pub use port::{Port, Protocol};
 pub use ruleset::{Denied, FirewallNetwork, Ruleset};
 pub use whose::Whose;
@@ -71,6 +24,74 @@ use crate::error::{Error, Result};
 
 /// One nftables table of the family `inet` that is docklet's alone; no other table is read or changed. All calls work in
 /// the network namespace of the calling thread. Each runs the program `nft` once or twice.
+///
+/// ```no_run
+/// use docklet::net::{Denied, Firewall, FirewallNetwork, IpNet, LinkOwner, Port, PortForward, Protocol, Ruleset};
+///
+/// let lan = FirewallNetwork {
+///     masquerade: true,
+///     host_ports: vec![Port::udp(53)?],
+///     ..FirewallNetwork::new(LinkOwner::new("example/lan")?, "exbr0".parse()?, vec!["10.0.0.0/24".parse()?])
+/// };
+/// let web = ([10, 0, 0, 2], 80).into();
+/// let ruleset = Ruleset {
+///     networks: vec![lan],
+///     forwards: vec![PortForward::new(LinkOwner::new("example/web")?, Protocol::Tcp, 8080, web)?],
+///     denied: vec![Denied::from(IpNet::new_assert([192, 0, 2, 0].into(), 24))],
+///     ..Ruleset::default()
+/// };
+/// Firewall::new("example")?.apply(&ruleset)?; // the same again changes nothing
+/// # Ok::<(), docklet::Error>(())
+/// ```
+///
+/// # What the table does
+///
+/// A *network* is what is behind one bridge of ours, the *pool* all networks together, also those of other hosts.
+///
+/// | from | to | |
+/// |---|---|---|
+/// | a network | itself | passes |
+/// | a network | what is [denied](Ruleset::denied) | dropped, also if it is the host, or what a foreign rule translated to |
+/// | a network | a published port, at the host's address | passes, as from outside: published is published |
+/// | a network | another network of the pool | dropped, but for those it may [reach](FirewallNetwork::reach) |
+/// | a network | the host | echo, neighbour discovery and its [`host_ports`](FirewallNetwork::host_ports); else dropped. The addresses that the host has in other networks are always dropped |
+/// | a network | outside | passes, but for GRE and VXLAN (port 4789 and the [`tunnel_ports`](Ruleset::tunnel_ports)), also as an answer, which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
+/// | outside | a network | dropped, but for published ports and whom it [admits](FirewallNetwork::admit) |
+/// | the host | anything | passes |
+///
+/// What leaves a network must bear an address of that network. Answers that do always pass, also of connections that were
+/// begun before a rule was there: the table decides on beginnings. Errors (of ICMP) pass as answers do, from a network only
+/// about its own connections. Dropped is dropped without an answer.
+///
+/// A packet that this table lets through can still be dropped by another table, whatever its priority, and one that this
+/// table drops is lost, whatever others say. On a host whose own rules drop forwarded packets (Docker's do), allow the
+/// bridges there; [`forward_obstacles`] finds such rules.
+///
+/// # Published ports
+///
+/// A [`PortForward`] is reached from outside, from other networks, from its own network (which is masqueraded, else
+/// the answer would go around the host) and by the host's own processes, under any address of the host or the one that
+/// it names. Not under `127.0.0.1` and `::1`: for these the kernel would have to let packets with a loopback address leave
+/// (`route_localnet`), and other machines could then reach what listens there only for the host itself.
+///
+/// Where the kernel gives bridged frames to the firewall (`bridge-nf-call-iptables` is 1, as it is once `br_netfilter` is
+/// loaded), a container does not reach *itself* by its published port, unless its port of the bridge is in hairpin mode:
+/// the kernel turns such a frame round on the bridge.
+///
+/// A connection is translated as its first packet was, for as long as it lasts, whatever becomes of the forward; one of UDP lasts
+/// as long as somebody sends. [`settle_forwards`](crate::net::settle_forwards), after the table has changed, ends those that go
+/// the old way, and [`end_connections`](crate::net::end_connections) those of an address that is given up.
+/// [`Host`](crate::host::Host) calls both.
+///
+/// # The kernel's settings
+///
+/// | setting | |
+/// |---|---|
+/// | `net.ipv4.ip_forward` | switched on for what is masqueraded, published, reached or admitted over IPv4, and never off again: others may rely on it by then |
+/// | `net.ipv6.conf.all.forwarding` | never set, since it makes a host ignore the router advertisements that it may live by; without it there is an error |
+/// | `net.bridge.bridge-nf-call-iptables`, `-ip6tables` | not read or set: the table means the same with 0 and 1, since what stays on one bridge passes |
+/// | `net.ipv4.conf.*.rp_filter` | not read or set; both kinds of check fit. The table itself checks where what a network sends comes from |
+/// | `net.ipv4.conf.*.route_localnet` | not read or set, not needed |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firewall {
     table: String,

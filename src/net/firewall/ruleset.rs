@@ -46,12 +46,13 @@ pub struct FirewallNetwork {
     pub owner: LinkOwner,
     /// The bridge. It need not exist yet.
     pub bridge: LinkName,
-    /// Its addresses. What it sends from any other address does not leave it.
+    /// Its addresses. What it sends from any other address does not leave it; with none, nothing does.
     pub subnets: Vec<Subnet>,
     /// Whether what leaves the pool bears the host's address. Default: it does not.
     #[serde(default)]
     pub masquerade: bool,
-    /// Other networks of the pool, on this host or another, to which it may open connections. Default: none.
+    /// Other networks of the pool, on this host or another, to which it may open connections. Default: none. What is
+    /// outside of the pool it reaches anyway.
     #[serde(default)]
     pub reach: Vec<Subnet>,
     /// Who outside of this host's networks may open connections to it, by address; `0.0.0.0/0` is everybody. Default: nobody.
@@ -88,6 +89,13 @@ impl fmt::Display for Denied {
             Some(port) => write!(f, "{port} of {}", self.net),
             None => self.net.fmt(f),
         }
+    }
+}
+
+/// All ports of these addresses.
+impl From<IpNet> for Denied {
+    fn from(net: IpNet) -> Self {
+        Self { net, port: None }
     }
 }
 
@@ -150,7 +158,10 @@ impl Ruleset {
             let rule = "leads to an address that is in none of the networks";
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         };
-        subnet.interface(target)?;
+        if let Err(Error::Invalid { rule, .. }) = subnet.interface(target) {
+            let rule = format!("leads to no host of {subnet}: {target} {rule}");
+            return Err(Error::invalid("port forward", forward.to_string(), rule));
+        }
         let denies = |denied: &&Denied| {
             denied.net.prefix_len() > 0
                 && denied.net.contains(&target)
@@ -220,7 +231,7 @@ mod tests {
         }
         says(refused(|r| r.networks[0].owner = LinkOwner::new("x".repeat(129)).unwrap()), "128 bytes");
         says(refused(|r| r.networks[0].admit = vec!["10.1.2.3/8".parse().unwrap()]), "network is 10.0.0.0/8");
-        let denied = Denied { net: "192.0.2.7/24".parse().unwrap(), port: None };
+        let denied = Denied::from("192.0.2.7/24".parse::<IpNet>().unwrap());
         says(refused(|r| r.denied.push(denied)), "network is 192.0.2.0/24");
     }
 
@@ -232,7 +243,8 @@ mod tests {
         assert_eq!(to("[fd00::2]:80"), "");
         says(to("10.0.2.2:80"), "none of the networks");
         says(to("127.0.0.1:80"), "none of the networks");
-        says(to("10.0.0.255:80"), "address");
+        says(to("10.0.0.255:80"), "port forward");
+        says(to("10.0.0.255:80"), "leads to no host of 10.0.0.0/24: 10.0.0.255 is the network's broadcast");
         says(to("10.0.0.2:0"), "port 0");
         for port in
             [None, Some(Port { protocol: super::super::Protocol::Tcp, number: 80.try_into().unwrap() })]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::entry::{self, Content, Key, Part};
 use super::rules::{CHAINS, SETS, Set};
 use super::{FirewallNetwork, PortForward, Ruleset, Whose, syntax};
-use crate::net::{LinkOwner, VXLAN_PORT};
+use crate::net::{LinkOwner, TunnelTopology};
 
 const TUNNEL_PORTS: &str = "tunnel_ports";
 
@@ -46,7 +46,9 @@ impl Table {
             };
             table.enter(set, key, None, None);
         }
-        for port in [VXLAN_PORT].into_iter().chain(ruleset.tunnel_ports.iter().map(|port| port.get())) {
+        for port in
+            [TunnelTopology::VXLAN_PORT].into_iter().chain(ruleset.tunnel_ports.iter().map(|port| port.get()))
+        {
             table.enter(TUNNEL_PORTS, vec![Part::word(port)], None, None);
         }
         table

@@ -18,5 +18,4 @@ pub use gre_key::GreKey;
 pub use handle::Tunnel;
 pub use spec::TunnelSpec;
 pub use topology::TunnelTopology;
-pub(super) use topology::VXLAN_PORT;
 pub use vni::Vni;
