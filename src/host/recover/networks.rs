@@ -25,6 +25,10 @@ impl Host {
     pub(super) async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
         let host = self.registry().await?;
         let mut records = Vec::new();
+        host.inner.isolation.tidy()?;
+        if let Err(error) = host.isolation() {
+            report.failures.push(format!("isolation: {}", Chain(&error)));
+        }
         for name in host.inner.networks.names_with_left_overs()? {
             match host.inner.networks.tidy(&name).and_then(|()| host.inner.networks.get(&name)) {
                 Ok(record) => records.extend(record),
@@ -34,7 +38,12 @@ impl Host {
         // Before any link, and none without it: what is connected without its rules is open to all. Also without any
         // network: a removal may have been cut off before the table went.
         let mut made: BTreeSet<NetworkName> = match host.apply_firewall(None).await {
-            Ok(true) => records.iter().map(|record| record.spec.name.clone()).collect(),
+            Ok(true) => {
+                if let Err(error) = host.settle_all_connections().await {
+                    report.failures.push(format!("connections: {}", Chain(&error)));
+                }
+                records.iter().map(|record| record.spec.name.clone()).collect()
+            }
             Ok(false) => BTreeSet::new(),
             // A host without nftables has no table, and without networks it needs none.
             Err(Error::Unsupported { .. }) if records.is_empty() => BTreeSet::new(),

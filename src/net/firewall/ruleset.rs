@@ -1,6 +1,8 @@
 //! What a [`Firewall`](super::Firewall) is to say, as plain data (`man 8 nft` has what becomes of it).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,10 @@ pub struct Ruleset {
     /// What no network reaches, whatever else is said: the control plane.
     #[serde(default)]
     pub denied: Vec<Denied>,
+    /// The UDP ports of the host's tunnels: what a network sends there out of the pool could pass for a tunnel's frame, and
+    /// is dropped. 4789, VXLAN's own, always is.
+    #[serde(default)]
+    pub tunnel_ports: BTreeSet<NonZeroU16>,
 }
 
 /// A network of this host: what is behind one bridge.
@@ -67,7 +73,7 @@ impl FirewallNetwork {
 }
 
 /// A destination that no network reaches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Denied {
     /// The addresses: `192.0.2.7/32`.
@@ -75,6 +81,15 @@ pub struct Denied {
     /// The port there. Default: everything.
     #[serde(default)]
     pub port: Option<Port>,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{port} of {}", self.net),
+            None => self.net.fmt(f),
+        }
+    }
 }
 
 /// All ports of these addresses.
@@ -90,7 +105,7 @@ impl Ruleset {
     /// # Errors
     /// [`Error::Invalid`] if an owner is too long, a bridge is named twice, subnets of two networks overlap, an address
     /// range has bits of a host, or a forward leads out of the networks, to what is denied, or is published where another
-    /// one is; then both are named.
+    /// one is; then both are named. Where everything is denied (`0.0.0.0/0`) a port can still be published to the outside.
     pub fn check(&self) -> Result<()> {
         let mut bridges = BTreeSet::new();
         for network in &self.networks {
@@ -148,14 +163,15 @@ impl Ruleset {
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         }
         let denies = |denied: &&Denied| {
-            denied.net.contains(&target)
+            denied.net.prefix_len() > 0
+                && denied.net.contains(&target)
                 && denied.port.is_none_or(|port| {
                     (port.protocol, port.number.get()) == (forward.protocol, forward.to.port())
                 })
         };
         if let Some(denied) = self.denied.iter().find(denies) {
-            let rule = format!("leads to {}, which is denied", denied.net);
-            return Err(Error::invalid("port forward", forward.to_string(), rule));
+            let rule = format!("leads to {denied}, which is denied");
+            return Err(Error::invalid("port forward", format!("{forward} of {}", forward.owner), rule));
         }
         Ok(())
     }
@@ -242,6 +258,12 @@ mod tests {
                 "which is denied",
             );
         }
+        let all = Denied { net: "0.0.0.0/0".parse().unwrap(), port: None };
+        let published = refused(|r| {
+            r.denied.push(all);
+            r.forwards.push(forward(None, 8080, "10.0.0.2:80"));
+        });
+        assert_eq!(published, "", "to the outside");
     }
 
     #[test]

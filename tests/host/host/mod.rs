@@ -2,7 +2,10 @@
 
 mod bad_input;
 mod concurrency;
+mod connections;
+mod control_plane;
 mod damage;
+mod far;
 mod fixture;
 mod foreign;
 mod hostile;
