@@ -59,28 +59,26 @@ impl Host {
         manifest: Option<&Manifest>,
         network: Option<&NetworkRecord>,
     ) -> Result<()> {
-        let (mut networks, mut manifests) = (self.inner.networks.all()?, self.inner.manifests.all()?);
-        networks.records.retain(|other| network.is_none_or(|network| network.spec.name != other.spec.name));
-        networks.records.extend(network.cloned());
-        let mut published = Vec::new();
+        let (mut own, mut published) = (Vec::new(), BTreeSet::new());
         if let Some(manifest) = manifest {
-            let is_it = |other: &Manifest| other.id == manifest.id;
-            for other in manifests.records.iter().filter(|other| is_it(other)) {
-                published.extend(forwards(other)?);
+            own = forwards(manifest)?;
+            let earlier = self.inner.manifests.get(&manifest.spec.name)?;
+            if let Some(earlier) = earlier.filter(|earlier| earlier.id == manifest.id) {
+                published.extend(forwards(&earlier)?);
             }
-            manifests.records.retain(|other| !is_it(other));
-            manifests.records.push(manifest.clone());
-            let own = forwards(manifest)?;
+            // Others' manifests, of which there may be hundreds, say nothing about it then.
             if own.is_empty() && published.is_empty() {
                 return Ok(());
             }
-            // One that is there already is what would be found.
-            let is_new = |forward: &&PortForward| !published.contains(*forward);
-            Rules::of(&networks, &manifests)?.ruleset.check()?;
-            own.iter().filter(is_new).try_for_each(PortForward::check_unused)?;
-        } else {
-            Rules::of(&networks, &manifests)?.ruleset.check()?;
         }
+        let (mut networks, mut manifests) = (self.inner.networks.all()?, self.inner.manifests.all()?);
+        networks.records.retain(|other| network.is_none_or(|network| network.spec.name != other.spec.name));
+        networks.records.extend(network.cloned());
+        manifests.records.retain(|other| manifest.is_none_or(|manifest| manifest.id != other.id));
+        manifests.records.extend(manifest.cloned());
+        Rules::of(&networks, &manifests)?.ruleset.check()?;
+        // One that is there already is what would be found.
+        PortForward::check_unused(own.iter().filter(|forward| !published.contains(*forward)))?;
         match self.inner.firewall.current() {
             // Somebody else wrote into it: it will be made anew.
             Ok(_) | Err(Error::Differs { .. }) => Ok(()),

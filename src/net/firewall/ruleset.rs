@@ -1,6 +1,9 @@
 //! What a [`Firewall`](super::Firewall) is to say, as plain data (`man 8 nft` has what becomes of it).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -94,11 +97,11 @@ impl Ruleset {
         }
         self.denied.iter().try_for_each(|denied| check_net("denied addresses", denied.net))?;
         self.check_overlap()?;
-        let mut published = BTreeMap::new();
+        let (targets, mut published) = (Targets::of(self), BTreeMap::new());
         for forward in &self.forwards {
             check_owner(&forward.owner)?;
             forward.check()?;
-            self.check_target(forward)?;
+            targets.check(forward)?;
             forward.claim(&mut published)?;
         }
         Ok(())
@@ -127,23 +130,37 @@ impl Ruleset {
         }
         Ok(())
     }
+}
 
-    fn check_target(&self, forward: &PortForward) -> Result<()> {
+/// Where forwards may lead, and where not. Made once for all: there may be thousands of each.
+struct Targets {
+    /// By their first addresses; no two overlap.
+    subnets: BTreeMap<IpAddr, Subnet>,
+    denied: BTreeSet<(IpNet, Option<Port>)>,
+}
+
+impl Targets {
+    fn of(ruleset: &Ruleset) -> Self {
+        let subnets = ruleset.networks.iter().flat_map(|network| &network.subnets);
+        Self {
+            subnets: subnets.map(|subnet| (subnet.net().network(), *subnet)).collect(),
+            denied: ruleset.denied.iter().map(|denied| (denied.net, denied.port)).collect(),
+        }
+    }
+
+    fn check(&self, forward: &PortForward) -> Result<()> {
         let target = forward.to.ip();
-        let mut subnets = self.networks.iter().flat_map(|network| &network.subnets);
-        let Some(subnet) = subnets.find(|subnet| subnet.contains(target)) else {
+        let before = self.subnets.range(..=target).next_back().map(|(_, subnet)| subnet);
+        let Some(subnet) = before.filter(|subnet| subnet.contains(target)) else {
             let rule = "leads to an address that is in none of the networks";
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         };
         subnet.interface(target)?;
-        let denies = |denied: &&Denied| {
-            denied.net.contains(&target)
-                && denied.port.is_none_or(|port| {
-                    (port.protocol, port.number.get()) == (forward.protocol, forward.to.port())
-                })
-        };
-        if let Some(denied) = self.denied.iter().find(denies) {
-            let rule = format!("leads to {}, which is denied", denied.net);
+        let number = NonZeroU16::new(forward.to.port());
+        let port = number.map(|number| Port { protocol: forward.protocol, number });
+        let mut around = iter::successors(Some(IpNet::from(target)), IpNet::supernet);
+        if let Some(net) = around.find(|net| [None, port].iter().any(|port| self.denied.contains(&(*net, *port)))) {
+            let rule = format!("leads to {net}, which is denied");
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         }
         Ok(())

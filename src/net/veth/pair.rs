@@ -174,7 +174,10 @@ async fn attempt_once(
     let (inside, found) = join(Netlink::connect_in(namespace), async {
         let bridge = bridge(net, spec).await?;
         let made = match verb {
-            Verb::Ensure => outer::make(net, &[(namespace, spec, &bridge)]).await?.remove(0)?,
+            Verb::Ensure => {
+                let made = outer::make(net, &[(namespace, spec, &bridge)]).await?.remove(0);
+                link::unless_gone(net, &bridge, made).await?
+            }
             Verb::Apply => Made { fresh: false, outer: outer::look(net, spec).await? },
         };
         Ok((bridge, made))
@@ -191,7 +194,8 @@ async fn attempt_once(
     let found = if fresh { inner::born(&host) } else { inner::find(&inside, &host).await? };
     let Some(inner) = found else {
         if verb == Verb::Apply {
-            return Err(differs(spec, "its inner end is in another namespace".to_owned()));
+            let elsewhere = differs(spec, "its inner end is in another namespace".to_owned());
+            return unless_stale(net, &bridge, &host, elsewhere).await;
         }
         tracing::debug!(link = %spec.name, "its inner end is elsewhere: made anew");
         link::delete(net, &spec.name, host.index).await?;
@@ -199,7 +203,10 @@ async fn attempt_once(
     };
     if !fresh {
         if verb == Verb::Ensure {
-            check_adoptable(&inside, spec, &bridge, &host, &inner).await?;
+            match check_adoptable(&inside, spec, &bridge, &host, &inner).await {
+                Err(error @ Error::Differs { .. }) => return unless_stale(net, &bridge, &host, error).await,
+                result => result?,
+            }
         }
         outer::look_at_rules(net, &mut [(spec, &mut outer)]).await?;
     }
@@ -217,9 +224,17 @@ async fn attempt_once(
     };
     let changed = fresh || stages.iter().any(|stage| !stage.is_empty());
     let (outer, inner) = join(outer::carry_out(net, vec![stages]), inner_change).await;
-    outer?.remove(0)?;
+    link::unless_gone(net, &bridge, outer?.remove(0)).await?;
     inner?;
     Ok(Some(Veth::new(spec.name.clone(), host.index, changed)))
+}
+
+/// A difference counts if what was compared is still there; else somebody removed it meanwhile: begin again.
+async fn unless_stale(net: &Netlink, bridge: &Link, host: &Link, difference: Error) -> Result<Option<Veth>> {
+    match net.look([link::ask_at(bridge.index), link::ask_at(host.index)]).await? {
+        [Some(_), Some(_)] => Err(difference),
+        _ => Ok(None),
+    }
 }
 
 async fn bridge(net: &Netlink, spec: &VethSpec) -> Result<Link> {

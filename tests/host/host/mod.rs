@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod concurrency;
+mod crowd;
 mod damage;
 mod fixture;
 mod foreign;
