@@ -2,14 +2,12 @@
 
 use std::io;
 
-use futures_util::StreamExt;
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::link::{self, ATTEMPTS, Link, MessageBuilder, brief};
-use super::netlink::lost;
 use super::{LinkOwner, Netlink};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
@@ -23,13 +21,11 @@ impl Netlink {
     ) -> Result<Vec<RouteNetlinkMessage>> {
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            // One at a time: for a second one on the same socket the kernel is "busy". As it is while an earlier one
-            // whose caller went away comes to its end.
-            let _dumping = self.dumping.lock().await;
             match self.dump_once(message.clone(), call).await {
                 Ok(Some(found)) => return Ok(found),
                 // Changed while it was read.
                 Ok(None) => {}
+                // An earlier one failed before all of it was read; its rest is read now.
                 Err(error) if error.errno() == Some(libc::EBUSY) => {}
                 Err(error) => return Err(error),
             }
@@ -48,20 +44,22 @@ impl Netlink {
     ) -> Result<Option<Vec<RouteNetlinkMessage>>> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut replies = self.request(vec![request], call, &"all")?;
-        let (mut found, mut whole) = (Vec::new(), true);
-        while let Some(reply) = replies.next().await {
-            whole &= reply.header.flags & NLM_F_DUMP_INTR == 0;
-            match reply.payload {
+        let (mut found, mut whole, mut refused) = (Vec::new(), true, None);
+        let sent = self.connection.lock().await.talk(&mut [request], |_, answer| {
+            let Some(answer) = answer else {
+                tracing::warn!(call, "something in the list cannot be read");
+                return;
+            };
+            whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
+            match answer.payload {
                 NetlinkPayload::InnerMessage(message) => found.push(message),
-                NetlinkPayload::Done(_) => return Ok(whole.then_some(found)),
-                NetlinkPayload::Error(answer) => {
-                    return Err(Error::os(call, "all", io::Error::from_raw_os_error(-answer.raw_code())));
-                }
-                _ => break,
+                NetlinkPayload::Error(answer) => refused = answer.code,
+                _ => {}
             }
-        }
-        Err(lost(call, "all"))
+        });
+        let refused = refused.map(|code| io::Error::from_raw_os_error(-code.get()));
+        sent.and(refused.map_or(Ok(()), Err)).map_err(|e| Error::os(call, "all", e))?;
+        Ok(whole.then_some(found))
     }
 
     /// The addresses of the link `index` but those that the kernel gives itself: link-local ones of IPv6, and those that

@@ -29,7 +29,7 @@
 //!
 //! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Firewall`] the package `nftables`; for [`Tunnel`]
 //! the module `vxlan`, `ip_gre` or `ip6_gre`, which the kernel loads by itself. The
-//! asynchronous calls run in a tokio runtime with I/O and time enabled. The kernel waits 15 to 30 ms when a link is
+//! asynchronous calls run in a tokio runtime with time enabled. The kernel waits 15 to 30 ms when a link is
 //! deleted, and the thread that asks waits with it.
 //!
 //! # Addresses
@@ -44,6 +44,7 @@ mod address;
 mod bridge;
 mod bridge_port;
 mod bridge_settings;
+mod connection;
 mod dump;
 mod firewall;
 mod link;

@@ -3,28 +3,25 @@
 //! The framing and the message types are those of the crate `rtnetlink`. Its request types are not used: they take the
 //! end of a reply for success, even if the connection broke, and their errors print the request's bytes.
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
 use rtnetlink::packet_core::{
     Emitable, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
     NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::proto::{ConnectionHandle, new_connection};
-use rtnetlink::sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use super::NetworkNamespace;
+use super::connection::Connection;
 use super::link::{self, Link};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
-use crate::sys::{netns, socket};
+use crate::sys::netns;
 
 /// How often `wait_gone` looks.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -36,17 +33,14 @@ const MOST_AT_ONCE: usize = 32;
 /// How many bytes go into one system call, unless it is one message: more than the buffer (208 KiB unless the host says
 /// otherwise) the kernel does not take.
 const MOST_BYTES: usize = 64 << 10;
-/// Room for as many answers of the longest kind: the program of a port's guard, of 32 KiB, takes 64 KiB and some more.
-const ANSWERS_BYTES: u32 = 4 << 20;
 
 /// A connection to the links of one network namespace. Clones share it; it is closed when the last one is dropped.
 ///
 /// It keeps its namespace alive.
 #[derive(Debug, Clone)]
 pub struct Netlink {
-    handle: ConnectionHandle<RouteNetlinkMessage>,
-    /// Held while a list is read.
-    pub(super) dumping: Arc<Mutex<()>>,
+    /// Each system call carries out what it sends, so that others could not do so meanwhile.
+    pub(super) connection: Arc<Mutex<Connection>>,
 }
 
 /// One change to be sent.
@@ -82,7 +76,8 @@ impl Netlink {
     /// # Errors
     /// [`Error::Invalid`] outside of a tokio runtime; [`Error::Os`] if the system refuses.
     pub async fn connect() -> Result<Self> {
-        Self::open(&runtime()?)
+        require_runtime()?;
+        Connection::open().map(Self::new)
     }
 
     /// Connects to `namespace`, from wherever it is called.
@@ -90,46 +85,20 @@ impl Netlink {
     /// # Errors
     /// [`Error::Invalid`] outside of a tokio runtime; [`Error::Os`] if the system refuses.
     pub async fn connect_in(namespace: &NetworkNamespace) -> Result<Self> {
-        let runtime = runtime()?;
+        require_runtime()?;
         let (sender, receiver) = oneshot::channel();
         // A socket belongs for ever to the namespace that its thread was in when it was made.
         netns::spawn_in(namespace.duplicate()?, move |entered| {
-            drop(sender.send(entered.and_then(|()| Self::open(&runtime))));
+            drop(sender.send(entered.and_then(|()| Connection::open())));
         })?;
-        receiver.await.map_err(|_| lost("setns", namespace.path().display()))?
+        let connection = receiver.await.map_err(|_| {
+            Error::os("setns", namespace.path().display(), io::Error::from_raw_os_error(libc::ECONNRESET))
+        })?;
+        connection.map(Self::new)
     }
 
-    fn open(runtime: &Handle) -> Result<Self> {
-        let _inside = runtime.enter();
-        let (mut connection, handle, _) =
-            new_connection(NETLINK_ROUTE).map_err(|e| Error::os("socket", "NETLINK_ROUTE", e))?;
-        // Without this the kernel ignores the index in a request for addresses, and sends those of all links.
-        connection
-            .socket_mut()
-            .socket_mut()
-            .set_netlink_get_strict_chk(true)
-            .map_err(|e| Error::os("setsockopt", "NETLINK_GET_STRICT_CHK", e))?;
-        // An error would have the request in it, of whatever length.
-        connection
-            .socket_mut()
-            .socket_mut()
-            .set_cap_ack(true)
-            .map_err(|e| Error::os("setsockopt", "NETLINK_CAP_ACK", e))?;
-        socket::enlarge_receive_buffer(connection.socket_mut().socket_mut(), ANSWERS_BYTES)?;
-        connection.set_forward_ack(true);
-        connection.set_forward_done(true);
-        // The task ends when the last handle is dropped.
-        runtime.spawn(connection);
-        Ok(Self { handle, dumping: Arc::default() })
-    }
-
-    pub(super) fn request(
-        &self,
-        messages: Vec<NetlinkMessage<RouteNetlinkMessage>>,
-        call: &'static str,
-        target: &dyn fmt::Display,
-    ) -> Result<impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>> {
-        self.handle.request_batch(messages, SocketAddr::new(0, 0)).map_err(|_| lost(call, target))
+    fn new(connection: Connection) -> Self {
+        Self { connection: Arc::new(Mutex::new(connection)) }
     }
 
     /// Carries out one change.
@@ -170,34 +139,36 @@ impl Netlink {
         changes: Vec<Change>,
         answers: &mut Vec<Result<Option<RouteNetlinkMessage>>>,
     ) -> Result<()> {
-        let Some(first) = changes.first() else { return Ok(()) };
-        let first = (first.call, first.target.clone());
-        let mut messages = Vec::with_capacity(changes.len());
-        let mut expected = Vec::with_capacity(changes.len());
-        for change in changes {
-            let mut message = NetlinkMessage::from(change.message);
-            message.header.flags = NLM_F_REQUEST | NLM_F_ACK | change.mode.flags();
-            messages.push(message);
-            expected.push((change.call, change.target, change.fine));
+        if changes.is_empty() {
+            return Ok(());
         }
-        let mut replies = self.request(messages, first.0, &first.1)?;
-        // The kernel answers in the order of the requests.
-        for (call, target, fine) in expected {
-            let mut told = None;
-            let error = loop {
-                let reply = replies.next().await.ok_or_else(|| lost(call, &target))?;
-                match reply.payload {
-                    NetlinkPayload::Error(answer) => break answer.code,
-                    NetlinkPayload::InnerMessage(message) => told = Some(message),
-                    _ => {}
+        let mut messages = Vec::with_capacity(changes.len());
+        let mut said = Vec::with_capacity(changes.len());
+        for Change { call, target, message, mode, fine } in changes {
+            let mut message = NetlinkMessage::from(message);
+            message.header.flags = NLM_F_REQUEST | NLM_F_ACK | mode.flags();
+            messages.push(message);
+            said.push((call, target, fine, Ok(None)));
+        }
+        let sent = self.connection.lock().await.talk(&mut messages, |place, answer| {
+            let (_, _, fine, said) = &mut said[place];
+            match answer.map(|answer| answer.payload) {
+                Some(NetlinkPayload::InnerMessage(message)) => *said = Ok(Some(message)),
+                Some(NetlinkPayload::Error(answer)) => {
+                    if let Some(code) =
+                        answer.code.map(|code| -code.get()).filter(|code| Some(*code) != *fine)
+                    {
+                        *said = Err(code);
+                    }
                 }
-            };
-            if let Some(code) = error.map(|code| -code.get()).filter(|code| Some(*code) != fine) {
-                answers.push(Err(Error::os(call, &target, io::Error::from_raw_os_error(code))));
-            } else {
-                tracing::debug!(call, target, "done");
-                answers.push(Ok(told));
+                Some(_) => {}
+                None => *said = Err(libc::EBADMSG),
             }
+        });
+        sent.map_err(|e| Error::os(said[0].0, &said[0].1, e))?;
+        for (call, target, _, said) in said {
+            tracing::debug!(call, target, ok = said.is_ok(), "answered");
+            answers.push(said.map_err(|code| Error::os(call, target, io::Error::from_raw_os_error(code))));
         }
         Ok(())
     }
@@ -256,12 +227,9 @@ impl Mode {
     }
 }
 
-fn runtime() -> Result<Handle> {
+/// What is done with a connection waits by the runtime's clock, which panics where there is none.
+fn require_runtime() -> Result<()> {
     Handle::try_current()
+        .map(drop)
         .map_err(|_| Error::invalid("runtime", "none", "must be called within a tokio runtime"))
-}
-
-/// The connection ended before the answer: its runtime was shut down.
-pub(super) fn lost(call: &'static str, target: impl fmt::Display) -> Error {
-    Error::os(call, target, io::Error::from_raw_os_error(libc::ECONNRESET))
 }

@@ -22,7 +22,6 @@ pub(crate) mod process;
 pub(crate) mod quota;
 pub(crate) mod random;
 pub(crate) mod record;
-pub(crate) mod socket;
 pub(crate) mod space;
 pub(crate) mod sparse;
 pub(crate) mod tmpfs;

@@ -275,7 +275,9 @@ async fn a_port_is_changed_in_place() {
     assert_eq!(inner_addresses(&pin), ["10.0.0.2/24", "fd00::2/64"]);
     assert_eq!(default_routes(&pin), ["10.0.0.1", "fd00::1"]);
     assert_eq!((show("dkve1")["master"].as_str(), show("dkve1")["mtu"].as_u64()), (Some("br0"), Some(1500)));
-    assert!(ping(&pin, "10.0.0.1") && ping(&pin, "fd00::1"));
+    assert!(ping(&pin, "10.0.0.1"));
+    // The bridge was without a port: IPv6 on it learns in its own time that there is one.
+    assert!((0..5).any(|_| ping(&pin, "fd00::1")));
 
     let elsewhere = NetworkNamespace::ensure(&sandbox.dir("netns").join("2")).unwrap();
     let error = Veth::apply(&net, &elsewhere, &spec(1)).await.unwrap_err();
