@@ -51,6 +51,7 @@ mod tar_archive;
 mod tree;
 mod tunnel;
 mod user_namespace;
+mod vanishing;
 mod veth;
 mod veth_hostile;
 mod volume;

@@ -58,7 +58,7 @@ fn port(number: usize) -> VethSpec {
         1 => RateLimits { to_container: rate(10), from_container: rate(20) },
         _ => RateLimits { to_container: None, from_container: rate(30) },
     };
-    VethSpec { rates, isolated: number % 2 == 0, ..veth::spec(1) }
+    VethSpec { rates, isolated: number.is_multiple_of(2), ..veth::spec(1) }
 }
 
 fn tunnel(number: usize) -> TunnelSpec {

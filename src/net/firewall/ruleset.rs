@@ -159,7 +159,9 @@ impl Targets {
         let number = NonZeroU16::new(forward.to.port());
         let port = number.map(|number| Port { protocol: forward.protocol, number });
         let mut around = iter::successors(Some(IpNet::from(target)), IpNet::supernet);
-        if let Some(net) = around.find(|net| [None, port].iter().any(|port| self.denied.contains(&(*net, *port)))) {
+        if let Some(net) =
+            around.find(|net| [None, port].iter().any(|port| self.denied.contains(&(*net, *port))))
+        {
             let rule = format!("leads to {net}, which is denied");
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         }

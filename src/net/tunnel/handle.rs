@@ -87,8 +87,16 @@ impl Tunnel {
     pub async fn ensure(net: &Netlink, spec: &TunnelSpec) -> Result<Self> {
         spec.check()?;
         let (mtu, underlay) = look(net, spec).await?;
-        let mut ensuring =
-            Ensuring { net, spec, mtu, underlay, arms: spec.arms(), made: Vec::new(), changed: false, half_made: false };
+        let mut ensuring = Ensuring {
+            net,
+            spec,
+            mtu,
+            underlay,
+            arms: spec.arms(),
+            made: Vec::new(),
+            changed: false,
+            half_made: false,
+        };
         match ensuring.run().await {
             Ok(tunnel) => Ok(tunnel),
             Err(cause) => Err(ensuring.take_back(cause).await),

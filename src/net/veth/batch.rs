@@ -45,7 +45,11 @@ pub(super) async fn ensure_all(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<
         for ((position, _), result) in chunk.iter().zip(make(net, &wishes).await?) {
             results[*position] = match result {
                 // The pair or its bridge may have gone while we were at it.
-                Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)) => None,
+                Err(error)
+                    if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)) =>
+                {
+                    None
+                }
                 result => result.transpose(),
             };
         }

@@ -154,7 +154,12 @@ async fn settle(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec, ve
         match attempt_once(net, namespace, spec, verb).await {
             Ok(Some(veth)) => return Ok(veth),
             Ok(None) => {}
-            Err(error) if error.errno() == Some(libc::ENODEV) => {}
+            // Also an end that root inside has just taken down, or an address from it: there is no way to the gateway then.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(libc::ENODEV | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN)
+                ) => {}
             Err(error) => return Err(error),
         }
     }

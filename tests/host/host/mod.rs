@@ -6,6 +6,7 @@ mod crowd;
 mod damage;
 mod fixture;
 mod foreign;
+mod garbage;
 mod hostile;
 mod images;
 mod interfaces;
