@@ -28,6 +28,10 @@ impl Host {
     pub(super) async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
         let host = self.registry().await?;
         let mut there = Vec::new();
+        host.inner.isolation.tidy()?;
+        if let Err(error) = host.isolation() {
+            report.failures.push(format!("isolation: {}", Chain(&error)));
+        }
         for name in host.inner.networks.names_with_left_overs()? {
             match host.recover_network(&name).await {
                 Ok(Some(made)) => {
@@ -42,7 +46,12 @@ impl Host {
         }
         // Also without any network: a removal may have been cut off before the table went.
         match host.apply_firewall(None).await {
-            Ok(true) => report.networks.extend(there),
+            Ok(true) => {
+                report.networks.extend(there);
+                if let Err(error) = host.settle_all_connections().await {
+                    report.failures.push(format!("connections: {}", Chain(&error)));
+                }
+            }
             Ok(false) => {}
             // A host without nftables has no table, and without networks it needs none.
             Err(Error::Unsupported { .. }) if there.is_empty() => {}

@@ -2,8 +2,11 @@
 
 mod bad_input;
 mod concurrency;
+mod connections;
+mod control_plane;
 mod crowd;
 mod damage;
+mod far;
 mod fixture;
 mod foreign;
 mod garbage;
