@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{Instrument, info_span};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::host::record::{Manifest, Port};
 use crate::host::{Attachment, ContainerInfo, Host};
 use crate::lxc::State;
@@ -73,10 +73,7 @@ impl Host {
                     Ok(()) => self.settle_interfaces(back, &unchanged).await.map(drop),
                     Err(error) => Err(error),
                 };
-                let Err(error) = undone else { return Err(cause) };
-                tracing::error!(%error, "roll-back failed");
-                let remains = vec![format!("interfaces of container `{name}`")];
-                Err(Error::LeftBehind { cause: Box::new(cause), remains })
+                Err(cause.after_undoing(undone, || format!("interfaces of container `{name}`")))
             }
         }
     }
