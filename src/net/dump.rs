@@ -8,20 +8,16 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::link::{self, ATTEMPTS, Link, MessageBuilder, brief};
-use super::{LinkOwner, Netlink};
+use super::{LinkOwner, Netlink, change};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 
 impl Netlink {
     /// All that the kernel answers to `message`.
-    pub(super) async fn dump(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
+    pub(super) async fn dump(&self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            match self.dump_once(message.clone(), call).await {
+            match self.dump_once(message.clone()).await {
                 Ok(Some(found)) => return Ok(found),
                 // Changed while it was read.
                 Ok(None) => {}
@@ -37,11 +33,8 @@ impl Netlink {
     }
 
     /// `None` if the list changed while the kernel went through it: something may be missing.
-    async fn dump_once(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>> {
+    async fn dump_once(&self, message: RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMessage>>> {
+        let call = change::call(&message);
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let (mut found, mut whole, mut refused) = (Vec::new(), true, None);
@@ -77,13 +70,13 @@ impl Netlink {
     async fn addresses_with_flags(&self, index: u32) -> Result<Vec<(ipnet::IpNet, AddressHeaderFlags)>> {
         let mut message = AddressMessage::default();
         message.header.index = index;
-        let found = self.dump(RouteNetlinkMessage::GetAddress(message), "RTM_GETADDR").await?;
+        let found = self.dump(RouteNetlinkMessage::GetAddress(message)).await?;
         Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
     }
 
     /// The links for which the kernel is asked with `question`.
     async fn link_messages(&self, question: LinkMessage) -> Result<Vec<LinkMessage>> {
-        let found = self.dump(RouteNetlinkMessage::GetLink(question), "RTM_GETLINK").await?;
+        let found = self.dump(RouteNetlinkMessage::GetLink(question)).await?;
         Ok(found
             .into_iter()
             .filter_map(|message| match message {

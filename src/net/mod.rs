@@ -92,6 +92,7 @@ mod address;
 mod bridge;
 mod bridge_port;
 mod bridge_settings;
+mod change;
 mod connection;
 mod dump;
 mod firewall;

@@ -40,14 +40,14 @@ pub(super) async fn complete(inside: &Netlink, spec: &VethSpec, inner: &Link) ->
     changes.extend(spec.gateways.iter().map(|gateway| link::set_default_route(name, inner.index, *gateway)));
     inside.change_all(changes).await.map_err(link::explain_ipv6)?;
     if spec.addresses.iter().any(|address| address.ip().is_ipv6()) {
-        settle(inside, inner.index).await?;
+        wait_until_usable(inside, inner.index).await?;
     }
     Ok(())
 }
 
-/// Waits until IPv6 has seen that both ends are up, which the kernel tells it a moment after they are. If that takes as long
-/// as never, the addresses are there all the same.
-async fn settle(inside: &Netlink, index: u32) -> Result<()> {
+/// Waits until the IPv6 addresses are in use: the kernel tells IPv6 that both ends are up a moment after they are. The wait
+/// has an end, since the addresses are there all the same.
+async fn wait_until_usable(inside: &Netlink, index: u32) -> Result<()> {
     for attempt in 0..ATTEMPTS {
         link::pause(attempt).await;
         if !inside.has_tentative(index).await? {
