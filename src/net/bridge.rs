@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::bridge_settings::BridgeSettings;
 use super::change::{Change, Mode};
 use super::link::{self, ATTEMPTS, Link, MessageBuilder};
-use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink, VlanFiltering};
+use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink, VlanFiltering, inet};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 
@@ -220,7 +220,7 @@ async fn adopt(net: &Netlink, spec: &BridgeSpec, found: &Link, created: bool) ->
     changes.extend(found.completion(&spec.name, &spec.owner, spec.mtu));
     for address in &spec.addresses {
         if !present.contains(&(*address).into()) {
-            changes.push(link::add_address(spec.name.as_str(), found.index, *address));
+            changes.push(inet::add_address(spec.name.as_str(), found.index, *address));
         }
     }
     let changed = !changes.is_empty();

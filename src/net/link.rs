@@ -1,18 +1,16 @@
 //! What the kernel says of a link, whose it is, and the messages that change it.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     InfoBridgePort, InfoData, InfoPortData, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
     LinkMessage,
 };
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::change::{Change, Mode};
-use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink};
+use super::change::Change;
+use super::{LinkOwner, MacAddress, Mtu, Netlink};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 
@@ -22,8 +20,8 @@ pub(super) type MessageBuilder = LinkMessageBuilder<LinkUnspec>;
 /// How often to begin again when a link comes and goes under our hands.
 pub(super) const ATTEMPTS: u32 = 40;
 
-/// Waits before the next attempt, longer and longer: all in all about 0.7 s, since a name stays taken for some 10 ms after its
-/// link has gone from sight. The first three do not wait: to make a link and look at it takes so many.
+/// Waits before the next attempt, longer and longer: all in all about 0.7 s. The first attempts are the usual course of
+/// making a link and looking at it. A name stays taken for some 10 ms after its link has gone from sight.
 pub(super) async fn pause(attempt: u32) {
     if let Some(more) = attempt.checked_sub(3) {
         tokio::time::sleep(Duration::from_millis(1) * (more + 1)).await;
@@ -190,66 +188,6 @@ pub(super) fn set_port(name: &str, index: u32, settings: Vec<InfoBridgePort>) ->
         .build();
     // RTM_SETLINK does not look at what depends on the kind of a link.
     Change::new(format!("port `{name}`"), RouteNetlinkMessage::NewLink(message))
-}
-
-/// Gives the link `index` an address; it may have it already.
-pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> Change {
-    let mut message = address_message(index, address.into());
-    // Addresses are given out once: the second that the kernel would look for a duplicate is not waited for.
-    if address.ip().is_ipv6() {
-        message.header.flags = AddressHeaderFlags::Nodad;
-    }
-    message.attributes.extend(address.broadcast().map(AddressAttribute::Broadcast));
-    let message = RouteNetlinkMessage::NewAddress(message);
-    Change {
-        mode: Mode::Create,
-        fine: Some(libc::EEXIST),
-        ..Change::new(format!("{address} of link `{name}`"), message)
-    }
-}
-
-/// Takes an address from the link `index`; it may have lost it already.
-pub(super) fn remove_address(name: &str, index: u32, address: ipnet::IpNet) -> Change {
-    let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
-    Change { fine: Some(libc::EADDRNOTAVAIL), ..Change::new(format!("{address} of link `{name}`"), message) }
-}
-
-fn address_message(index: u32, address: ipnet::IpNet) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.prefix_len = address.prefix_len();
-    message.header.family = match address.addr() {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    };
-    message.attributes =
-        vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
-    message
-}
-
-/// Sets the default route through `gateway` on the link `index`.
-pub(super) fn set_default_route(name: &str, index: u32, gateway: IpAddr) -> Change {
-    let message = match gateway {
-        IpAddr::V4(ip) => {
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).gateway(ip).build()
-        }
-        IpAddr::V6(ip) => {
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().output_interface(index).gateway(ip).build()
-        }
-    };
-    let target = format!("default route by {gateway} on link `{name}`");
-    Change { mode: Mode::Replace, ..Change::new(target, RouteNetlinkMessage::NewRoute(message)) }
-}
-
-/// Takes a family's default route, as [`set_default_route`] sets it, from the link `index`, if it has one.
-pub(super) fn remove_default_route(name: &str, index: u32, ipv6: bool) -> Change {
-    let message = if ipv6 {
-        RouteMessageBuilder::<std::net::Ipv6Addr>::new().output_interface(index).build()
-    } else {
-        RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).build()
-    };
-    let target = format!("default route on link `{name}`");
-    Change { fine: Some(libc::ESRCH), ..Change::new(target, RouteNetlinkMessage::DelRoute(message)) }
 }
 
 /// Removes the link `name` if it is `owner`'s and of the kind `kind`; one that is gone is removed.

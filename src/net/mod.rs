@@ -96,6 +96,7 @@ mod change;
 mod connection;
 mod dump;
 mod firewall;
+mod inet;
 mod link;
 mod mac;
 mod mtu;
