@@ -74,7 +74,8 @@ impl Host {
         Err(cause.after_undoing(undone, || format!("network `{}`", back.spec.name)))
     }
 
-    /// Writes a network's record, and makes of the host and of the containers in it what it says.
+    /// Writes a network's record, and makes of the host and of the containers in it what it says. `registry` holds the
+    /// registry's lock.
     async fn make_network(&self, registry: Self, record: &NetworkRecord) -> Result<()> {
         registry.inner.networks.publish(&record.spec.name, record)?;
         registry.raise_network(record).await?;
