@@ -20,6 +20,20 @@
 //!
 //! Several processes may use one prefix at once. Nothing restarts by itself: a container that ends stays down until
 //! somebody calls [`Host::start`] or [`Host::recover`], or a process runs [`Host::supervise`].
+//!
+//! Networks are kept from each other and from the host by what each says of itself, and all of them from what the host says
+//! beside:
+//!
+//! ```no_run
+//! # async fn example(host: docklet::host::Host) -> Result<(), Box<dyn std::error::Error>> {
+//! use docklet::host::IsolationSpec;
+//! use docklet::net::Denied;
+//!
+//! let control_plane = Denied { net: "192.0.2.0/28".parse()?, port: None };
+//! host.apply_isolation(&IsolationSpec { denied: [control_plane].into(), ..IsolationSpec::default() }).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod doctor;
 mod etc;
@@ -43,4 +57,6 @@ pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
-pub use spec::{Attachment, ContainerSpec, Forward, Init, NetworkSpec, Resolver, RootVolume, Span};
+pub use spec::{
+    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Resolver, RootVolume, Span,
+};

@@ -199,7 +199,7 @@ impl Bridge {
             changes.extend(vlans.changes(&present, name.as_str(), link.index));
         }
         let changed = !changes.is_empty();
-        net.change_all(changes).await?;
+        net.change_all(changes).await.map_err(link::explain_full)?;
         Ok(changed)
     }
 

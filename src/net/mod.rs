@@ -1,8 +1,10 @@
 //! Links of a host: bridges, veth pairs, tunnels, addresses, a firewall, and network namespaces to put them in.
 //!
-//! Everything is rtnetlink (`man 7 rtnetlink`) but the firewall: one run of the program `nft` per look and per change.
+//! Everything is rtnetlink (`man 7 rtnetlink`) but the firewall, one run of the program `nft` per look and per change, and
+//! connections that are to end (ctnetlink).
 //! A [`Netlink`] belongs to one network namespace, and so does all that is done with it. What takes none ([`Firewall`],
-//! [`forward_obstacles`], [`PortForward::check_unused`]) works in the namespace of the calling thread.
+//! [`end_connections`], [`settle_forwards`], [`forward_obstacles`], [`PortForward::check_unused`]) works in the namespace of the
+//! calling thread.
 //!
 //! # In order
 //!
@@ -94,6 +96,7 @@ mod bridge_port;
 mod bridge_settings;
 mod change;
 mod connection;
+mod conntrack;
 mod dump;
 mod firewall;
 mod inet;
@@ -114,9 +117,10 @@ mod vlan;
 pub use address::InterfaceAddress;
 pub use bridge::{Bridge, BridgeSpec};
 pub use bridge_port::{BridgePort, PortSettings};
+pub use conntrack::{end_connections, settle_forwards};
 pub(crate) use firewall::number as port_number;
 pub use firewall::{
-    Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset,
+    Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset, Whose,
     forward_obstacles,
 };
 /// What addresses with a length of their prefix are given as: the crate's own `ipnet`, so that versions agree.

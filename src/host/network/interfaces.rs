@@ -112,7 +112,8 @@ impl Host {
         settled: &BTreeSet<LinkName>,
     ) -> Result<Manifest> {
         let Some(leaving) = &manifest.objects.leaving else { return Ok(manifest) };
-        for port in leaving {
+        let stays = |port: &Port| manifest.objects.ports.values().any(|other| other.link == port.link);
+        for port in leaving.iter().filter(|port| !stays(port)) {
             Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
         }
         if self.state(&manifest).await? != State::Stopped {
@@ -120,6 +121,7 @@ impl Host {
         }
         let networks = manifest.all_ports().map(|port| port.network.clone()).collect();
         self.registry().await?.apply_firewall(None).await?;
+        self.settle_connections(&manifest).await?;
         let (host, told) = (self.clone(), manifest.clone());
         self.blocking(move || host.write_resolver_again(&told).map(drop)).await?;
         self.write_hosts(Some(networks), None).await?;
@@ -130,8 +132,8 @@ impl Host {
     }
 }
 
-/// The ports of `one` that `other` does not have.
+/// The ports of `one` that `other` does not have, or with other addresses.
 fn only_in(one: &Manifest, other: &Manifest) -> Vec<Port> {
-    let kept: BTreeSet<&LinkName> = other.objects.ports.values().map(|port| &port.link).collect();
-    one.all_ports().filter(|port| !kept.contains(&port.link)).cloned().collect()
+    let kept: Vec<&Port> = other.objects.ports.values().collect();
+    one.all_ports().filter(|port| !kept.contains(port)).cloned().collect()
 }

@@ -116,8 +116,12 @@ impl Host {
     /// Makes what is missing of a recorded network, and tells whether something was. The caller holds the registry's lock,
     /// as for all below.
     pub(super) async fn raise_network(&self, record: &NetworkRecord) -> Result<bool> {
+        // First of all: a link without its rules is open to all.
+        let ruled = self.apply_firewall(None).await?;
         let made = self.raise_links(record).await?;
-        Ok(self.apply_firewall(None).await? || made)
+        let (host, record) = (self.clone(), record.clone());
+        self.blocking(move || host.check_forwarding(Some(&record))).await?;
+        Ok(ruled || made)
     }
 
     /// Makes what is missing of a network's bridge and tunnel. Tells whether something was.

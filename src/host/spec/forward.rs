@@ -20,7 +20,7 @@ use crate::net::{Protocol, port_number};
 /// ```
 ///
 /// No two containers of a host have the same one, and a process of the host that listens there is an error. It stays
-/// published while the container is stopped. Not reached under `127.0.0.1` and `::1`: see [`PortForward`](crate::net::PortForward).
+/// published while the container is stopped. When it is withdrawn, or leads elsewhere, its connections end. Not reached under `127.0.0.1` and `::1`: see [`PortForward`](crate::net::PortForward).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forward {

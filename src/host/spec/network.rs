@@ -50,7 +50,7 @@ pub struct NetworkSpec {
     /// Default: nobody; [forwarded](super::Forward) ports are open to all.
     #[serde(default)]
     pub admit: Vec<IpNet>,
-    /// What its containers may use of the host. Default: nothing but `ping`.
+    /// What its containers may use of the host, unless it is [denied](super::IsolationSpec::denied). Default: nothing but `ping`.
     #[serde(default)]
     pub host_ports: Vec<Port>,
     /// Whom its containers ask for names. `None`: whom the host asks, but for servers that only the host can reach.

@@ -9,15 +9,17 @@ mod rules;
 mod ruleset;
 mod syntax;
 mod table;
+mod whose;
 
 pub use foreign::{ForwardObstacle, forward_obstacles};
 pub use forward::PortForward;
 pub(crate) use port::number;
 pub use port::{Port, Protocol};
 pub use ruleset::{Denied, FirewallNetwork, Ruleset};
+pub use whose::Whose;
 
 use self::table::Table;
-use super::{LinkOwner, nft};
+use super::nft;
 use crate::error::{Error, Result};
 
 /// One nftables table of the family `inet` that is docklet's alone; no other table is read or changed. All calls work in
@@ -53,7 +55,7 @@ use crate::error::{Error, Result};
 /// | a network | a published port, at the host's address | passes, as from outside: published is published |
 /// | a network | another network of the pool | dropped, but for those it may [reach](FirewallNetwork::reach) |
 /// | a network | the host | echo, neighbour discovery and its [`host_ports`](FirewallNetwork::host_ports); else dropped. The addresses that the host has in other networks are always dropped |
-/// | a network | outside | passes, but for GRE and VXLAN (port 4789), also as an answer, which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
+/// | a network | outside | passes, but for GRE and VXLAN (port 4789 and the [`tunnel_ports`](Ruleset::tunnel_ports)), also as an answer, which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
 /// | outside | a network | dropped, but for published ports and whom it [admits](FirewallNetwork::admit) |
 /// | the host | anything | passes |
 ///
@@ -75,6 +77,11 @@ use crate::error::{Error, Result};
 /// Where the kernel gives bridged frames to the firewall (`bridge-nf-call-iptables` is 1, as it is once `br_netfilter` is
 /// loaded), a container does not reach *itself* by its published port, unless its port of the bridge is in hairpin mode:
 /// the kernel turns such a frame round on the bridge.
+///
+/// A connection is translated as its first packet was, for as long as it lasts, whatever becomes of the forward; one of UDP lasts
+/// as long as somebody sends. [`settle_forwards`](crate::net::settle_forwards), after the table has changed, ends those that go
+/// the old way, and [`end_connections`](crate::net::end_connections) those of an address that is given up.
+/// [`Host`](crate::host::Host) calls both.
 ///
 /// # The kernel's settings
 ///
@@ -114,21 +121,26 @@ impl Firewall {
     ///
     /// # Errors
     /// [`Error::Invalid`] if [`Ruleset::check`] says so; [`Error::Unsupported`] if `nft` is not installed, or if IPv6 is to
-    /// be forwarded and the host does not; [`Error::Busy`] if another caller takes longer than 30 seconds; [`Error::Command`] with what `nft` says if it refuses; [`Error::Os`] if forwarding
-    /// cannot be switched on. The table is as it was then.
+    /// be forwarded and the host does not; [`Error::Busy`] if another caller takes longer than 30 seconds, or `nft` longer than 20, which is ended then;
+    /// [`Error::Command`] with what `nft` says if it refuses; [`Error::Os`] if forwarding cannot be switched on. The table is as
+    /// it was then, or, of an `nft` that was ended, as it was to be.
     pub fn apply(&self, ruleset: &Ruleset) -> Result<bool> {
+        ruleset.check()?;
+        ruleset.check_forwarding()?;
         self.apply_keeping(ruleset, |_| false)
     }
 
-    /// As [`Firewall::apply`], and what the table has of an owner that `keep` chooses stays as well: for owners whose
-    /// records cannot be read now. What `ruleset` says of an owner replaces what there was of it.
+    /// As [`Firewall::apply`], and what the table has that `keep` chooses stays as well: for what is written down where
+    /// it cannot be read now. What `ruleset` says of an owner replaces what there was of it.
+    ///
+    /// On a host that does not forward IPv6 the rules hold as well: see [`Ruleset::check_forwarding`].
     ///
     /// # Errors
-    /// As [`Firewall::apply`].
-    pub fn apply_keeping(&self, ruleset: &Ruleset, keep: impl Fn(&LinkOwner) -> bool) -> Result<bool> {
+    /// As [`Firewall::apply`], but not for IPv6.
+    pub fn apply_keeping(&self, ruleset: &Ruleset, keep: impl Fn(Whose<'_>) -> bool) -> Result<bool> {
         let _span = tracing::debug_span!("firewall", table = self.table).entered();
         ruleset.check()?;
-        forwarding::require(ruleset)?;
+        forwarding::switch_on(ruleset)?;
         let turn = nft::Turn::take()?;
         let current = match self.read() {
             // Not even a listing can be had of it: it is made anew.
@@ -138,7 +150,9 @@ impl Firewall {
         let mut wanted = Table::of(ruleset);
         if let Some(current) = &current {
             let replaced = ruleset.owners();
-            wanted.adopt(current, |owner| !replaced.contains(owner) && keep(owner));
+            wanted.adopt(current, |whose| {
+                !matches!(whose, Whose::Owner(owner) if replaced.contains(owner)) && keep(whose)
+            });
         }
         wanted.settle();
         let wanted = (!wanted.is_empty()).then_some(wanted);
@@ -147,10 +161,14 @@ impl Firewall {
         }
         let update =
             current.zip(wanted.as_ref()).and_then(|(current, wanted)| current.update(wanted, &self.table));
-        // Should somebody else have written into it since: it is made anew.
-        if update.is_none_or(|update| turn.transact(&update).is_err()) {
-            let script = wanted.as_ref().map_or_else(|| forget(&self.table), |wanted| self.replace(wanted));
-            turn.transact(&script)?;
+        match update.map(|update| turn.transact(&update)) {
+            // Without an update, or if somebody else has written into it since: it is made anew.
+            None | Some(Err(Error::Command { .. })) => {
+                let script =
+                    wanted.as_ref().map_or_else(|| forget(&self.table), |wanted| self.replace(wanted));
+                turn.transact(&script)?;
+            }
+            Some(updated) => updated?,
         }
         tracing::debug!(
             networks = ruleset.networks.len(),

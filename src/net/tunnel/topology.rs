@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,15 @@ impl TunnelTopology {
             }
             Self::GreStar { hub, spokes, .. } => check_apart(*hub, spokes.contains(hub)),
             Self::VxlanMesh { .. } | Self::GreMesh { .. } => Ok(()),
+        }
+    }
+
+    /// The UDP port that its frames go to; GRE has none.
+    #[must_use]
+    pub fn udp_port(&self) -> Option<NonZeroU16> {
+        match self {
+            Self::VxlanMesh { port, .. } | Self::VxlanStar { port, .. } => NonZeroU16::new(*port),
+            Self::GreMesh { .. } | Self::GreStar { .. } => None,
         }
     }
 

@@ -2,9 +2,14 @@
 
 mod bad_input;
 mod concurrency;
+mod connections;
+mod control_plane;
+mod crowd;
 mod damage;
+mod far;
 mod fixture;
 mod foreign;
+mod garbage;
 mod hostile;
 mod images;
 mod interfaces;
@@ -13,3 +18,4 @@ mod names;
 mod pools;
 mod reach;
 mod recovery;
+mod span;
