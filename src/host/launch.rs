@@ -84,7 +84,9 @@ impl Host {
             Ok(manifest) => self.look(manifest).await,
             Err(cause) => {
                 let name = manifest.spec.name.clone();
-                Err(cause.after_undoing(self.tear_down(manifest).await, || format!("container `{name}`")))
+                Err(Error::after_undoing(cause, self.tear_down(manifest).await, || {
+                    format!("container `{name}`")
+                }))
             }
         }
     }

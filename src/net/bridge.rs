@@ -224,7 +224,7 @@ async fn adopt(net: &Netlink, spec: &BridgeSpec, found: &Link, created: bool) ->
         }
     }
     let changed = !changes.is_empty();
-    net.change_all(changes).await.map_err(link::explain_ipv6)?;
+    net.change_all(changes).await.map_err(inet::explain_ipv6)?;
     let mtu = spec.mtu.map_or(found.mtu, Mtu::bytes);
     Ok(Bridge { name: spec.name.clone(), index: found.index, mtu, changed })
 }

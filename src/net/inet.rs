@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::change::{Change, Mode};
 use super::{InterfaceAddress, Netlink};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 impl Netlink {
     /// The addresses of the link `index` but those that the kernel gives itself: link-local ones of IPv6, and those that
@@ -105,4 +105,22 @@ pub(super) fn remove_default_route(name: &str, index: u32, ipv6: bool) -> Change
     };
     let target = format!("default route on link `{name}`");
     Change { fine: Some(libc::ESRCH), ..Change::new(target, RouteNetlinkMessage::DelRoute(message)) }
+}
+
+/// Says what to do about a host that refuses an IPv6 address because IPv6 is off.
+pub(super) fn explain_ipv6(error: Error) -> Error {
+    match &error {
+        // The only addresses that docklet gives and that a switch of the kernel can refuse.
+        Error::Os { call: "RTM_NEWADDR", target, .. }
+            if matches!(error.errno(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) =>
+        {
+            Error::Unsupported {
+                what: format!("the address {target}"),
+                needs: "IPv6 is off: set net.ipv6.conf.all.disable_ipv6=0 and net.ipv6.conf.default.disable_ipv6=0 \
+                        with sysctl, and boot without ipv6.disable=1"
+                    .to_owned(),
+            }
+        }
+        _ => error,
+    }
 }

@@ -244,24 +244,6 @@ pub(super) fn full(what: String) -> Error {
     Error::Busy { what, reason }
 }
 
-/// Says what to do about a host that refuses an IPv6 address because IPv6 is off.
-pub(super) fn explain_ipv6(error: Error) -> Error {
-    match &error {
-        // The only addresses that docklet gives and that a switch of the kernel can refuse.
-        Error::Os { call: "RTM_NEWADDR", target, .. }
-            if matches!(error.errno(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) =>
-        {
-            Error::Unsupported {
-                what: format!("the address {target}"),
-                needs: "IPv6 is off: set net.ipv6.conf.all.disable_ipv6=0 and net.ipv6.conf.default.disable_ipv6=0 \
-                        with sysctl, and boot without ipv6.disable=1"
-                    .to_owned(),
-            }
-        }
-        _ => error,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

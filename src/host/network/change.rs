@@ -71,7 +71,7 @@ impl Host {
             Ok(registry) => self.make_network(registry, &back).await,
             Err(error) => Err(error),
         };
-        Err(cause.after_undoing(undone, || format!("network `{}`", back.spec.name)))
+        Err(Error::after_undoing(cause, undone, || format!("network `{}`", back.spec.name)))
     }
 
     /// Writes a network's record, and makes of the host and of the containers in it what it says. `registry` holds the

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{Instrument, info_span};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::record::{Manifest, Port};
 use crate::host::{Attachment, ContainerInfo, Host};
 use crate::lxc::State;
@@ -73,7 +73,7 @@ impl Host {
                     Ok(()) => self.settle_interfaces(back, &unchanged).await.map(drop),
                     Err(error) => Err(error),
                 };
-                Err(cause.after_undoing(undone, || format!("interfaces of container `{name}`")))
+                Err(Error::after_undoing(cause, undone, || format!("interfaces of container `{name}`")))
             }
         }
     }

@@ -76,7 +76,7 @@ impl Host {
         };
         let Err(cause) = raised else { return Ok(()) };
         let undone = self.lower_network(&record).await;
-        Err(cause.after_undoing(undone, || format!("network `{}`", record.spec.name)))
+        Err(Error::after_undoing(cause, undone, || format!("network `{}`", record.spec.name)))
     }
 
     /// The largest packet of a network: what is asked for, if it fits, or the most that fits.

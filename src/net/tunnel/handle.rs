@@ -202,10 +202,7 @@ impl Ensuring<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Err(refusal.unwrap_or_else(|| Error::Busy {
-            what: format!("tunnel of \"{}\"", self.spec.owner),
-            reason: "its links come and go; does somebody else use them?".to_owned(),
-        }))
+        Err(refusal.unwrap_or_else(|| link::comes_and_goes(format!("tunnel of \"{}\"", self.spec.owner))))
     }
 
     /// `None`: begin again.
@@ -351,6 +348,6 @@ impl Ensuring<'_> {
             }
             Ok::<_, Error>(())
         };
-        cause.after_undoing(removed.await, || format!("tunnel of \"{}\"", self.spec.owner))
+        Error::after_undoing(cause, removed.await, || format!("tunnel of \"{}\"", self.spec.owner))
     }
 }

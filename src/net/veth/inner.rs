@@ -38,7 +38,7 @@ pub(super) async fn complete(inside: &Netlink, spec: &VethSpec, inner: &Link) ->
     }
     changes.extend(spec.addresses.iter().map(|address| inet::add_address(name, inner.index, *address)));
     changes.extend(spec.gateways.iter().map(|gateway| inet::set_default_route(name, inner.index, *gateway)));
-    inside.change_all(changes).await.map_err(link::explain_ipv6)?;
+    inside.change_all(changes).await.map_err(inet::explain_ipv6)?;
     if spec.addresses.iter().any(|address| address.ip().is_ipv6()) {
         wait_until_usable(inside, inner.index).await?;
     }

@@ -9,6 +9,7 @@ use rtnetlink::packet_route::tc::TcMessage;
 
 use super::VethSpec;
 use crate::error::{Error, Result};
+use crate::name::LinkName;
 use crate::net::change::{Change, Mode};
 use crate::net::link::{self, Link, MessageBuilder};
 use crate::net::traffic::{self, Bucket, Filter};
@@ -139,7 +140,7 @@ pub(super) async fn ensure_shaper(net: &Netlink, spec: &VethSpec, outer: &mut Ou
             ..Change::new(format!("ifb `{name}`"), RouteNetlinkMessage::NewLink(message))
         };
         let mut answers = net.exchange(vec![creation, link::ask(&name)]).await?.into_iter();
-        answers.next().transpose().map_err(|error| explain(error, "ifb", "CONFIG_IFB (modprobe ifb)"))?;
+        answers.next().transpose().map_err(|error| explain_shaper(error, &name))?;
         outer.shaper = answers.next().transpose()?.flatten().and_then(Link::told);
         if outer.shaper.is_none() {
             return Err(link::gone(name.as_str()));
@@ -234,12 +235,7 @@ pub(super) async fn carry_out(net: &Netlink, pairs: Vec<Stages>) -> Result<Vec<R
         for (result, count) in results.iter_mut().zip(counts) {
             for answer in answers.by_ref().take(count) {
                 if let (Err(error), Ok(())) = (answer, &result) {
-                    *result = Err(explain(
-                        error,
-                        "traffic control",
-                        "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF, \
-                        CONFIG_NET_SCH_TBF and CONFIG_NET_ACT_MIRRED, built in or as modules",
-                    ));
+                    *result = Err(explain_traffic_control(error));
                 }
             }
         }
@@ -247,17 +243,25 @@ pub(super) async fn carry_out(net: &Netlink, pairs: Vec<Stages>) -> Result<Vec<R
     Ok(results)
 }
 
-/// Says what a kernel lacks that does not know a kind of object.
-fn explain(error: Error, what: &str, needs: &str) -> Error {
+/// Says what a kernel lacks that does not make the device.
+fn explain_shaper(error: Error, name: &LinkName) -> Error {
+    match error.errno() {
+        Some(libc::EOPNOTSUPP) => Error::Unsupported {
+            what: format!("ifb `{name}`"),
+            needs: "CONFIG_IFB (modprobe ifb)".to_owned(),
+        },
+        _ => error,
+    }
+}
+
+/// Says what a kernel lacks that does not take a port's rules.
+fn explain_traffic_control(error: Error) -> Error {
     match &error {
         Error::Os { call: "RTM_NEWQDISC" | "RTM_NEWTFILTER", target, .. }
             if matches!(error.errno(), Some(libc::ENOENT | libc::EOPNOTSUPP)) =>
         {
-            Error::Unsupported { what: target.clone(), needs: needs.to_owned() }
-        }
-        Error::Os { call: "RTM_NEWLINK", target, .. }
-            if what == "ifb" && error.errno() == Some(libc::EOPNOTSUPP) =>
-        {
+            let needs = "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF, CONFIG_NET_SCH_TBF and CONFIG_NET_ACT_MIRRED, \
+                         built in or as modules";
             Error::Unsupported { what: target.clone(), needs: needs.to_owned() }
         }
         _ => link::explain_full(error),
