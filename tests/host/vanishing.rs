@@ -52,7 +52,7 @@ impl Drop for Churn {
     }
 }
 
-/// Two programs add and remove links all the time. Each list is read whole all the same, and nobody takes what is there for
+/// Four programs add and remove links all the time. Each list is read whole all the same, and nobody takes what is there for
 /// missing.
 #[tokio::test]
 #[ignore = "needs root: network namespaces"]
@@ -69,7 +69,7 @@ async fn lists_are_whole_while_links_come_and_go() {
         .collect();
     let pairs: Vec<_> = all.iter().map(|(namespace, spec)| (namespace, spec)).collect();
     let veths = Veth::ensure_all(&net, &pairs).await.unwrap();
-    let churns: Vec<_> = (0..2)
+    let churns: Vec<_> = (0..4)
         .map(|n| {
             let lines = format!("link add churn{n} type ifb\nlink set churn{n} up\nlink del churn{n}\n");
             Churn::start(dir.join(format!("churn{n}")), None, &lines)
