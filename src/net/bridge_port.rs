@@ -121,7 +121,7 @@ impl Bridge {
             return Ok(());
         }
         let message = MessageBuilder::default().index(found.index).nocontroller().build();
-        net.change(Change { fine: Some(libc::ENODEV), ..link::set_link(link.as_str(), message) }).await
+        net.change(Change { fine: &[libc::ENODEV], ..link::set_link(link.as_str(), message) }).await
     }
 
     /// The ports it has now, whoever made them, in the order in which the links were made.

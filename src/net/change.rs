@@ -10,8 +10,8 @@ pub(super) struct Change {
     pub(super) target: String,
     pub(super) message: RouteNetlinkMessage,
     pub(super) mode: Mode,
-    /// An error number that means that all is as it should be.
-    pub(super) fine: Option<i32>,
+    /// Error numbers that mean that all is as it should be.
+    pub(super) fine: &'static [i32],
 }
 
 /// What may be there before.
@@ -30,7 +30,7 @@ pub(super) enum Mode {
 impl Change {
     /// About an object that exists.
     pub(super) fn new(target: impl Into<String>, message: RouteNetlinkMessage) -> Self {
-        Self { target: target.into(), message, mode: Mode::Existing, fine: None }
+        Self { target: target.into(), message, mode: Mode::Existing, fine: &[] }
     }
 }
 

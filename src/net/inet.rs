@@ -62,7 +62,7 @@ pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> 
     let message = RouteNetlinkMessage::NewAddress(message);
     Change {
         mode: Mode::Create,
-        fine: Some(libc::EEXIST),
+        fine: &[libc::EEXIST],
         ..Change::new(format!("{address} of link `{name}`"), message)
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> 
 /// Takes an address from the link `index`; it may have lost it already.
 pub(super) fn remove_address(name: &str, index: u32, address: IpNet) -> Change {
     let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
-    Change { fine: Some(libc::EADDRNOTAVAIL), ..Change::new(format!("{address} of link `{name}`"), message) }
+    Change { fine: &[libc::EADDRNOTAVAIL], ..Change::new(format!("{address} of link `{name}`"), message) }
 }
 
 fn address_message(index: u32, address: IpNet) -> AddressMessage {
@@ -104,7 +104,7 @@ pub(super) fn remove_default_route(name: &str, index: u32, ipv6: bool) -> Change
         RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).build()
     };
     let target = format!("default route on link `{name}`");
-    Change { fine: Some(libc::ESRCH), ..Change::new(target, RouteNetlinkMessage::DelRoute(message)) }
+    Change { fine: &[libc::ESRCH], ..Change::new(target, RouteNetlinkMessage::DelRoute(message)) }
 }
 
 /// Says what to do about a host that refuses an IPv6 address because IPv6 is off.

@@ -164,7 +164,7 @@ pub(super) fn ask_at(index: u32) -> Change {
 
 fn question(target: String, message: MessageBuilder) -> Change {
     let message = RouteNetlinkMessage::GetLink(brief(message).build());
-    Change { fine: Some(libc::ENODEV), ..Change::new(target, message) }
+    Change { fine: &[libc::ENODEV], ..Change::new(target, message) }
 }
 
 /// Asks for links without their counters, which nobody here reads.
@@ -212,7 +212,7 @@ pub(super) async fn delete(net: &Netlink, name: &LinkName, index: u32) -> Result
 /// Deletes the link `index`; one that is gone is deleted.
 pub(super) fn deletion(name: &LinkName, index: u32) -> Change {
     let message = RouteNetlinkMessage::DelLink(MessageBuilder::default().index(index).build());
-    Change { fine: Some(libc::ENODEV), ..Change::new(format!("link `{name}`"), message) }
+    Change { fine: &[libc::ENODEV], ..Change::new(format!("link `{name}`"), message) }
 }
 
 /// Says that something came or went (`ENODEV`) if what failed was about a bridge that is gone by now: of a master that it does

@@ -129,7 +129,7 @@ impl Netlink {
                 Some(NetlinkPayload::InnerMessage(message)) => *said = Ok(Some(message)),
                 Some(NetlinkPayload::Error(answer)) => {
                     if let Some(code) =
-                        answer.code.map(|code| -code.get()).filter(|code| Some(*code) != *fine)
+                        answer.code.map(|code| -code.get()).filter(|code| !fine.contains(code))
                     {
                         *said = Err(code);
                     }

@@ -66,7 +66,7 @@ pub(in crate::net) fn add_ingress(name: &str, index: u32) -> Change {
     let message = message(index, INGRESS_QDISC, TcHandle::INGRESS, "ingress", Vec::new());
     let target = format!("ingress of link `{name}`");
     let message = RouteNetlinkMessage::NewQueueDiscipline(message);
-    Change { mode: Mode::Create, fine: Some(libc::EEXIST), ..Change::new(target, message) }
+    Change { mode: Mode::Create, fine: &[libc::EEXIST], ..Change::new(target, message) }
 }
 
 /// The handle of a token bucket, made of what it does: one that does something else is another, for which the kernel
@@ -107,7 +107,8 @@ pub(in crate::net) fn remove_bucket(name: &str, index: u32) -> Change {
     let message = message(index, TcHandle::UNSPEC, TcHandle::ROOT, "tbf", Vec::new());
     let target = format!("rate of link `{name}`");
     let message = RouteNetlinkMessage::DelQueueDiscipline(message);
-    Change { fine: Some(libc::ENOENT), ..Change::new(target, message) }
+    // Where the kernel's own is by now: it is of another kind, or has no handle.
+    Change { fine: &[libc::ENOENT, libc::EINVAL], ..Change::new(target, message) }
 }
 
 /// The link that has the token bucket that `message` tells of.
@@ -164,7 +165,7 @@ impl Filter {
 
     pub(in crate::net) fn remove(self, name: &str, index: u32) -> Change {
         let message = RouteNetlinkMessage::DelTrafficFilter(self.message(index, Vec::new()));
-        Change { fine: Some(libc::ENOENT), ..Change::new(self.target(name), message) }
+        Change { fine: &[libc::ENOENT], ..Change::new(self.target(name), message) }
     }
 
     /// Sets it, or exchanges it in one step.

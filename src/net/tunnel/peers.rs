@@ -97,5 +97,5 @@ fn forget(link: &Link, host: IpAddr, entry: NeighbourMessage) -> Change {
     });
     let target = format!("peer {host} of link `{}`", link.name);
     // What was learned ages.
-    Change { fine: Some(libc::ENOENT), ..Change::new(target, RouteNetlinkMessage::DelNeighbour(message)) }
+    Change { fine: &[libc::ENOENT], ..Change::new(target, RouteNetlinkMessage::DelNeighbour(message)) }
 }

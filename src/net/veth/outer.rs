@@ -136,7 +136,7 @@ pub(super) async fn ensure_shaper(net: &Netlink, spec: &VethSpec, outer: &mut Ou
             .build();
         let creation = Change {
             mode: Mode::Create,
-            fine: Some(libc::EEXIST),
+            fine: &[libc::EEXIST],
             ..Change::new(format!("ifb `{name}`"), RouteNetlinkMessage::NewLink(message))
         };
         let mut answers = net.exchange(vec![creation, link::ask(&name)]).await?.into_iter();
