@@ -10,6 +10,7 @@
 mod doctor;
 mod etc;
 mod handle;
+mod ids;
 mod images;
 mod info;
 mod inventory;
@@ -29,4 +30,4 @@ pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
-pub use spec::{Attachment, ContainerSpec, Forward, Init, NetworkSpec, Resolver, RootVolume, Span};
+pub use spec::{Attachment, ContainerSpec, Forward, Init, NetworkSpec, Privilege, Resolver, RootVolume, Span};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup::CgroupLimits;
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
 use crate::lxc::mount_entry::MountEntry;
 use crate::lxc::{HaltSignal, text};
 use crate::name::ContainerName;
@@ -18,6 +19,14 @@ pub(crate) enum Network {
     Joined(PathBuf),
 }
 
+/// The user namespace of an unprivileged container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    pub(crate) map: IdMap,
+    /// Where it is pinned.
+    pub(crate) namespace: PathBuf,
+}
+
 /// A mount whose host side was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckedMount {
@@ -29,9 +38,9 @@ pub(crate) struct CheckedMount {
 
 /// The configuration of one container. What can be built with it is valid; rendering says whether this host can do it.
 ///
-/// The container's root is root of the host as well (there is no user namespace): what keeps it inside are the
-/// namespaces, [`DROPPED_CAPABILITIES`], the device rules and a list of denied system calls. Run only what you would run
-/// as root with some care.
+/// Without [`id_map`](LxcConfig::id_map) the container is privileged: its root is root of the host as well, and what keeps it
+/// inside are the other namespaces, [`DROPPED_CAPABILITIES`], the device rules and a list of denied system calls. Run only
+/// what you would run as root with some care.
 ///
 /// ```no_run
 /// # use docklet::{cgroup::{CgroupLimits, Hierarchies}, lxc::{LxcConfig, LxcTarget, MountEntry}, name::ContainerName};
@@ -51,6 +60,8 @@ pub struct LxcConfig {
     pub(crate) limits: CgroupLimits,
     pub(crate) cgroup: Option<String>,
     pub(crate) network: Network,
+    pub(crate) user: Option<Mapped>,
+    pub(crate) no_new_privileges: bool,
     pub(crate) mounts: Vec<CheckedMount>,
     pub(crate) console_log: Option<(PathBuf, u64)>,
 }
@@ -59,7 +70,8 @@ pub struct LxcConfig {
 /// rather than the container's namespaces (clock, modules, raw I/O, kernel log, audit, BPF, tracing, waking the machine),
 /// and opening files by handle, which leaves the root.
 ///
-/// It keeps the others, `sys_admin` above all, which a system's init needs to mount its file systems.
+/// It keeps the others, `sys_admin` above all, which a system's init needs to mount its file systems. Those of an unprivileged
+/// container hold for what belongs to its user namespace, and for nothing else.
 pub const DROPPED_CAPABILITIES: [&str; 13] = [
     "audit_control",
     "audit_read",
@@ -93,6 +105,8 @@ impl LxcConfig {
             limits: CgroupLimits::default(),
             cgroup: None,
             network: Network::default(),
+            user: None,
+            no_new_privileges: false,
             mounts: Vec::new(),
             console_log: None,
         })
@@ -171,6 +185,30 @@ impl LxcConfig {
     pub fn join_network(&mut self, path: impl Into<PathBuf>) -> Result<&mut Self> {
         self.network = Network::Joined(config_path("network namespace", path.into())?);
         Ok(self)
+    }
+
+    /// Makes it unprivileged: its ids are those of `map` on the host. It joins the user namespace that is pinned at `path` and
+    /// has that map, which is verified after the start; the network namespace that it
+    /// [joins](LxcConfig::join_network) must belong to it
+    /// ([`NetworkNamespace::ensure_mapped`](crate::net::NetworkNamespace::ensure_mapped) makes both). No entry in
+    /// `/etc/subuid` is needed.
+    ///
+    /// The root's files belong to the ids of the map, and the root of the map, an ordinary user of the host, must be able to
+    /// search all directories above it, and above the sources of mounts.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] by the same rules as for the root.
+    pub fn id_map(&mut self, map: &IdMap, path: impl Into<PathBuf>) -> Result<&mut Self> {
+        let namespace = config_path("user namespace", path.into())?;
+        self.user = Some(Mapped { map: map.clone(), namespace });
+        Ok(self)
+    }
+
+    /// Whether no program inside gives more rights than its caller has (`man 2 prctl`, `PR_SET_NO_NEW_PRIVS`): neither by
+    /// set-uid bits nor by capabilities of files, so that `su` and `sudo` do not work. Default: `false`.
+    pub fn no_new_privileges(&mut self, set: bool) -> &mut Self {
+        self.no_new_privileges = set;
+        self
     }
 
     /// Writes what the container prints on its console to the file `path`, at most `max_bytes` (and as much again in

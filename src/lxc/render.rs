@@ -31,6 +31,7 @@ impl LxcConfig {
     /// The text of LXC's configuration file for this host.
     ///
     /// # Errors
+    /// [`Error::Invalid`] if there is an id map and no network to join.
     /// [`Error::Unsupported`] if this host or this liblxc cannot enforce what is asked for.
     pub fn render(&self, target: &LxcTarget) -> Result<String> {
         self.render_in(target, self.cgroup.as_deref())
@@ -46,6 +47,7 @@ impl LxcConfig {
         for (name, value) in &self.environment {
             lines.add("lxc.environment", &format!("{name}={value}"));
         }
+        self.render_ids(&mut lines)?;
         self.render_isolation(target, &mut lines);
         self.render_terminals(&mut lines);
         self.render_network(&mut lines);
@@ -65,10 +67,29 @@ impl LxcConfig {
         Ok(lines.0)
     }
 
+    /// LXC joins the user namespace; it wants its map, too.
+    fn render_ids(&self, lines: &mut Lines) -> Result<()> {
+        let Some(user) = &self.user else { return Ok(()) };
+        if self.network == Network::Isolated {
+            let rule = "takes a network namespace that belongs to its user namespace: join one";
+            return Err(Error::invalid("id map", user.map.to_string(), rule));
+        }
+        for kind in ["u", "g"] {
+            for range in user.map.ranges() {
+                lines.add("lxc.idmap", &format!("{kind} {range}"));
+            }
+        }
+        lines.add("lxc.namespace.share.user", &user.namespace.to_string_lossy());
+        Ok(())
+    }
+
     fn render_isolation(&self, target: &LxcTarget, lines: &mut Lines) {
         lines.add("lxc.cap.drop", &DROPPED_CAPABILITIES.join(" "));
         if let Some(profile) = &target.seccomp {
             lines.add("lxc.seccomp.profile", &profile.to_string_lossy());
+        }
+        if self.no_new_privileges {
+            lines.add("lxc.no_new_privs", "1");
         }
         lines.add("lxc.autodev", "1");
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{LxcConfig, Network};
+use crate::lxc::config::{LxcConfig, Mapped, Network};
 use crate::lxc::container::{Container, has_executed};
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::{lock_file, reason, render};
@@ -40,12 +40,13 @@ pub struct Started {
 }
 
 impl Container {
-    /// Starts it, waits until its init runs, and checks that its limits and its network are those of `config`. What an
+    /// Starts it, waits until its init runs, and checks that its limits, its network and its ids are those of `config`. What an
     /// earlier, unfinished start left is removed first. After an error nothing of it runs.
     ///
     /// # Errors
     /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
-    /// [`Error::NotFound`] if the root, its init or the network namespace is missing; [`Error::Differs`] if something in the
+    /// [`Error::NotFound`] if the root, its init or a namespace to join is missing; [`Error::Unsupported`] if the root of an id map
+    /// may not search a directory above the root, or above the source of a mount; [`Error::Differs`] if something in the
     /// root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
     /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
     /// [`Error::LeftBehind`] if what was begun could not be removed.
@@ -57,7 +58,10 @@ impl Container {
         let text = config.render_in(&self.target, Some(self.group.path()))?;
         config.check_init()?;
         config.check_openings()?;
-        config.check_network()?;
+        config.check_namespaces()?;
+        if let Some(user) = &config.user {
+            config.check_ways(user.map.root())?;
+        }
         config.prepare_targets()?;
         self.clean()?;
         self.attempt(config, &text).map_err(|cause| match self.clean() {
@@ -87,6 +91,7 @@ impl Container {
         self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
         self.verify_devices()?;
         verify_network(init.pid, &config.network)?;
+        config.user.as_ref().map_or(Ok(()), |user| verify_ids(init.pid, user))?;
         let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
@@ -193,6 +198,21 @@ impl Container {
         let _ = File::open(self.log()).and_then(|file| file.take(LOG_MOST_BYTES).read_to_end(&mut log));
         String::from_utf8_lossy(&log).into_owned()
     }
+}
+
+/// Checks that init has the ids it should have: LXC could not have joined, and it would be privileged without a word.
+fn verify_ids(init: u32, user: &Mapped) -> Result<()> {
+    let fields = |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let wanted = fields(&user.map.to_string());
+    for name in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{init}/{name}");
+        let found = file::read(Path::new(&path))?;
+        if fields(&found) != wanted {
+            let difference = format!("it is {}, not {}", found.trim(), user.map.to_string().trim());
+            return Err(Error::Differs { what: path, difference });
+        }
+    }
+    Ok(())
 }
 
 /// Checks that init is in the namespace it should be in: with the type "none" and a join that did not take place it

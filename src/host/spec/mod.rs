@@ -4,6 +4,7 @@ mod attachment;
 mod container;
 mod forward;
 mod network;
+mod privilege;
 mod resolver;
 mod span;
 
@@ -11,5 +12,6 @@ pub use attachment::Attachment;
 pub use container::{ContainerSpec, Init, RootVolume};
 pub use forward::Forward;
 pub use network::NetworkSpec;
+pub use privilege::Privilege;
 pub use resolver::Resolver;
 pub use span::Span;
