@@ -16,7 +16,7 @@ use crate::sys::directory::entries;
 use crate::sys::file::{absent_is_none, read_if_exists};
 
 /// The first id of the first range.
-pub(super) const FIRST: u32 = 0x7000_0000;
+const FIRST: u32 = 0x7000_0000;
 /// How many ids a container has: all that Debian's policy knows, and `nobody`.
 const LENGTH: u32 = 65_536;
 /// How many ranges there are.
@@ -48,7 +48,7 @@ impl Host {
             ),
         })?;
         write_last(&last, number)?;
-        IdMap::new([(0, FIRST + number * LENGTH, LENGTH)])
+        map(number)
     }
 
     /// The ids that containers have, also those that are being removed. One whose manifest cannot be read has a directory
@@ -66,6 +66,11 @@ impl Host {
         }
         Ok(taken)
     }
+}
+
+/// The map of the range with this number.
+pub(super) fn map(number: u32) -> Result<IdMap> {
+    IdMap::new([(0, FIRST + number * LENGTH, LENGTH)])
 }
 
 /// The number of the first range from number `start` on, and around, that has none of the ids that are `taken`.
@@ -121,7 +126,10 @@ mod tests {
     use super::*;
 
     fn taken(ranges: &[(u32, u32)]) -> Vec<IdRange> {
-        ranges.iter().map(|(outside, length)| IdRange { inside: 0, outside: *outside, length: *length }).collect()
+        ranges
+            .iter()
+            .map(|(outside, length)| IdRange { inside: 0, outside: *outside, length: *length })
+            .collect()
     }
 
     #[test]

@@ -30,4 +30,6 @@ pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
-pub use spec::{Attachment, ContainerSpec, Forward, Init, NetworkSpec, Privilege, Resolver, RootVolume, Span};
+pub use spec::{
+    Attachment, ContainerSpec, Forward, Init, NetworkSpec, Privilege, Resolver, RootVolume, Span,
+};

@@ -13,8 +13,8 @@ use tracing::{Instrument, debug_span};
 
 use super::etc::mounts_of_names;
 use super::handle::Host;
-use super::record::{Manifest, Phase};
 use super::ids;
+use super::record::{Manifest, Phase};
 use super::spec::{ContainerSpec, Privilege};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
@@ -45,7 +45,7 @@ impl Host {
         let config = self.configure(spec, &inner.paths.containers().join("check"), None)?;
         config.render(&inner.target)?;
         if spec.privilege != Privilege::Privileged {
-            config.check_ways(ids::FIRST)?;
+            config.check_ways(ids::map(0)?.root())?;
         }
         Ok(image.content)
     }

@@ -258,7 +258,8 @@ impl ExecChild {
         if pidfd::wait_exit(self.init_fd.as_fd(), Some(GONE_PATIENCE))? {
             return Ok(true);
         }
-        Ok(self.container.running()?.is_none_or(|running| running.init != self.init))
+        let Some(running) = self.container.running()? else { return Ok(true) };
+        Ok(running.init != self.init || running.record.monitor.open()?.is_none())
     }
 
     /// Kills the command. Processes that it started and left behind belong to the container and go on.

@@ -99,7 +99,8 @@ impl Container {
     }
 
     fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
-        let mut program = Program::new(&self.target.lxc_start)?;
+        // LXC asks `newuidmap`, where it is installed, also for what root can do itself; that knows only `/etc/subuid`.
+        let mut program = Program::new(&self.target.lxc_start)?.without_others();
         for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
             program = program.arg(arg)?;
         }

@@ -62,10 +62,11 @@ fn inspect(file: &File, path: &Path) -> Result<Place> {
     Ok(Place::Pinned(kind))
 }
 
-fn foreign(path: &Path) -> Error {
+fn foreign(path: &Path, kind: c_int) -> Error {
+    let kind = if kind == libc::CLONE_NEWNET { "network" } else { "user" };
     Error::Differs {
         what: format!("`{}`", path.display()),
-        difference: "it is neither a pinned namespace of that kind nor an empty file".to_owned(),
+        difference: format!("it is neither a pinned {kind} namespace nor an empty file"),
     }
 }
 
@@ -118,7 +119,7 @@ fn lock_file(path: &Path) -> Result<Option<File>> {
     match inspect(&file, path)? {
         Place::Free => {}
         Place::Pinned(libc::CLONE_NEWNET) => return Ok(None),
-        Place::Pinned(_) | Place::Foreign => return Err(foreign(path)),
+        Place::Pinned(_) | Place::Foreign => return Err(foreign(path, libc::CLONE_NEWNET)),
     }
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
@@ -205,7 +206,7 @@ pub(crate) fn remove_pinned(path: &Path, kind: c_int) -> Result<()> {
         match inspect(&file, path)? {
             Place::Free => return remove_file(path),
             Place::Pinned(found) if found == kind => {}
-            Place::Pinned(_) | Place::Foreign => return Err(foreign(path)),
+            Place::Pinned(_) | Place::Foreign => return Err(foreign(path, kind)),
         }
         match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             // Once more: there may be another beneath. Or somebody else was faster.

@@ -3,9 +3,11 @@
 mod bad_input;
 mod concurrency;
 mod damage;
+mod escapes;
 mod fixture;
 mod foreign;
 mod hostile;
+mod ids;
 mod images;
 mod interfaces;
 mod life;
