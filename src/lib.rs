@@ -90,8 +90,8 @@
 //!
 //! - Nothing restarts by itself: a container that ends stays down until somebody calls [`host::Host::start`] or
 //!   [`host::Host::recover`], or a process runs [`host::Host::supervise`].
-//! - Containers are privileged: root inside is root outside, held by namespaces, dropped capabilities, a device list and
-//!   control groups. Do not let people you do not trust be root in them.
+//! - A [privileged](host::Privilege) container holds nobody whom you do not trust: its root is root outside. The default is
+//!   another: each container has ids of its own.
 //! - What does not carry docklet's mark is never changed or removed, whatever its name is. The one exception is a setting:
 //!   NAT switches `net.ipv4.ip_forward` on for the whole host, and does not take it back.
 //! - No virtual machines, no live migration, no image registry, no runtime of its own (liblxc is the runtime).

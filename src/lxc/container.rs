@@ -59,6 +59,13 @@ pub(crate) struct Running {
     pub(crate) record: Record,
 }
 
+impl Running {
+    /// Whether it is being killed, or has just ended: its monitor goes first.
+    pub(crate) fn is_ending(&self) -> Result<bool> {
+        Ok(self.record.monitor.open()?.is_none())
+    }
+}
+
 impl Container {
     /// The container `id` whose directory is `id` beneath `lxc_path`, and whose control group is `cgroup`
     /// (`docklet/TAG/ID`).
@@ -155,7 +162,11 @@ impl Container {
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {
-        self.running()?.ok_or_else(|| Error::NotFound { what: format!("a running {}", self.shown()) })
+        self.running()?.ok_or_else(|| self.not_running())
+    }
+
+    pub(super) fn not_running(&self) -> Error {
+        Error::NotFound { what: format!("a running {}", self.shown()) }
     }
 
     /// Its processes, if a start was completed in this boot and has not ended.

@@ -154,6 +154,10 @@ impl Container {
         exec.check()?;
         let running = self.must_run()?;
         if self.group.child(render::PAYLOAD)?.is_frozen()? {
+            // So is what is killed, for a moment.
+            if running.is_ending()? {
+                return Err(self.not_running());
+            }
             return Err(Error::Busy {
                 what: self.shown(),
                 reason: "it is frozen: a command would stand still; unfreeze it first".to_owned(),
@@ -259,7 +263,7 @@ impl ExecChild {
             return Ok(true);
         }
         let Some(running) = self.container.running()? else { return Ok(true) };
-        Ok(running.init != self.init || running.record.monitor.open()?.is_none())
+        Ok(running.init != self.init || running.is_ending()?)
     }
 
     /// Kills the command. Processes that it started and left behind belong to the container and go on.

@@ -7,7 +7,7 @@
 //! The runtime is liblxc (from 5.0 on) by its programs `lxc-start` and `lxc-attach`: its monitor is a fork of whoever
 //! starts a container, and so must not be a fork of a large program.
 //!
-//! Needs root. Not here: user namespaces, network links, the root's file system.
+//! Needs root. Not here: making namespaces, network links, the root's file system.
 
 mod birthplace;
 mod config;

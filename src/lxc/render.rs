@@ -166,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, HierarchyProbe, Limit};
+    use crate::idmap::IdMap;
     use crate::lxc::{HaltSignal, LxcVersion, MountEntry};
     use crate::name::ContainerName;
 
@@ -263,6 +264,19 @@ lxc.mount.auto = proc:mixed sys:mixed
 lxc.mount.entry = /etc a\\040b none bind,private,ro 0 0
 "
         ));
+    }
+
+    #[test]
+    fn an_id_map_takes_a_network_of_its_own() {
+        let mut config = config();
+        let map = IdMap::new([(0, 100_000, 1000), (1000, 300_000, 1)]).unwrap();
+        config.id_map(&map, "/run/user").unwrap().no_new_privileges(true);
+        let message = config.render(&hybrid()).unwrap_err().to_string();
+        assert!(message.contains("invalid id map") && message.contains("join one"), "{message}");
+        let text = config.join_network("/run/net").unwrap().render(&hybrid()).unwrap();
+        let ids = "lxc.idmap = u 0 100000 1000\nlxc.idmap = u 1000 300000 1\nlxc.idmap = g 0 100000 1000\n\
+                   lxc.idmap = g 1000 300000 1\nlxc.namespace.share.user = /run/user\n";
+        assert!(text.contains(ids) && text.contains("lxc.no_new_privs = 1\n"), "{text}");
     }
 
     #[test]

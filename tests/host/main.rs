@@ -48,6 +48,7 @@ mod storage_errors;
 mod tar_archive;
 mod tree;
 mod tunnel;
+mod unprivileged;
 mod user_namespace;
 mod veth;
 mod veth_hostile;

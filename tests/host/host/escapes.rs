@@ -60,7 +60,7 @@ async fn the_machine_is_out_of_reach() {
         "mount -t ext4 /dev/loop0 /mnt",
         "dd if=/dev/zero of=/root/image bs=1M count=4 && mount -t ext4 -o loop /root/image /mnt",
         "insmod /bin/busybox",
-        "date -s @$(date +%s)",
+        "! date -s @$(date +%s) 2>&1 | grep -q 'not permitted'",
         "dmesg",
         "head -c 1 /proc/kcore",
         "head -c 1 /dev/mem",
