@@ -51,9 +51,12 @@ fn container_joins_a_user_namespace() {
     assert_eq!(number(format!("/proc/{init}/ns/net")), number(&pin));
     assert_eq!(number(format!("/proc/{init}/ns/user")), number(NetworkNamespace::owner_path(&pin)));
     assert_eq!(fs::metadata(format!("/proc/{init}")).unwrap().uid(), 2_000_000_000);
-    assert_eq!(sh(&container, "id -u; cut -c1-22 /proc/self/uid_map"), "0\n         0 2000000000\n");
+    assert_eq!(sh(&container, "id -u; cut -c1-21 /proc/self/uid_map"), "0\n         0 2000000000\n");
     sh(&container, "ip link add type veth; ls /sys/class/net");
-    assert_eq!(container.stop(std::time::Duration::from_secs(20)).unwrap(), docklet::lxc::StopOutcome::Graceful);
+    assert_eq!(
+        container.stop(std::time::Duration::from_secs(20)).unwrap(),
+        docklet::lxc::StopOutcome::Graceful
+    );
     assert_eq!(fs::metadata(root.join("halted")).unwrap().uid(), 2_000_000_000);
     NetworkNamespace::remove(&pin).unwrap();
     scripted_root::end(&sandbox);
