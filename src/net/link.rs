@@ -21,6 +21,9 @@ pub(super) type MessageBuilder = LinkMessageBuilder<LinkUnspec>;
 /// How often to begin again when a link comes and goes under our hands.
 pub(super) const ATTEMPTS: u32 = 40;
 
+/// The most ports of one bridge (the kernel's `BR_MAX_PORTS`, and 0 is none).
+pub(super) const MOST_PORTS: usize = 1023;
+
 /// Waits before the next attempt, longer and longer: all in all about 0.7 s. The first attempts are the usual course of
 /// making a link and looking at it. A name stays taken for some 10 ms after its link has gone from sight.
 pub(super) async fn pause(attempt: u32) {
@@ -117,7 +120,7 @@ impl Link {
             // Made, but not marked yet.
             None if self.mac == Some(MacAddress::derive(owner, name.as_str())) => {}
             Some(alias) => differences.push(format!("its owner is {alias:?}, not \"{owner}\"")),
-            None => differences.push(format!("it bears no owner's mark, not \"{owner}\"")),
+            None => differences.push(format!("it bears no owner's mark, and not that of \"{owner}\"")),
         }
         if differences.is_empty() {
             return Ok(());
@@ -285,6 +288,35 @@ pub(super) fn deletion(name: &LinkName, index: u32) -> Change {
         mode: Mode::Change,
         fine: Some(libc::ENODEV),
     }
+}
+
+/// Says that something came or went (`ENODEV`) if what failed was about a bridge that is gone by now: of a master that it does
+/// not know, and of a port that is none any more, the kernel says something else.
+pub(super) async fn unless_gone<T>(net: &Netlink, bridge: &Link, result: Result<T>) -> Result<T> {
+    match result {
+        Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+            Err(if net.link_at(bridge.index).await?.is_some() { error } else { gone(&bridge.name) })
+        }
+        result => result,
+    }
+}
+
+/// Somebody has just removed it.
+pub(super) fn gone(name: &str) -> Error {
+    Error::os("RTM_GETLINK", format!("link `{name}`"), std::io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// Says that a bridge has no room for what was to become its port.
+pub(super) fn explain_full(error: Error) -> Error {
+    match &error {
+        Error::Os { target, .. } if error.errno() == Some(libc::EXFULL) => full(target.clone()),
+        _ => error,
+    }
+}
+
+pub(super) fn full(what: String) -> Error {
+    let reason = format!("there is no room: the kernel gives a bridge at most {MOST_PORTS} ports");
+    Error::Busy { what, reason }
 }
 
 /// Says what to do about a host that refuses an IPv6 address because IPv6 is off.

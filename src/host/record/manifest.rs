@@ -8,7 +8,7 @@ use super::files::{FORMAT, Record};
 use crate::host::ContainerSpec;
 use crate::idmap::IdMap;
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
-use crate::net::{InterfaceAddress, LinkOwner, Veth};
+use crate::net::{InterfaceAddress, LinkOwner};
 use crate::storage::{ImageContent, PoolSpec};
 
 /// How far a container's life has come.
@@ -51,8 +51,8 @@ pub(crate) struct Objects {
     pub(crate) ids: Option<IdMap>,
     /// The ports of its interfaces, by the interfaces' names inside.
     pub(crate) ports: BTreeMap<LinkName, Port>,
-    /// While its interfaces are being changed: the ports that it had, or was to have, and that may still be there. The others
-    /// may not be what they should be yet.
+    /// While its interfaces are being changed: the ports that it had, or was to have, and that may still be there, also with
+    /// other addresses. The others may not be what they should be yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) leaving: Option<Vec<Port>>,
 }
@@ -67,13 +67,6 @@ pub(crate) struct Port {
     pub(crate) network: NetworkName,
     /// Of the inner end, in the order of the network's gateways.
     pub(crate) addresses: Vec<InterfaceAddress>,
-}
-
-impl Port {
-    /// Whether `link` is one of those that it is made of.
-    pub(crate) fn has_link(&self, link: &LinkName) -> bool {
-        Veth::links(&self.link, &self.owner).contains(link)
-    }
 }
 
 impl Manifest {

@@ -12,6 +12,9 @@ use crate::lxc::State;
 use crate::name::{ContainerName, NetworkName};
 use crate::net::{NetworkNamespace, Veth, VethSpec};
 
+/// How long a container's lock is waited for: whoever starts a program holds copies of all locks of his process for a moment.
+const BRIEFLY: Duration = Duration::from_millis(200);
+
 /// A running container whose ports are looked at: its lock, its namespace, and what its ports should be.
 struct Member {
     /// Holds the container's lock.
@@ -24,37 +27,48 @@ struct Member {
 impl Host {
     pub(super) async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
         let host = self.registry().await?;
-        let mut there = Vec::new();
+        let mut records = Vec::new();
+        host.inner.isolation.tidy()?;
+        if let Err(error) = host.isolation() {
+            report.failures.push(format!("isolation: {}", Chain(&error)));
+        }
         for name in host.inner.networks.names_with_left_overs()? {
-            match host.recover_network(&name).await {
-                Ok(Some(made)) => {
-                    if made {
-                        report.networks.push(name.to_string());
-                    }
-                    there.push(name.to_string());
-                }
-                Ok(None) => {}
+            match host.inner.networks.tidy(&name).and_then(|()| host.inner.networks.get(&name)) {
+                Ok(record) => records.extend(record),
                 Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
             }
         }
-        // Also without any network: a removal may have been cut off before the table went.
-        match host.apply_firewall(None).await {
-            Ok(true) => report.networks.extend(there),
-            Ok(false) => {}
+        // Before any link, and none without it: what is connected without its rules is open to all. Also without any
+        // network: a removal may have been cut off before the table went.
+        let mut made: BTreeSet<NetworkName> = match host.apply_firewall(None).await {
+            Ok(true) => {
+                if let Err(error) = host.settle_all_connections().await {
+                    report.failures.push(format!("connections: {}", Chain(&error)));
+                }
+                records.iter().map(|record| record.spec.name.clone()).collect()
+            }
+            Ok(false) => BTreeSet::new(),
             // A host without nftables has no table, and without networks it needs none.
-            Err(Error::Unsupported { .. }) if there.is_empty() => {}
-            Err(error) => report.failures.push(format!("firewall: {}", Chain(&error))),
+            Err(Error::Unsupported { .. }) if records.is_empty() => BTreeSet::new(),
+            Err(error) => {
+                report.failures.push(format!("firewall: {}; no network is made without it", Chain(&error)));
+                return Ok(());
+            }
+        };
+        for record in &records {
+            let name = &record.spec.name;
+            match host.raise_links(record).await {
+                Ok(true) => drop(made.insert(name.clone())),
+                Ok(false) => {}
+                Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
+            }
         }
-        report.networks.sort();
-        report.networks.dedup();
+        report.networks.extend(made.iter().map(ToString::to_string));
+        let forwarding = self.clone();
+        if let Err(error) = self.blocking(move || forwarding.check_forwarding(None)).await {
+            report.failures.push(format!("networks: {}", Chain(&error)));
+        }
         Ok(())
-    }
-
-    /// Makes what is missing of a network's links, and tells whether something was. `None` if there is no such network.
-    async fn recover_network(&self, name: &NetworkName) -> Result<Option<bool>> {
-        self.inner.networks.tidy(name)?;
-        let Some(record) = self.inner.networks.get(name)? else { return Ok(None) };
-        self.raise_links(&record).await.map(Some)
     }
 
     /// Makes the ports of running containers what they should be. One look tells of all that are.
@@ -68,7 +82,7 @@ impl Host {
         let mut members = Vec::new();
         for name in self.inner.manifests.names()? {
             // Who has it now sees to it himself.
-            let Ok(host) = self.clone().with_lock_timeout(Duration::ZERO).locked(&name).await else {
+            let Ok(host) = self.clone().with_lock_timeout(BRIEFLY).locked(&name).await else {
                 continue;
             };
             match host.member(&name).await {

@@ -1,6 +1,10 @@
 //! What a [`Firewall`](super::Firewall) is to say, as plain data (`man 8 nft` has what becomes of it).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::iter;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -30,6 +34,10 @@ pub struct Ruleset {
     /// What no network reaches, whatever else is said: the control plane.
     #[serde(default)]
     pub denied: Vec<Denied>,
+    /// The UDP ports of the host's tunnels: what a network sends there out of the pool could pass for a tunnel's frame, and
+    /// is dropped. 4789, VXLAN's own, always is.
+    #[serde(default)]
+    pub tunnel_ports: BTreeSet<NonZeroU16>,
 }
 
 /// A network of this host: what is behind one bridge.
@@ -40,12 +48,13 @@ pub struct FirewallNetwork {
     pub owner: LinkOwner,
     /// The bridge. It need not exist yet.
     pub bridge: LinkName,
-    /// Its addresses. What it sends from any other address does not leave it.
+    /// Its addresses. What it sends from any other address does not leave it; with none, nothing does.
     pub subnets: Vec<Subnet>,
     /// Whether what leaves the pool bears the host's address. Default: it does not.
     #[serde(default)]
     pub masquerade: bool,
-    /// Other networks of the pool, on this host or another, to which it may open connections. Default: none.
+    /// Other networks of the pool, on this host or another, to which it may open connections. Default: none. What is
+    /// outside of the pool it reaches anyway.
     #[serde(default)]
     pub reach: Vec<Subnet>,
     /// Who outside of this host's networks may open connections to it, by address; `0.0.0.0/0` is everybody. Default: nobody.
@@ -66,7 +75,7 @@ impl FirewallNetwork {
 }
 
 /// A destination that no network reaches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Denied {
     /// The addresses: `192.0.2.7/32`.
@@ -76,13 +85,29 @@ pub struct Denied {
     pub port: Option<Port>,
 }
 
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{port} of {}", self.net),
+            None => self.net.fmt(f),
+        }
+    }
+}
+
+/// All ports of these addresses.
+impl From<IpNet> for Denied {
+    fn from(net: IpNet) -> Self {
+        Self { net, port: None }
+    }
+}
+
 impl Ruleset {
     /// Whether it makes sense in itself. The host is not looked at.
     ///
     /// # Errors
     /// [`Error::Invalid`] if an owner is too long, a bridge is named twice, subnets of two networks overlap, an address
     /// range has bits of a host, or a forward leads out of the networks, to what is denied, or is published where another
-    /// one is; then both are named.
+    /// one is; then both are named. Where everything is denied (`0.0.0.0/0`) a port can still be published to the outside.
     pub fn check(&self) -> Result<()> {
         let mut bridges = BTreeSet::new();
         for network in &self.networks {
@@ -94,11 +119,11 @@ impl Ruleset {
         }
         self.denied.iter().try_for_each(|denied| check_net("denied addresses", denied.net))?;
         self.check_overlap()?;
-        let mut published = BTreeMap::new();
+        let (targets, mut published) = (Targets::of(self), BTreeMap::new());
         for forward in &self.forwards {
             check_owner(&forward.owner)?;
             forward.check()?;
-            self.check_target(forward)?;
+            targets.check(forward)?;
             forward.claim(&mut published)?;
         }
         Ok(())
@@ -127,24 +152,45 @@ impl Ruleset {
         }
         Ok(())
     }
+}
 
-    fn check_target(&self, forward: &PortForward) -> Result<()> {
+/// Where forwards may lead, and where not. Made once for all: there may be thousands of each.
+struct Targets {
+    /// By their first addresses; no two overlap.
+    subnets: BTreeMap<IpAddr, Subnet>,
+    denied: BTreeSet<(IpNet, Option<Port>)>,
+}
+
+impl Targets {
+    fn of(ruleset: &Ruleset) -> Self {
+        let subnets = ruleset.networks.iter().flat_map(|network| &network.subnets);
+        Self {
+            subnets: subnets.map(|subnet| (subnet.net().network(), *subnet)).collect(),
+            denied: ruleset.denied.iter().map(|denied| (denied.net, denied.port)).collect(),
+        }
+    }
+
+    fn check(&self, forward: &PortForward) -> Result<()> {
         let target = forward.to.ip();
-        let mut subnets = self.networks.iter().flat_map(|network| &network.subnets);
-        let Some(subnet) = subnets.find(|subnet| subnet.contains(target)) else {
+        let before = self.subnets.range(..=target).next_back().map(|(_, subnet)| subnet);
+        let Some(subnet) = before.filter(|subnet| subnet.contains(target)) else {
             let rule = "leads to an address that is in none of the networks";
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         };
-        subnet.interface(target)?;
-        let denies = |denied: &&Denied| {
-            denied.net.contains(&target)
-                && denied.port.is_none_or(|port| {
-                    (port.protocol, port.number.get()) == (forward.protocol, forward.to.port())
-                })
-        };
-        if let Some(denied) = self.denied.iter().find(denies) {
-            let rule = format!("leads to {}, which is denied", denied.net);
+        if let Err(Error::Invalid { rule, .. }) = subnet.interface(target) {
+            let rule = format!("leads to no host of {subnet}: {target} {rule}");
             return Err(Error::invalid("port forward", forward.to_string(), rule));
+        }
+        let number = NonZeroU16::new(forward.to.port());
+        let port = number.map(|number| Port { protocol: forward.protocol, number });
+        let around = iter::successors(Some(IpNet::from(target)), IpNet::supernet);
+        let denied = around
+            .filter(|net| net.prefix_len() > 0)
+            .flat_map(|net| [None, port].map(|port| Denied { net, port }))
+            .find(|denied| self.denied.contains(&(denied.net, denied.port)));
+        if let Some(denied) = denied {
+            let rule = format!("leads to {denied}, which is denied");
+            return Err(Error::invalid("port forward", format!("{forward} of {}", forward.owner), rule));
         }
         Ok(())
     }
@@ -204,7 +250,7 @@ mod tests {
         }
         says(refused(|r| r.networks[0].owner = LinkOwner::new("x".repeat(129)).unwrap()), "128 bytes");
         says(refused(|r| r.networks[0].admit = vec!["10.1.2.3/8".parse().unwrap()]), "network is 10.0.0.0/8");
-        let denied = Denied { net: "192.0.2.7/24".parse().unwrap(), port: None };
+        let denied = Denied::from("192.0.2.7/24".parse::<IpNet>().unwrap());
         says(refused(|r| r.denied.push(denied)), "network is 192.0.2.0/24");
     }
 
@@ -216,7 +262,8 @@ mod tests {
         assert_eq!(to("[fd00::2]:80"), "");
         says(to("10.0.2.2:80"), "none of the networks");
         says(to("127.0.0.1:80"), "none of the networks");
-        says(to("10.0.0.255:80"), "address");
+        says(to("10.0.0.255:80"), "port forward");
+        says(to("10.0.0.255:80"), "leads to no host of 10.0.0.0/24: 10.0.0.255 is the network's broadcast");
         says(to("10.0.0.2:0"), "port 0");
         for port in
             [None, Some(Port { protocol: super::super::Protocol::Tcp, number: 80.try_into().unwrap() })]
@@ -230,6 +277,12 @@ mod tests {
                 "which is denied",
             );
         }
+        let all = Denied { net: "0.0.0.0/0".parse().unwrap(), port: None };
+        let published = refused(|r| {
+            r.denied.push(all);
+            r.forwards.push(forward(None, 8080, "10.0.0.2:80"));
+        });
+        assert_eq!(published, "", "to the outside");
     }
 
     #[test]

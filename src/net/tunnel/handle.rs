@@ -22,14 +22,9 @@ use crate::net::{LinkOwner, Mtu, Netlink};
 ///
 /// let net = Netlink::connect().await?;
 /// let owner = LinkOwner::new("example/net/7")?;
-/// let hosts = ["192.0.2.1", "192.0.2.2"].iter().filter_map(|host| host.parse().ok()).collect();
-/// let tunnel = TunnelSpec {
-///     owner: owner.clone(),
-///     bridge: "br7".parse()?,
-///     local: std::net::Ipv4Addr::new(192, 0, 2, 1).into(), // on the other host: its own
-///     topology: TunnelTopology::VxlanMesh { vni: Vni::new(7)?, port: 4789, hosts },
-///     mtu: None,
-/// };
+/// let hosts = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
+/// let mesh = TunnelTopology::vxlan_mesh(Vni::new(7)?, hosts); // the same on both
+/// let tunnel = TunnelSpec::new(owner.clone(), "br7".parse()?, hosts[0], mesh); // on the other host: its own address
 /// let mtu = Some(Tunnel::mtu(&net, &tunnel).await?);
 /// Bridge::ensure(&net, &BridgeSpec { mtu, ..BridgeSpec::new("br7".parse()?, owner) }).await?;
 /// Tunnel::ensure(&net, &tunnel).await?;
@@ -87,8 +82,16 @@ impl Tunnel {
     pub async fn ensure(net: &Netlink, spec: &TunnelSpec) -> Result<Self> {
         spec.check()?;
         let (mtu, underlay) = look(net, spec).await?;
-        let mut ensuring =
-            Ensuring { net, spec, mtu, underlay, arms: spec.arms(), made: Vec::new(), changed: false };
+        let mut ensuring = Ensuring {
+            net,
+            spec,
+            mtu,
+            underlay,
+            arms: spec.arms(),
+            made: Vec::new(),
+            changed: false,
+            half_made: false,
+        };
         match ensuring.run().await {
             Ok(tunnel) => Ok(tunnel),
             Err(cause) => Err(ensuring.take_back(cause).await),
@@ -178,24 +181,29 @@ struct Ensuring<'a> {
     /// The links that this call made.
     made: Vec<Wire>,
     changed: bool,
+    /// Whether the bridge looked as one does that is being made.
+    half_made: bool,
 }
 
 impl Ensuring<'_> {
     async fn run(&mut self) -> Result<Tunnel> {
+        let mut refusal = None;
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
             match self.pass().await {
                 Ok(Some(tunnel)) => return Ok(tunnel),
+                // A bridge that is being made has its MTU a moment later.
+                Err(error @ Error::Differs { .. }) if self.half_made => refusal = Some(error),
                 // Links are made and will be looked at, or something came or went while we were at it.
                 Ok(None) => {}
                 Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EEXIST)) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Busy {
+        Err(refusal.unwrap_or_else(|| Error::Busy {
             what: format!("tunnel of \"{}\"", self.spec.owner),
             reason: "its links come and go; does somebody else use them?".to_owned(),
-        })
+        }))
     }
 
     /// `None`: begin again.
@@ -205,7 +213,11 @@ impl Ensuring<'_> {
     async fn pass(&mut self) -> Result<Option<Tunnel>> {
         let bridge = self.bridge().await?;
         let found = TunnelLink::all(self.net).await?;
-        self.refuse(&bridge, &found)?;
+        if let Err(difference) = self.refuse(&bridge, &found) {
+            // It was perhaps another one that they are ports of by now.
+            let is_there = self.net.link_at(bridge.index).await?.is_some();
+            return if is_there { Err(difference) } else { Ok(None) };
+        }
         let ours = || found.iter().filter(|found| found.is_of(&self.spec.owner));
         let wanted = |found: &&TunnelLink| self.arms.iter().any(|arm| arm.wire == found.wire);
         let mut again = false;
@@ -223,7 +235,8 @@ impl Ensuring<'_> {
                 }
                 Some(found) => links.push((arm, found)),
                 None => {
-                    self.create(arm, &bridge).await?;
+                    let created = self.create(arm, &bridge).await;
+                    link::unless_gone(self.net, &bridge, created).await?;
                     self.made.push(arm.wire);
                     again = true;
                 }
@@ -234,16 +247,18 @@ impl Ensuring<'_> {
             return Ok(None);
         }
         for (arm, found) in &links {
-            self.changed |= self.complete(arm, found, &bridge).await?;
+            let completed = self.complete(arm, found, &bridge).await;
+            self.changed |= link::unless_gone(self.net, &bridge, completed).await?;
         }
         let tunnel = Tunnel::of(&self.spec.owner, links.into_iter().map(|(_, found)| found))?;
         Ok(Some(Tunnel { changed: self.changed, ..tunnel }))
     }
 
-    async fn bridge(&self) -> Result<Link> {
+    async fn bridge(&mut self) -> Result<Link> {
         let name = &self.spec.bridge;
         let bridge =
             self.net.link(name).await?.ok_or_else(|| Error::NotFound { what: format!("bridge `{name}`") })?;
+        self.half_made = bridge.alias.is_none() && !bridge.up;
         let difference = if bridge.kind != "bridge" {
             "it is no bridge".to_owned()
         } else if self.underlay.links.contains(&bridge.index) {
@@ -293,7 +308,7 @@ impl Ensuring<'_> {
                 }
                 Err(error)
             }
-            result => result.map_err(|error| arm.wire.explain(error)),
+            result => result.map_err(|error| link::explain_full(arm.wire.explain(error))),
         }
     }
 
@@ -317,7 +332,7 @@ impl Ensuring<'_> {
         }
         changes.extend(link.completion(&name, &self.spec.owner, Some(self.mtu)));
         changed |= !changes.is_empty();
-        self.net.change_all(changes).await.map_err(|error| arm.wire.explain(error))?;
+        self.net.change_all(changes).await.map_err(|error| link::explain_full(arm.wire.explain(error)))?;
         Ok(changed)
     }
 

@@ -54,7 +54,7 @@ pub(super) async fn make(net: &Netlink, wishes: &[Wish<'_>]) -> Result<Vec<Resul
         let fresh = match made {
             Ok(_) => true,
             Err(error) if error.errno() == Some(libc::EEXIST) => false,
-            Err(error) => return Err(error),
+            Err(error) => return Err(link::explain_full(error)),
         };
         let [host, shaper] = [host?, shaper?].map(|told| told.and_then(Link::told));
         Ok(Made { fresh, outer: Outer { host, shaper, ..Outer::default() } })
@@ -154,8 +154,7 @@ pub(super) async fn ensure_shaper(net: &Netlink, spec: &VethSpec, outer: &mut Ou
         answers.next().transpose().map_err(|error| explain(error, "ifb", "CONFIG_IFB (modprobe ifb)"))?;
         outer.shaper = answers.next().transpose()?.flatten().and_then(Link::told);
         if outer.shaper.is_none() {
-            // Somebody has just removed it.
-            return Err(Error::os("RTM_GETLINK", &name, std::io::Error::from_raw_os_error(libc::ENODEV)));
+            return Err(link::gone(name.as_str()));
         }
     }
     outer.shaper.as_ref().map_or(Ok(()), |shaper| shaper.check_ours(&name, &spec.owner, "ifb"))
@@ -290,6 +289,6 @@ fn explain(error: Error, what: &str, needs: &str) -> Error {
         {
             Error::Unsupported { what: target.clone(), needs: needs.to_owned() }
         }
-        _ => error,
+        _ => link::explain_full(error),
     }
 }

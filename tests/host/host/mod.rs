@@ -2,10 +2,15 @@
 
 mod bad_input;
 mod concurrency;
+mod connections;
+mod control_plane;
+mod crowd;
 mod damage;
 mod escapes;
+mod far;
 mod fixture;
 mod foreign;
+mod garbage;
 mod hostile;
 mod ids;
 mod images;
@@ -15,3 +20,4 @@ mod names;
 mod pools;
 mod reach;
 mod recovery;
+mod span;
