@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rtnetlink::packet_route::link::InfoBridgePort;
+
 use super::TunnelSpec;
 use super::arm::Arm;
 use super::found::TunnelLink;
@@ -10,7 +12,7 @@ use super::underlay::Underlay;
 use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::name::LinkName;
-use crate::net::link::{self, ATTEMPTS, Link, MessageBuilder};
+use crate::net::link::{self, ATTEMPTS, Link};
 use crate::net::{LinkOwner, Mtu, Netlink};
 
 /// A host's part of a tunnel that exists: one tenant's bridges, on several hosts, are one network. A plain value: dropping it
@@ -200,10 +202,7 @@ impl Ensuring<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Err(refusal.unwrap_or_else(|| Error::Busy {
-            what: format!("tunnel of \"{}\"", self.spec.owner),
-            reason: "its links come and go; does somebody else use them?".to_owned(),
-        }))
+        Err(refusal.unwrap_or_else(|| link::comes_and_goes(format!("tunnel of \"{}\"", self.spec.owner))))
     }
 
     /// `None`: begin again.
@@ -300,7 +299,7 @@ impl Ensuring<'_> {
 
     async fn create(&self, arm: &Arm, bridge: &Link) -> Result<()> {
         let owner = &self.spec.owner;
-        let name = arm.wire.link_name(owner)?;
+        let name = arm.wire.link_name(owner);
         match self.net.change(arm.wire.create(&name, owner, bridge.index, self.mtu.bytes())).await {
             Err(error) if error.errno() == Some(libc::EEXIST) => {
                 if let Some(link) = self.net.link(&name).await? {
@@ -318,14 +317,14 @@ impl Ensuring<'_> {
         let name = LinkName::new(&*link.name)?;
         let mut changed = false;
         // Alone, and first: what is not isolated must not be up.
-        if found.link.isolated != arm.isolated {
-            self.net.change(found.isolate(arm.isolated)).await?;
+        if link.is_isolated() != arm.isolated {
+            let isolation = vec![InfoBridgePort::Isolated(arm.isolated)];
+            self.net.change(link::set_port(name.as_str(), link.index, isolation)).await?;
             changed = true;
         }
         let mut changes = Vec::new();
         if link.master.is_none() {
-            let message = MessageBuilder::default().index(link.index).controller(bridge.index).build();
-            changes.push(link::set_link(name.as_str(), message));
+            changes.push(link::make_port(name.as_str(), link.index, bridge.index));
         }
         if let Wire::Vxlan { .. } = arm.wire {
             changes.extend(peers::changes(self.net, link, &arm.peers).await?);
@@ -349,13 +348,6 @@ impl Ensuring<'_> {
             }
             Ok::<_, Error>(())
         };
-        match removed.await {
-            Ok(()) => cause,
-            Err(error) => {
-                tracing::error!(%error, "roll-back failed");
-                let remains = vec![format!("tunnel of \"{}\"", self.spec.owner)];
-                Error::LeftBehind { cause: Box::new(cause), remains }
-            }
-        }
+        Error::after_undoing(cause, removed.await, || format!("tunnel of \"{}\"", self.spec.owner))
     }
 }

@@ -11,8 +11,8 @@ use super::outer::{self, Outer, Wish};
 use super::pair::{check_bridge, differences};
 use super::{Veth, VethSpec, inner};
 use crate::error::{Error, Result};
+use crate::net::change::Change;
 use crate::net::link::{self, Link, MOST_PORTS};
-use crate::net::netlink::{Change, Mode};
 use crate::net::{Netlink, NetworkNamespace};
 
 /// How many namespaces are entered at the same time.
@@ -144,13 +144,8 @@ async fn namespace_ids(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<Option<i
         let mut message = NsidMessage::default();
         let descriptor = u32::try_from(namespace.as_fd().as_raw_fd()).unwrap_or_default();
         message.attributes.push(NsidAttribute::Fd(descriptor));
-        Change {
-            call: "RTM_GETNSID",
-            target: format!("network namespace `{}`", namespace.path().display()),
-            message: RouteNetlinkMessage::GetNsId(message),
-            mode: Mode::Change,
-            fine: None,
-        }
+        let target = format!("network namespace `{}`", namespace.path().display());
+        Change::new(target, RouteNetlinkMessage::GetNsId(message))
     });
     let answers = net.exchange(questions.collect()).await?;
     answers

@@ -104,10 +104,10 @@ impl Veth {
         let names = Self::links(name, owner);
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            let answers = net.exchange(names.iter().map(link::ask).collect()).await?;
+            let links = net.look(names.each_ref().map(link::ask)).await?;
             let mut deletions = Vec::new();
-            for (position, (name, answer)) in names.iter().zip(answers).enumerate() {
-                let Some(link) = answer?.and_then(Link::told) else { continue };
+            for (position, (name, link)) in names.iter().zip(links).enumerate() {
+                let Some(link) = link else { continue };
                 let kind = if position == 1 || link.kind == SHAPER { SHAPER } else { "veth" };
                 link.check_ours(name, owner, kind)?;
                 deletions.push(link::deletion(name, link.index));
@@ -117,10 +117,7 @@ impl Veth {
             }
             net.change_all(deletions).await?;
         }
-        Err(Error::Busy {
-            what: format!("link `{name}`"),
-            reason: "somebody makes it again and again".to_owned(),
-        })
+        Err(link::comes_and_goes(format!("link `{name}`")))
     }
 
     /// The names of the links that the pair `name` of `owner` may have on the host: its end, and the device that holds
@@ -185,10 +182,7 @@ async fn settle(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec, ve
             Err(error) => return Err(error),
         }
     }
-    Err(Error::Busy {
-        what: format!("link `{}`", spec.name),
-        reason: "it comes and goes; does somebody else use it?".to_owned(),
-    })
+    Err(link::comes_and_goes(format!("link `{}`", spec.name)))
 }
 
 /// `None`: begin again.
