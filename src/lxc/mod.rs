@@ -39,3 +39,4 @@ pub use mount_entry::{Create, MountEntry, Submounts};
 pub use start::Started;
 pub use stop::StopOutcome;
 pub use target::{LxcTarget, LxcVersion};
+pub use text::{ConfigProblem, ConfigProblems, ConfigText, Entry};

@@ -10,6 +10,7 @@ mod bridge_vlan;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod cgroup;
+mod config_text;
 mod container;
 mod debian;
 mod exec;
