@@ -20,14 +20,17 @@ mod mount_entry;
 mod pump;
 mod reason;
 mod record;
-mod render;
 mod root;
 mod start;
 mod stop;
 mod target;
 mod text;
 
-pub use config::{DROPPED_CAPABILITIES, LxcConfig};
+pub use config::{
+    AppArmor, Architecture, AutoMount, AutoMounts, Autostart, Capabilities, Capability, ConfigPath,
+    ConfigValue, DROPPED_CAPABILITIES, DeviceRule, HookPoint, Hooks, InitProcess, LogLevel, LxcConfig,
+    LxcLog, Namespace, NamespaceSource, Resource, ResourceLimit, Seccomp, SettingName, Terminals,
+};
 pub use container::{Container, State};
 pub use exec::{Exec, ExecChild};
 pub use exec_output::{ExecOutput, ExecStatus};

@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{LxcConfig, Network};
+use crate::lxc::config::{LxcConfig, Network, PAYLOAD};
 use crate::lxc::container::{Container, has_executed};
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{lock_file, reason, render};
+use crate::lxc::{lock_file, reason};
 use crate::sys::kernel::boot_id;
 use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
@@ -44,7 +44,7 @@ impl Container {
     /// earlier, unfinished start left is removed first. After an error nothing of it runs.
     ///
     /// # Errors
-    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
+    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`], and [`Error::Unsupported`] with an id map;
     /// [`Error::NotFound`] if the root, its init or the network namespace is missing; [`Error::Differs`] if something in the
     /// root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
     /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
@@ -53,6 +53,12 @@ impl Container {
         let _span = tracing::info_span!("container_start", id = %self.id).entered();
         if self.running()?.is_some() {
             return Err(Error::Busy { what: self.shown(), reason: "it runs already".to_owned() });
+        }
+        if config.id_map.is_some() {
+            return Err(Error::Unsupported {
+                what: "starting a container with ids of its own".to_owned(),
+                needs: "leave the id map out: its root would be no owner of its files".to_owned(),
+            });
         }
         let text = config.render_in(&self.target, Some(self.group.path()))?;
         config.check_init()?;
@@ -84,7 +90,7 @@ impl Container {
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
         self.run_lxc_start(&dir.join("config"), &log)?;
         let (init, monitor) = self.await_init()?;
-        self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
+        self.group.child(PAYLOAD)?.verify(&config.limits)?;
         self.verify_devices()?;
         verify_network(init.pid, &config.network)?;
         let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
@@ -113,7 +119,7 @@ impl Container {
     /// the memory limit, by a person) while it was set up. On a busy host it is only slow, so what makes progress is
     /// waited for.
     fn watch_start(&self, child: &mut Child) -> Result<Option<Ended>> {
-        let payload = self.group.child(render::PAYLOAD)?;
+        let payload = self.group.child(PAYLOAD)?;
         let deadline = Instant::now() + START_PATIENCE;
         let (mut still_for, mut last) = (Duration::ZERO, None);
         while Instant::now() < deadline && still_for < STILL_PATIENCE {
@@ -163,7 +169,7 @@ impl Container {
     /// program that the kernel does not show; LXC fails when it cannot load it.
     fn verify_devices(&self) -> Result<()> {
         let Some(devices) = self.target.devices() else { return Ok(()) };
-        let list = devices.mount.join(self.group.path()).join(render::PAYLOAD).join("devices.list");
+        let list = devices.mount.join(self.group.path()).join(PAYLOAD).join("devices.list");
         if file::read(&list)?.lines().any(|line| line.starts_with("a *:*")) {
             let difference = "every device is allowed".to_owned();
             return Err(Error::Differs { what: list.display().to_string(), difference });

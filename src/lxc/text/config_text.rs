@@ -165,3 +165,88 @@ pub(crate) fn cut(bytes: &[u8]) -> Vec<Place> {
     };
     lines::entries(bytes).map(place).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file with everything that a parser may stumble over.
+    const SAMPLE: &[u8] = b"# a comment\n\n\t lxc.uts.name = web \r\nlxc.rootfs.path = dir:/srv/web\nother = x\n\
+        lxc.cap.drop = sys_time\tmknod\nlxc.cap.drop =\nlxc.environment = \" A=b\"\rlxc.net.0.type = veth\n\
+        lxc.net.0.ipv4.address = 10.0.0.2/24 10.0.0.255\nlxc.idmap = u 0 100000 65536\nlxc.include = /etc/lxc/\n\
+        lxc.cgroup2.memory.max = 1G\nlxc.prlimit.nofile = 1:2\nlxc.mount.entry = /a\\040b c none bind 0 0\n\
+        lxc.time.offset.boot = -5s\nlxc.hook =\nlxc.signal.halt = SIGRTMIN+3\nlxc.console.size = 8KB\n\0lxc.x\n";
+
+    /// Whatever was taken comes back, byte for byte, and means the same.
+    fn check(bytes: &[u8]) -> bool {
+        let Ok(text) = ConfigText::parse(bytes) else { return false };
+        assert_eq!(text.render(), bytes);
+        assert_eq!(ConfigText::parse(text.render()).as_ref(), Ok(&text));
+        for entry in text.entries() {
+            let line = bytes.split(|b| *b == b'\n').nth(entry.line() - 1).unwrap();
+            assert!(line[entry.key_column() - 1..].starts_with(entry.key()));
+            assert!(line[entry.value_column() - 1..].starts_with(entry.value()));
+        }
+        true
+    }
+
+    #[test]
+    fn a_text_comes_back_as_it_is() {
+        assert!(check(SAMPLE));
+        let text = ConfigText::parse(SAMPLE).unwrap();
+        assert_eq!(text.get("lxc.uts.name"), Some(&b"web"[..]));
+        assert_eq!(text.get("lxc.cap.drop"), None);
+        assert_eq!(text.get("lxc.net.000.type"), Some(&b"veth"[..]));
+        assert!(text.has_includes());
+        let network = text.all("lxc.net.0.type").next().unwrap();
+        assert_eq!((network.line(), network.key_column(), network.value_column()), (8, 26, 43));
+    }
+
+    /// Bytes of many small lines: what is not linear in them takes minutes.
+    const MANY: usize = 1 << 20;
+
+    #[test]
+    fn large_texts_are_refused_or_linear() {
+        let problems = ConfigText::parse(vec![b'x'; BYTES_MAX + 1]).unwrap_err();
+        assert!(problems.to_string().contains("a configuration has at most 4194304"), "{problems}");
+        let fill = |line: &str| line.repeat(MANY / line.len());
+        for line in ["\n", "#\n", "lxc.net =\n", "lxc.cgroup.a = 1\nlxc.cgroup =\n", "lxc.cap.drop = chown\n"]
+        {
+            assert!(ConfigText::parse(fill(line)).is_ok(), "{line}");
+        }
+        for line in ["lxc.\n", "lxc.uts.nama =\n", "lxc.tty.max = x\n"] {
+            let problems = ConfigText::parse(fill(line)).unwrap_err();
+            assert_eq!(problems.count(), MANY / line.len());
+            assert_eq!(problems.list().len(), 1000);
+            assert!(problems.to_string().len() < 10_000);
+        }
+        let long = format!("lxc.init.cmd = {}", "x".repeat(MANY));
+        assert!(check(long.as_bytes()));
+        assert!(ConfigText::parse(long.replace("init.cmd", "tty.max")).unwrap_err().to_string().len() < 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            check(&bytes);
+        }
+
+        #[test]
+        fn any_lines_are_judged(lines in prop::collection::vec("lxc\\.[a-z0-9.]{0,16}[ =\"']{0,3}\\PC{0,12}[\n\r]", 0..6)) {
+            check(lines.concat().as_bytes());
+        }
+
+        #[test]
+        fn changed_files_are_judged(changes in prop::collection::vec((0..SAMPLE.len(), any::<Option<u8>>(), 0..20_usize), 1..6)) {
+            let mut bytes = SAMPLE.to_vec();
+            for (at, byte, cut) in changes {
+                let at = at.min(bytes.len());
+                let end = (at + cut).min(bytes.len());
+                bytes.splice(at..end, byte);
+            }
+            check(&bytes);
+        }
+    }
+}

@@ -96,7 +96,7 @@ pub(crate) const CAPABILITIES: [&str; 41] = [
 
 pub(crate) const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time"];
 
-const ARCHITECTURES: [&str; 28] = [
+pub(crate) const ARCHITECTURES: [&str; 28] = [
     "arm",
     "armel",
     "armhf",

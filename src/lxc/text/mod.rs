@@ -14,12 +14,14 @@ mod key;
 mod legacy;
 mod lines;
 mod network;
-mod number;
+pub(crate) mod number;
 mod problem;
 mod reading;
 mod value;
 
 pub use config_text::ConfigText;
 pub use entry::Entry;
+pub(crate) use form::{ARCHITECTURES, CAPABILITIES};
+pub(crate) use problem::Found;
 pub use problem::{ConfigProblem, ConfigProblems};
 pub(crate) use value::{LINE_MAX, check, check_path, quoted};

@@ -44,7 +44,8 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of its lines. There is at least one.
+/// Everything that is wrong with a configuration. There is at least one. First what no line says, then by lines, then those of
+/// included files.
 ///
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.shown())]
@@ -97,6 +98,10 @@ impl Found {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// A problem that no line has.
     pub(crate) fn add_whole(&mut self, key: &str, rule: impl Into<String>) {
         self.add(ConfigProblem {
@@ -110,10 +115,12 @@ impl Found {
     }
 
     pub(crate) fn into_result(self) -> Result<(), ConfigProblems> {
-        if self.list.is_empty() {
-            return Ok(());
-        }
-        Err(ConfigProblems { list: self.list, more: self.more })
+        if self.list.is_empty() { Ok(()) } else { Err(self.into_problems()) }
+    }
+
+    pub(crate) fn into_problems(mut self) -> ConfigProblems {
+        self.list.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        ConfigProblems { list: self.list, more: self.more }
     }
 }
 

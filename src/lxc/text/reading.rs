@@ -36,7 +36,11 @@ pub(crate) struct Reading {
     keeps: bool,
     /// An included file was not read: what depends on what stood there is not judged.
     is_partial: bool,
+    unknown: usize,
 }
+
+/// For how many unknown keys a similar one is looked for: that takes time.
+const GUESSES_MAX: usize = 100;
 
 /// Which of the two lists of capabilities is in use.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +57,10 @@ impl Reading {
         if let Some(rest) = name.strip_prefix(b"lxc.net.") {
             return self.take_network(index, rest, value);
         }
-        let key = key::find(name, !value.is_empty()).ok_or_else(|| unknown(name))?;
+        let Some(key) = key::find(name, !value.is_empty()) else {
+            self.unknown += 1;
+            return Err(unknown(name, self.unknown <= GUESSES_MAX));
+        };
         if value.is_empty() {
             return self.clear(name, key);
         }
@@ -218,7 +225,7 @@ fn slot_of_network(number: u32, rest: &[u8]) -> Vec<u8> {
     [format!("lxc.net.{number}").as_bytes(), &rest[dot..]].concat()
 }
 
-fn unknown(name: &[u8]) -> Fault {
+fn unknown(name: &[u8], guess: bool) -> Fault {
     if let Some(remedy) = legacy::remedy(name) {
         return Fault::key(remedy);
     }
@@ -228,8 +235,60 @@ fn unknown(name: &[u8]) -> Fault {
             form::NAMESPACES.join(", ")
         ));
     }
-    match key::nearest(name) {
+    match guess.then(|| key::nearest(name)).flatten() {
         Some(meant) => Fault::key(format!("liblxc has no such key: is {meant} meant?")),
         None => Fault::key("liblxc has no such key: see man 5 lxc.container.conf, or leave it out"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::lxc::text::ConfigText;
+
+    fn rule(text: &str) -> String {
+        ConfigText::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_went_before_counts() {
+        for (text, expected) in [
+            (
+                "lxc.cap.drop = chown\nlxc.cap.keep = kill",
+                "line 2, column 1: `lxc.cap.keep` = \"kill\": lxc.cap.drop and lxc.cap.keep exclude",
+            ),
+            ("lxc.net.0.veth.pair = a", "give lxc.net.0.type = veth on a line before it"),
+            ("lxc.net.0.mtu =", "clears a setting of a network that is not there"),
+            ("lxc.uts.nam = a", "is lxc.uts.name meant?"),
+            ("lxc.mount.fstab =", "must have a value"),
+            ("lxc.namespace.share.x = /a", "must end in the name of a namespace"),
+        ] {
+            let rule = rule(text);
+            assert!(rule.contains(expected), "{rule}");
+        }
+        // What an included file says is not known here.
+        assert!(ConfigText::parse("lxc.include = /a\nlxc.net.0.veth.pair = a").is_ok());
+    }
+
+    #[test]
+    fn clearing_takes_back() {
+        for (text, expected) in [
+            ("lxc.uts.name = a\nlxc.uts.name = b", vec!["b"]),
+            ("lxc.uts.name = a\nlxc.uts.name =", vec![]),
+            (
+                "lxc.mount.entry = a\nlxc.mount.entry = b\nlxc.mount.entry = ''\nlxc.mount.entry = c",
+                vec!["c"],
+            ),
+            ("lxc.cgroup.a = 1\nlxc.cgroup.dir = d\nlxc.cgroup2.a = 2\nlxc.cgroup =", vec!["d", "2"]),
+            ("lxc.hook.mount = a\nlxc.hook.version = 1\nlxc.hook =", vec!["1"]),
+            ("lxc.cap.keep = a\nlxc.cap.keep = none", vec!["none"]),
+            // Giving the type forgets what was given before it.
+            ("lxc.net.0.link = br0\nlxc.net.00.type = veth\nlxc.net.0.mtu = 9", vec!["veth", "9"]),
+            ("lxc.net.8.link = a\nlxc.net.1.link = b\nlxc.net.010 =", vec!["b"]),
+        ] {
+            let text = text.replace("keep = a", "keep = chown");
+            let read = ConfigText::parse(text).unwrap();
+            let values: Vec<_> = read.in_force().map(|entry| entry.value().to_vec()).collect();
+            assert_eq!(values, expected.iter().map(|value| value.as_bytes()).collect::<Vec<_>>());
+        }
     }
 }
