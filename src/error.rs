@@ -114,6 +114,16 @@ impl Error {
         Self::Os { call, target: target.to_string(), source: source.into() }
     }
 
+    /// An [`Error::Invalid`] with more words to its rule: where the value stands. Any other error as it is.
+    pub(crate) fn adding(self, words: impl fmt::Display) -> Self {
+        match self {
+            Self::Invalid { what, value, rule } => {
+                Self::Invalid { what, value, rule: format!("{rule}{words}") }
+            }
+            error => error,
+        }
+    }
+
     /// The number the kernel gave, when this is an [`Error::Os`].
     #[must_use]
     pub fn errno(&self) -> Option<i32> {

@@ -62,7 +62,7 @@
 //! | [`idmap`] | which ids of the host a container's ids are | – |
 //! | [`paths`] | where files live under `FS_PREFIX` | a directory that can be written |
 //! | [`storage`] | images, volumes and overlays: bytes on disk become a root | root; Linux 5.9, `loop`, `overlay`, and `ext4`, `xfs` or `btrfs` with its `mkfs`; `lvm` for volumes on LVM; 5.19 for id maps |
-//! | [`net`] | bridges, veth pairs, addresses, a firewall, namespaces | `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`; Linux 4.20, `bridge`, `veth`; `nft` for the firewall; tokio |
+//! | [`net`] | bridges, veth pairs, tunnels, a firewall, namespaces, pools of addresses | `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`; Linux 4.20, `bridge`, `veth`; `nft` for the firewall; tokio |
 //! | [`cgroup`] | which hierarchy this host has; limits and figures | root; a controller for each limit; on v1 Linux 5.11 |
 //! | [`lxc`] | a typed configuration, and one container's life | root; liblxc 5.0 with `lxc-start` and `lxc-attach` |
 //! | [`host`] | the composition of all of it on one machine | all of the above |
@@ -81,8 +81,9 @@
 //!   ([`Error::NotFound`]), try later ([`Error::Busy`]), change the host ([`Error::Unsupported`]), call
 //!   [`Host::recover`](host::Host::recover) ([`Error::LeftBehind`]). The message names the object, and the remedy if there
 //!   is one.
-//! - **Blocking.** [`net`] and [`host`] are asynchronous and want a tokio runtime with I/O and time enabled; the other
-//!   modules' calls block. Methods of [`Host`](host::Host) that are not `async` only read small files.
+//! - **Blocking.** [`net`] (but for its firewall and namespaces) and [`host`] are asynchronous and want a tokio runtime
+//!   with I/O and time enabled; the other modules' calls block. Methods of [`Host`](host::Host) that are not `async` only
+//!   read small files.
 //! - **Plain data.** What goes in can be read from JSON with serde, under the same checks; what comes out can be written.
 //! - **Tracing.** Operations are `tracing` spans with their object's name or id. The library prints nothing.
 //!
@@ -92,8 +93,9 @@
 //!   [`host::Host::recover`], or a process runs [`host::Host::supervise`].
 //! - Containers are privileged: root inside is root outside, held by namespaces, dropped capabilities, a device list and
 //!   control groups. Do not let people you do not trust be root in them.
-//! - What does not carry docklet's mark is never changed or removed, whatever its name is. The one exception is a setting:
-//!   NAT switches `net.ipv4.ip_forward` on for the whole host, and does not take it back.
+//! - What does not carry docklet's mark is never changed or removed, whatever its name is. Two exceptions: NAT, port
+//!   forwards and what networks may reach switch `net.ipv4.ip_forward` on for the whole host, and do not take it back; and
+//!   [`Bridge::attach_foreign`](net::Bridge::attach_foreign) makes a link of others a port, when it is told to.
 //! - No virtual machines, no live migration, no image registry, no runtime of its own (liblxc is the runtime).
 //!
 //! # Features

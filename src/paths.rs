@@ -7,6 +7,7 @@
 //!   layers/                  the images' layers, unpacked
 //!   manifests/NAME.json      what each container should be
 //!   networks/NAME.json       what each network should be
+//!   isolation.json           what holds for all networks
 //!   containers/ID/           configuration, log, root, network namespace, hosts and resolv.conf of one container
 //!   volumes/                 the pool of loop-file volumes
 //!   locks/                   one lock file per container, the registry's, and that of their names
@@ -115,6 +116,12 @@ impl Paths {
     #[must_use]
     pub fn networks(&self) -> PathBuf {
         self.prefix.join("local/networks")
+    }
+
+    /// What holds for all networks: a file, if anything does.
+    #[must_use]
+    pub fn isolation(&self) -> PathBuf {
+        self.prefix.join("local/isolation.json")
     }
 
     /// The containers' own directories; also liblxc's "lxcpath".

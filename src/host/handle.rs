@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::record::{Manifest, NetworkRecord, Records};
+use super::record::{IsolationRecord, Manifest, NetworkRecord, Records};
 use crate::cgroup::Hierarchies;
 use crate::error::{Error, Result};
 use crate::lxc::{Container, LxcTarget};
@@ -51,6 +51,7 @@ pub(super) struct Inner {
     pub(super) volumes: PathBuf,
     pub(super) manifests: Records<Manifest>,
     pub(super) networks: Records<NetworkRecord>,
+    pub(super) isolation: IsolationRecord,
 }
 
 impl Host {
@@ -80,6 +81,7 @@ impl Host {
             volumes: pool.path().to_owned(),
             manifests: Records::new(paths.manifests()),
             networks: Records::new(paths.networks()),
+            isolation: IsolationRecord::new(paths.isolation()),
             paths,
         };
         Ok(Self { inner: Arc::new(inner), pool, lock_timeout: LOCK_TIMEOUT, held: None })

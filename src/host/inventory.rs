@@ -138,6 +138,8 @@ impl Host {
         })?;
         let mounted: BTreeSet<_> =
             mountinfo::mounts_beneath(prefix)?.into_iter().map(|mount| mount.target).collect();
+        let isolation = inner.isolation.path();
+        inventory.files.extend(isolation.exists().then(|| isolation.display().to_string()));
         for part in
             [inner.paths.manifests(), inner.paths.networks(), inner.paths.containers(), inner.paths.volumes()]
         {

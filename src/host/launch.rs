@@ -20,7 +20,8 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::Invalid`] and [`Error::NotFound`] before the host is touched; [`Error::Differs`] if the name is taken;
-    /// [`Error::Busy`] if another operation on the name takes too long, or the network has no free address. After any
+    /// [`Error::Busy`] if another operation on the name takes too long, the network has no free address,
+    /// another container has the one that was asked for, or a process of the host listens on a published port. After any
     /// other error nothing of the container is left, or it is an [`Error::LeftBehind`].
     pub async fn launch(&self, spec: ContainerSpec) -> Result<ContainerInfo> {
         let span = info_span!("launch", container = %spec.name);

@@ -109,14 +109,17 @@ impl Host {
         self.apply_forwards(&manifest).await?;
         let (host, container) = (self.clone(), self.container(&manifest)?);
         let going = manifest.clone();
-        self.blocking(move || {
+        let removed = self.blocking(move || {
             // Once more, now that it is written down: a command that was still entering it leaves one behind.
             container.remove_lock_file()?;
             host.pool_of(&going)?.remove(&going.objects.volume)?;
-            remove_tree(&host.inner.paths.containers(), Path::new(going.id.as_str()))?;
-            host.inner.manifests.remove(&going.spec.name)
-        })
-        .await?;
+            remove_tree(&host.inner.paths.containers(), Path::new(going.id.as_str()))
+        });
+        let (ended, removed) = tokio::join!(self.end_connections(&manifest), removed);
+        ended?;
+        removed?;
+        let (host, going) = (self.clone(), manifest.clone());
+        self.blocking(move || host.inner.manifests.remove(&going.spec.name)).await?;
         self.lower_names(&manifest).await;
         Ok(())
     }

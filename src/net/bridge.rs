@@ -75,6 +75,25 @@ impl BridgeSpec {
 }
 
 /// A bridge that exists. A plain value: dropping it does nothing.
+///
+/// ```no_run
+/// use docklet::net::{Bridge, BridgeSpec, LinkOwner, Netlink, PortSettings, PortVlans, VlanFiltering, VlanId};
+///
+/// # async fn example() -> docklet::Result<()> {
+/// let net = Netlink::connect().await?;
+/// let spec = BridgeSpec {
+///     stp: true,
+///     ageing_seconds: Some(60),
+///     vlan_filtering: Some(VlanFiltering { default_pvid: None }),
+///     ..BridgeSpec::new("exbr1".parse()?, LinkOwner::new("example/wires")?)
+/// };
+/// let bridge = Bridge::ensure(&net, &spec).await?;
+/// // A wire of the host's, which docklet has not made: the way out of VLAN 7 and 8.
+/// let vlans = Some(PortVlans::trunk([VlanId::new(7)?, VlanId::new(8)?]));
+/// bridge.attach_foreign(&net, &"eth1".parse()?, &PortSettings { vlans, ..PortSettings::default() }).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bridge {
     name: LinkName,
@@ -235,7 +254,10 @@ fn check_addresses(spec: &BridgeSpec, present: &[ipnet::IpNet]) -> Result<()> {
     let asked = if asked.is_empty() { "none".to_owned() } else { asked.join(", ") };
     Err(Error::Differs {
         what: format!("bridge `{}`", spec.name),
-        difference: format!("{}; asked for: {asked}", foreign.join(", ")),
+        difference: format!(
+            "{}; asked for: {asked}; take it away by hand, or remove the bridge",
+            foreign.join(", ")
+        ),
     })
 }
 
@@ -271,7 +293,7 @@ fn no_vlans(spec: &BridgeSpec) -> Error {
     Error::Unsupported {
         what: format!("VLAN filtering on bridge `{}`", spec.name),
         needs:
-            "a kernel with CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
+            "it takes a kernel with CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
                 .to_owned(),
     }
 }

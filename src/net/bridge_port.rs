@@ -217,7 +217,13 @@ impl Bridge {
         owner: Option<&LinkOwner>,
     ) -> Result<()> {
         if let Some(owner) = owner {
-            link.check_ours(name, owner, &link.kind)?;
+            link.check_ours(name, owner, &link.kind).map_err(|error| match error {
+                Error::Differs { what, difference } => {
+                    let difference = format!("{difference}; attach_foreign takes links of others");
+                    Error::Differs { what, difference }
+                }
+                error => error,
+            })?;
         }
         let mut differences = Vec::new();
         if link.kind == "bridge" {
@@ -230,7 +236,7 @@ impl Bridge {
         if owner.is_none() && link.master.is_none() {
             let addresses = net.addresses(link.index).await?;
             differences.extend(addresses.iter().map(|address| {
-                format!("it has the address {address}, which no longer worked; give it to the bridge")
+                format!("it has the address {address}, which would no longer work; give it to the bridge")
             }));
         }
         if differences.is_empty() {

@@ -117,7 +117,7 @@ impl Link {
             // Made, but not marked yet.
             None if self.mac == Some(MacAddress::derive(owner, name.as_str())) => {}
             Some(alias) => differences.push(format!("its owner is {alias:?}, not \"{owner}\"")),
-            None => differences.push(format!("it bears no owner's mark, not \"{owner}\"")),
+            None => differences.push(format!("it bears no owner's mark, and not that of \"{owner}\"")),
         }
         if differences.is_empty() {
             return Ok(());

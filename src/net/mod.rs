@@ -1,8 +1,55 @@
 //! Links of a host: bridges, veth pairs, tunnels, addresses, a firewall, and network namespaces to put them in.
 //!
-//! Everything is rtnetlink (`man 7 rtnetlink`) but the firewall: one run of the program `nft` per look and per
-//! change. A [`Netlink`]
-//! belongs to one network namespace, and so does all that is done with it; there is no hidden "current" one.
+//! Everything is rtnetlink (`man 7 rtnetlink`) but the firewall, one run of the program `nft` per look and per change, and
+//! connections that are to end (ctnetlink).
+//! A [`Netlink`] belongs to one network namespace, and so does all that is done with it. What takes none ([`Firewall`],
+//! [`end_connections`], [`settle_forwards`], [`forward_obstacles`], [`PortForward::check_unused`]) works in the namespace of the
+//! calling thread.
+//!
+//! # In order
+//!
+//! A bridge comes first, then network namespaces with their ports; whatever is made can be ensured again at any time.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use docklet::net::{Bridge, BridgeSpec, Firewall, FirewallNetwork, LinkOwner, Netlink, NetworkNamespace, Ruleset};
+//! use docklet::net::{Rate, RateLimits, Veth, VethSpec};
+//!
+//! # async fn example() -> docklet::Result<()> {
+//! let net = Netlink::connect().await?;
+//! let owner = LinkOwner::new("example/lan")?; // the bridge's mark, and in the firewall the network's
+//! let bridge = BridgeSpec {
+//!     addresses: vec!["10.0.0.1/24".parse()?],
+//!     ..BridgeSpec::new("exbr0".parse()?, owner.clone())
+//! };
+//! Bridge::ensure(&net, &bridge).await?;
+//!
+//! let pin = Path::new("/run/example-web.netns");
+//! let namespace = NetworkNamespace::ensure(pin)?;
+//! let port = VethSpec {
+//!     addresses: vec!["10.0.0.2/24".parse()?],
+//!     gateways: vec![bridge.addresses[0].ip()],
+//!     rates: RateLimits { to_container: Some(Rate::megabits(100)?), ..RateLimits::default() },
+//!     ..VethSpec::new("exve0".parse()?, LinkOwner::new("example/web")?, bridge.name.clone(), "eth0".parse()?)
+//! };
+//! Veth::ensure(&net, &namespace, &port).await?;
+//!
+//! let subnets = vec!["10.0.0.0/24".parse()?];
+//! let network = FirewallNetwork {
+//!     masquerade: true,
+//!     ..FirewallNetwork::new(owner.clone(), bridge.name.clone(), subnets)
+//! };
+//! let firewall = Firewall::new("example")?;
+//! firewall.apply(&Ruleset { networks: vec![network], ..Ruleset::default() })?;
+//!
+//! // What is gone is removed: this can be repeated, too.
+//! Veth::remove(&net, &port.name, &port.owner).await?;
+//! NetworkNamespace::remove(pin)?;
+//! firewall.remove()?;
+//! Bridge::remove(&net, &bridge.name, &owner).await
+//! # }
+//! ```
 //!
 //! # Whose link is it?
 //!
@@ -12,6 +59,8 @@
 //! moment on. A link whose alias is the owner's, or that has no alias and the derived address, is the owner's. Any other
 //! link of that name is [`Error::Differs`](crate::Error::Differs) and is never touched. The one exception is asked for by its
 //! name: [`Bridge::attach_foreign`] makes somebody else's link a port, and changes nothing else of it.
+//!
+//! A bridge that a script has made is handed over with `ip link set NAME alias OWNER`: from then on it is that owner's.
 //!
 //! # After a crash
 //!
@@ -30,7 +79,8 @@
 //! `CAP_NET_ADMIN`, and `CAP_SYS_ADMIN` for namespaces; Linux 4.20; for [`Firewall`] the package `nftables`; for [`Tunnel`]
 //! the module `vxlan`, `ip_gre` or `ip6_gre`, which the kernel loads by itself. The
 //! asynchronous calls run in a tokio runtime with time enabled. The kernel waits 15 to 30 ms when a link is
-//! deleted, and the thread that asks waits with it.
+//! deleted, and the thread that asks waits with it. Calls of [`Firewall`] and [`NetworkNamespace`] are not asynchronous, and
+//! block: a program with other tasks makes them with `spawn_blocking`.
 //!
 //! # Addresses
 //!
@@ -45,6 +95,7 @@ mod bridge;
 mod bridge_port;
 mod bridge_settings;
 mod connection;
+mod conntrack;
 mod dump;
 mod firewall;
 mod link;
@@ -64,10 +115,14 @@ mod vlan;
 pub use address::InterfaceAddress;
 pub use bridge::{Bridge, BridgeSpec};
 pub use bridge_port::{BridgePort, PortSettings};
+pub use conntrack::{end_connections, settle_forwards};
+pub(crate) use firewall::number as port_number;
 pub use firewall::{
-    Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset,
+    Denied, Firewall, FirewallNetwork, ForwardObstacle, Port, PortForward, Protocol, Ruleset, Whose,
     forward_obstacles,
 };
+/// What addresses with a length of their prefix are given as: the crate's own `ipnet`, so that versions agree.
+pub use ipnet::IpNet;
 pub use mac::MacAddress;
 pub use mtu::Mtu;
 pub use namespace::NetworkNamespace;

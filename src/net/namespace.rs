@@ -10,7 +10,8 @@ use crate::sys::netns;
 /// How long to wait for another process that makes the same namespace; it takes a few milliseconds.
 const MAKING: Duration = Duration::from_secs(10);
 
-/// A network namespace that is pinned on a file: it lasts until it is removed and nobody is in it.
+/// A network namespace that is pinned on a file: it lasts until it is removed and nobody is in it. `ip netns` pins its own
+/// in `/run/netns`: what is made by one is opened and removed by the other.
 ///
 /// The value holds a descriptor of the namespace, and that alone keeps the namespace alive: what is in it (the veth pairs,
 /// above all) goes when it is removed *and* the last value, socket and process of it are gone.

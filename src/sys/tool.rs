@@ -63,12 +63,17 @@ pub(crate) fn command(program: &str) -> Option<Command> {
 
 /// Runs `command` and takes what it prints, as long as `limit` allows: then it is [`Error::Busy`].
 pub(crate) fn output(command: &mut Command, limit: Limit) -> Result<Output> {
+    run(command.stdout(Stdio::piped()), limit)
+}
+
+/// As [`output`], with the standard output that `command` has: what is printed there is not taken unless it is a pipe.
+pub(crate) fn run(command: &mut Command, limit: Limit) -> Result<Output> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |call: &'static str| {
         let program = program.clone();
         move |e: io::Error| Error::os(call, program, e)
     };
-    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned = command.stderr(Stdio::piped()).spawn();
     let mut child = spawned.map_err(failed("execve"))?;
     // Read while it runs: a full pipe would hold it up.
     let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));

@@ -99,6 +99,15 @@ async fn what_is_half_made_is_completed_or_removed() {
     assert_eq!(again, ["10.0.0.1/24", "10.1.0.1/24"]);
     assert!(is_up(&show("br0")));
 
+    // One that a script has made is nobody's, until the script says whose it is.
+    Bridge::remove(&net, &spec.name, &spec.owner).await.unwrap();
+    kernel::run("ip", ["link", "add", "br0", "type", "bridge"]);
+    Bridge::ensure(&net, &spec).await.unwrap_err();
+    kernel::run("ip", ["link", "set", "br0", "alias", spec.owner.as_str()]);
+    Bridge::ensure(&net, &spec).await.unwrap();
+    assert_eq!(show("br0")["address"], mac);
+    assert_eq!(addresses(&show("br0")), ["10.0.0.1/24", "10.1.0.1/24"]);
+
     // The MTU is the bridge's own: neither a port nor its going changes it.
     kernel::run("ip", ["link", "add", "p0", "mtu", "1300", "type", "veth", "peer", "name", "p1"]);
     kernel::run("ip", ["link", "set", "p0", "master", "br0"]);
@@ -228,7 +237,7 @@ async fn vlan_filtering_is_made_or_unsupported() {
             assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
             assert_eq!(
                 error.to_string(),
-                "VLAN filtering on bridge `br0` is not possible on this host: a kernel with \
+                "VLAN filtering on bridge `br0` is not possible on this host: it takes a kernel with \
                  CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
             );
         };
@@ -255,7 +264,8 @@ async fn another_address_is_a_difference() {
     let error = Bridge::ensure(&net, &spec(&["10.0.1.1/24"])).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "bridge `br0` exists but differs: it has the address 10.0.0.1/24; asked for: 10.0.1.1/24"
+        "bridge `br0` exists but differs: it has the address 10.0.0.1/24; asked for: 10.0.1.1/24; take it \
+         away by hand, or remove the bridge"
     );
     let error = Bridge::ensure(&net, &spec(&["10.0.0.1/16"])).await.unwrap_err();
     assert!(matches!(error, Error::Differs { .. }), "{error}");

@@ -987,7 +987,7 @@ fn runner() -> TestRunner {
         Ok(seed) => seed.parse().expect("a number"),
         Err(_) => rand_seed(),
     };
-    println!("DOCKLET_TEST_SEED={seed}");
+    eprintln!("DOCKLET_TEST_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))

@@ -9,7 +9,8 @@ use docklet::Error;
 use docklet::host::{Doctor, Finding};
 use docklet::name::LinkName;
 use docklet::net::{
-    Denied, Firewall, FirewallNetwork, LinkOwner, Port, PortForward, Protocol, Ruleset, forward_obstacles,
+    Denied, Firewall, FirewallNetwork, LinkOwner, Port, PortForward, Protocol, Ruleset, Whose,
+    forward_obstacles,
 };
 use serde_json::{Value, json};
 
@@ -72,6 +73,7 @@ fn everything() -> Ruleset {
             Denied { net: "192.0.2.9/32".parse().unwrap(), port: None },
             Denied { net: "192.0.2.0/24".parse().unwrap(), port: Some(port(Protocol::Tcp, 2379)) },
         ],
+        tunnel_ports: [8472.try_into().unwrap()].into(),
     }
 }
 
@@ -140,6 +142,79 @@ fn the_table_is_replaced_and_removed_alone() {
     assert_eq!(fs::read_to_string(IPV4_SWITCH).unwrap().trim(), "1", "never taken back");
 }
 
+/// What stays of an earlier table is chosen: an owner's, what is said for all networks, ports of tunnels. The rest goes.
+#[test]
+#[ignore = "needs root: network namespace, nftables"]
+fn what_cannot_be_known_stays() {
+    let sandbox = Sandbox::new();
+    let firewall = table(&sandbox);
+    let all = everything();
+    let less = Ruleset {
+        networks: vec![all.networks[1].clone()],
+        forwards: vec![],
+        pool: vec![],
+        denied: vec![],
+        tunnel_ports: [].into(),
+    };
+    let one = Ruleset { networks: vec![all.networks[0].clone()], ..less.clone() };
+    let of_host = Ruleset { pool: all.pool.clone(), denied: all.denied.clone(), ..less.clone() };
+    let with_tunnels = Ruleset { tunnel_ports: all.tunnel_ports.clone(), ..less.clone() };
+    let entries = |ruleset: &Ruleset| {
+        firewall.apply(ruleset).unwrap();
+        firewall.current().unwrap().unwrap()
+    };
+    let kept = |keep: fn(Whose<'_>) -> bool| {
+        firewall.apply(&all).unwrap();
+        assert!(firewall.apply_keeping(&less, keep).unwrap());
+        assert!(!firewall.apply_keeping(&less, keep).unwrap());
+        firewall.current().unwrap().unwrap()
+    };
+    let (host, tunnels, nothing) =
+        (kept(|whose| whose == Whose::Host), kept(|whose| whose == Whose::Tunnels), kept(|_| false));
+    assert_eq!(host, entries(&of_host));
+    assert_eq!(tunnels, entries(&with_tunnels));
+    assert_eq!(nothing, entries(&less));
+    let owned = kept(|whose| matches!(whose, Whose::Owner(found) if *found == owner("bra")));
+    let both = Ruleset { networks: vec![one.networks[0].clone(), less.networks[0].clone()], ..less.clone() };
+    assert_eq!(owned, entries(&both));
+    firewall.remove().unwrap();
+}
+
+/// A program that hangs, stopped by somebody or by its disk, holds nobody up for ever, and changes nothing.
+#[test]
+#[ignore = "needs root: namespaces, nftables"]
+fn a_program_that_hangs_is_ended() {
+    let sandbox = Sandbox::new();
+    let firewall = table(&sandbox);
+    let all = everything();
+    firewall.apply(&all).unwrap();
+    let before = listing(&firewall);
+    let less = Ruleset { forwards: vec![], ..all.clone() };
+    let (real, hanging) = (sandbox.dir("nft").join("real"), sandbox.dir("nft").join("hanging"));
+    fs::copy("/usr/sbin/nft", &real).unwrap();
+    let pid = sandbox.dir("nft").join("pid");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -j ] && exec {} \"$@\"\necho $$ > {}\nkill -STOP $$\n",
+        real.display(),
+        pid.display()
+    );
+    fs::write(&hanging, script).unwrap();
+    kernel::run("chmod", ["0755", hanging.to_str().unwrap()]);
+    kernel::run("mount", ["--bind", hanging.to_str().unwrap(), "/usr/sbin/nft"]);
+    let error = firewall.apply(&less).unwrap_err();
+    kernel::run("umount", ["/usr/sbin/nft"]);
+    assert!(
+        matches!(&error, Error::Busy { what, .. } if what == "the program nft" || what.ends_with("/nft")),
+        "{error}"
+    );
+    assert!(error.to_string().contains("was ended"), "{error}");
+    let stopped = format!("/proc/{}", fs::read_to_string(pid).unwrap().trim());
+    assert!(!std::path::Path::new(&stopped).exists(), "it is gone");
+    assert_eq!(listing(&firewall), before);
+    assert!(firewall.apply(&less).unwrap(), "nobody has its lock any more");
+    firewall.remove().unwrap();
+}
+
 /// Another process writes into the table, or takes from it: the next time it is as it should be.
 #[test]
 #[ignore = "needs root: network namespace, nftables"]
@@ -200,16 +275,17 @@ fn entries_of_chosen_owners_stay() {
     kernel::run("nft", [format!("add rule inet {} input counter", firewall.table())]);
 
     let lost = [owner("bra"), owner("10.0.1.2:8080")];
+    let is_lost = |whose: Whose<'_>| matches!(whose, Whose::Owner(owner) if lost.contains(owner));
     let known = Ruleset {
         networks: vec![all.networks[1].clone()],
         forwards: vec![all.forwards[1].clone()],
         ..all.clone()
     };
-    assert!(firewall.apply_keeping(&known, |owner| lost.contains(owner)).unwrap());
+    assert!(firewall.apply_keeping(&known, is_lost).unwrap());
     let gone = owner("10.0.1.3:81");
     let expected: Vec<_> = before.into_iter().filter(|entry| !entry.ends_with(gone.as_str())).collect();
     assert_eq!(firewall.current().unwrap().unwrap(), expected);
-    assert!(!firewall.apply_keeping(&known, |owner| lost.contains(owner)).unwrap());
+    assert!(!firewall.apply_keeping(&known, is_lost).unwrap());
     // What is asked for replaces what was kept.
     let mut back = known.clone();
     back.networks.push(network("bra", &["10.0.1.0/24"]));

@@ -54,26 +54,30 @@ async fn an_answer_is_no_frame_of_a_tunnel() {
     let firewall = table(&sandbox);
     let forwards: Vec<PortForward> =
         ["10.0.1.2:80", "[fd00:1::2]:80"].map(|to| forward(Protocol::Udp, None, 8000, to)).to_vec();
-    firewall.apply(&Ruleset { networks: tenants().to_vec(), forwards, ..Ruleset::default() }).unwrap();
+    let tunnel_ports = [8472.try_into().unwrap()].into();
+    let ruleset = Ruleset { networks: tenants().to_vec(), forwards, tunnel_ports, ..Ruleset::default() };
+    firewall.apply(&ruleset).unwrap();
     with_and_without_br_netfilter(|| {
         for (outside, published, server) in [
             ("192.0.2.2", "192.0.2.1:8000", "10.0.1.2:80"),
             ("[2001:db8::2]", "[2001:db8::1]:8000", "[fd00:1::2]:80"),
         ] {
             let server = bound(&world, "a", server);
-            let [tunnel, other] =
-                [4789, 4788].map(|number| bound(&world, "outside", &format!("{outside}:{number}")));
-            for client in [&tunnel, &other] {
+            let [tunnel, second, other] =
+                [4789, 8472, 4788].map(|number| bound(&world, "outside", &format!("{outside}:{number}")));
+            for client in [&tunnel, &second, &other] {
                 client.send_to(b"question", published).unwrap();
                 let (_, from) = receive(&server, &mut [0; 16]).unwrap();
                 assert_eq!(from, client.local_addr().unwrap());
                 server.send_to(b"frame", from).unwrap();
             }
-            // The answer to the second was sent after the one to the first.
+            // The answer to the last was sent after the others.
             let (_, from) = receive(&other, &mut [0; 16]).unwrap();
             assert_eq!(from.to_string(), published);
-            tunnel.set_nonblocking(true).unwrap();
-            assert!(receive(&tunnel, &mut [0; 16]).is_err(), "a frame that bears the host's address");
+            for tunnel in [tunnel, second] {
+                tunnel.set_nonblocking(true).unwrap();
+                assert!(receive(&tunnel, &mut [0; 16]).is_err(), "a frame that bears the host's address");
+            }
         }
     });
     firewall.remove().unwrap();

@@ -587,7 +587,11 @@ async fn borrowed_addresses_do_not_leave() {
         outside.set_nonblocking(true).unwrap();
         outside.recv_from(&mut [0; 16]).is_ok()
     };
-    assert!(!tunnelled(4789, 4790) && tunnelled(4788, 4790));
+    assert!(!tunnelled(4789, 4790) && tunnelled(4788, 4790) && tunnelled(8472, 4790));
+    let tunnel_ports = [8472.try_into().unwrap()].into();
+    let ruleset = Ruleset { networks: tenants().to_vec(), tunnel_ports, ..Ruleset::default() };
+    firewall.apply(&ruleset).unwrap();
+    assert!(!tunnelled(4789, 4790) && tunnelled(4788, 4790) && !tunnelled(8472, 4790));
     firewall.remove().unwrap();
     world.end().await;
 }

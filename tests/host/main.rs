@@ -11,6 +11,7 @@ mod bridge_vlan;
 mod busybox;
 mod cgroup;
 mod config_text;
+mod connections;
 mod container;
 mod debian;
 mod exec;

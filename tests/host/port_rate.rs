@@ -80,10 +80,11 @@ fn measure(pin: &Path, direction: Direction) -> u64 {
     })
 }
 
-/// Within a tenth of what was asked for. The machine is shared: three attempts.
+/// Within a tenth of what was asked for. The machine is shared, and whoever does not run for longer than a burst lasts (10 ms)
+/// has lost what could have passed: ten attempts.
 fn assert_rate(pin: &Path, direction: Direction, asked: u64) {
     let mut seen = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..10 {
         let measured = measure(pin, direction);
         seen.push(measured);
         if measured.abs_diff(asked) <= asked / 10 {

@@ -208,6 +208,51 @@ async fn what_is_half_made_is_completed_or_made_anew() {
     network.end().await;
 }
 
+/// What the guard lets out is told by the hardware address: `ensure` and `apply` bring the port's own one back, and a port
+/// that is applied under another inner name goes on under the one that it has.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn a_guarded_port_has_its_own_hardware_address() {
+    let sandbox = Sandbox::new();
+    let network = Network::new(&sandbox).await;
+    let pin = network.pin(1);
+    let namespace = NetworkNamespace::ensure(&pin).unwrap();
+    let mac = |name: &str| MacAddress::derive(&spec(1).owner, name).to_string();
+    let found = || ip_inside(&pin, &["link", "show", "eth0"])[0]["address"].clone();
+    let disguise = || {
+        let inside = format!("--net={}", pin.display());
+        kernel::run("nsenter", [&inside, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:01"]);
+        assert!(!ping(&pin, "10.0.0.1"), "the guard lets nothing out");
+    };
+    Veth::ensure(&network.net, &namespace, &spec(1)).await.unwrap();
+    disguise();
+    Veth::ensure(&network.net, &namespace, &spec(1)).await.unwrap();
+    assert_eq!(found(), mac("eth0"));
+    assert!(ping(&pin, "10.0.0.1") && ping(&pin, "fd00::1"));
+    disguise();
+    let other = VethSpec { inner_name: LinkName::new("eth9").unwrap(), ..spec(1) };
+    for (spec, name) in [(&other, "eth9"), (&spec(1), "eth0")] {
+        Veth::apply(&network.net, &namespace, spec).await.unwrap();
+        assert_eq!(found(), mac(name));
+        assert!(ping(&pin, "10.0.0.1") && ping(&pin, "fd00::1"), "{name}");
+    }
+
+    // Without a guard the address is the container's own affair.
+    let open = VethSpec { guard: None, ..spec(1) };
+    Veth::apply(&network.net, &namespace, &open).await.unwrap();
+    kernel::run(
+        "nsenter",
+        [&format!("--net={}", pin.display()), "ip", "link", "set", "eth0", "address", "02:00:00:00:00:01"],
+    );
+    Veth::ensure(&network.net, &namespace, &open).await.unwrap();
+    assert_eq!(found(), "02:00:00:00:00:01");
+    assert!(ping(&pin, "10.0.0.1"));
+
+    Veth::remove(&network.net, &spec(1).name, &spec(1).owner).await.unwrap();
+    NetworkNamespace::remove(&pin).unwrap();
+    network.end().await;
+}
+
 /// Somebody else's links stay, outside and inside, and every difference is told.
 #[tokio::test]
 #[ignore = "needs root: network namespaces"]
@@ -254,7 +299,19 @@ async fn foreign_and_differing_links_are_left() {
     other.bridge = LinkName::new("br9").unwrap();
     differs(Veth::ensure(&network.net, &namespace, &other).await, "a port of another bridge than `br9`");
     kernel::run("ip", ["link", "del", "br9"]);
+    let other = VethSpec { inner_name: LinkName::new("eth9").unwrap(), ..spec(1) };
+    differs(Veth::ensure(&network.net, &namespace, &other).await, "its inner end is `eth0`, not `eth9`");
     assert_eq!(lasting(&ip_inside(&pin, &["addr", "show", "eth0"])[0]), before);
+
+    // Into another namespace, where the name is taken: the pair stays where it is.
+    let index = show("dkve1")["ifindex"].clone();
+    let elsewhere = NetworkNamespace::ensure(&network.pin(2)).unwrap();
+    let there = format!("--net={}", network.pin(2).display());
+    kernel::run("nsenter", [&there, "ip", "link", "add", "eth0", "type", "bridge"]);
+    differs(Veth::ensure(&network.net, &elsewhere, &spec(1)).await, "than veth `dkve1`");
+    assert_eq!(show("dkve1")["ifindex"], index);
+    assert!(ping(&pin, "10.0.0.1"));
+    NetworkNamespace::remove(&network.pin(2)).unwrap();
 
     Veth::remove(&network.net, &spec(1).name, &spec(1).owner).await.unwrap();
     NetworkNamespace::remove(&pin).unwrap();

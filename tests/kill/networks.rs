@@ -5,10 +5,10 @@ use std::error::Error;
 use std::num::NonZeroU16;
 use std::process::Command;
 
-use docklet::host::{Attachment, ContainerSpec, Forward, Host, NetworkSpec, Resolver, Span};
+use docklet::host::{Attachment, ContainerSpec, Forward, Host, IsolationSpec, NetworkSpec, Resolver, Span};
 use docklet::lxc::State;
 use docklet::name::{LinkName, NetworkName};
-use docklet::net::{Mtu, Port, Protocol, Rate, RateLimits, TunnelTopology, Vni};
+use docklet::net::{Denied, Mtu, Port, Protocol, Rate, RateLimits, TunnelTopology, Vni};
 
 use crate::containers::{self, Result, name, spec, with_host};
 use crate::parts::say;
@@ -179,6 +179,33 @@ pub(crate) fn state() -> Result {
     let name: NetworkName = other()?.name;
     with_host(async |host| {
         say(host.networks()?.iter().any(|spec| spec.name == name));
+        Ok(())
+    })
+}
+
+/// What holds for all networks.
+pub(crate) fn apply_isolation() -> Result {
+    let denied = [Denied { net: "192.0.2.9/32".parse()?, port: Some(web()) }].into();
+    let tunnel_ports = [number(8472)].into();
+    let spec = IsolationSpec { pool: ["10.0.0.0/8".parse()?].into(), denied, tunnel_ports };
+    with_host(async |host| Ok(host.apply_isolation(&spec).await.map(drop)?))
+}
+
+pub(crate) fn clear_isolation() -> Result {
+    with_host(async |host| Ok(host.apply_isolation(&IsolationSpec::default()).await.map(drop)?))
+}
+
+/// Prints whether it is written down, if the table agrees.
+pub(crate) fn isolation_state() -> Result {
+    with_host(async |host| {
+        let there = host.isolation()? != IsolationSpec::default();
+        let rules = host.inventory().await?.nft;
+        for entry in ["denied_ports4 192.0.2.9 . tcp . 80", "pool4 10.0.0.0/8", "tunnel_ports 8472"] {
+            if rules.iter().any(|rule| rule.ends_with(entry)) != there {
+                return Err(format!("written down is {there}, and in the table: {rules:?}").into());
+            }
+        }
+        say(there);
         Ok(())
     })
 }

@@ -74,6 +74,8 @@ const NETWORK: Recovery = Recovery {
     states: &[State::Absent, State::Present],
     remove: "remove-network",
 };
+/// What holds for all networks, or does not; the table says the same.
+const ISOLATION: Recovery = Recovery { state: "isolation-state", remove: "clear-isolation", ..NETWORK };
 /// A table that is changed, or goes: whole at every moment.
 const FIREWALL: Recovery = Recovery {
     recover: "recover-firewall",
@@ -258,6 +260,8 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         &["launch"],
         Recovery { remove: "restore-network", ..CONNECTED },
     ),
+    own("apply-isolation", &["prepare-networks"], &[], ISOLATION),
+    own("clear-isolation", &["prepare-networks"], &["apply-isolation"], ISOLATION),
     Subject {
         name: "change-firewall",
         modes: &Mode::ALL,

@@ -9,6 +9,7 @@
 mod busybox;
 mod kept;
 mod logical;
+mod network;
 mod quota;
 mod storm;
 
@@ -56,6 +57,9 @@ async fn run(step: &str) -> Result {
         "lvm-make" => logical::make(&host).await,
         "lvm-check" => logical::check(&host).await,
         "lvm-remove" => logical::remove(&host).await,
+        "network-make" => network::make(&host).await,
+        "network-back" => network::back(&host).await,
+        "network-flush" => network::flush(&host).await,
         "quota-make" => quota::make(&host).await,
         "quota-check" => quota::check(&host).await,
         "quota-remove" => quota::remove(&host).await,

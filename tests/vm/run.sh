@@ -13,6 +13,7 @@ jobs="
 fresh-v2    fresh    v2        300 always
 recover-v2  recover  v2        300 always
 grow-v2     grow     v2        300 always
+network-v2  network  v2        300 all
 recover-v1  recover  v1        300 all
 apparmor-v2 apparmor apparmor  900 all
 storm-v2    storm    v2        600 all

@@ -4,18 +4,34 @@ use std::collections::BTreeSet;
 
 use tracing::{Instrument, info_span};
 
-use super::ports::veth_specs;
+use super::ports::check_veth_specs;
 use crate::error::{Error, Result};
 use crate::host::record::{Manifest, NetworkRecord};
 use crate::host::{Host, NetworkSpec};
 use crate::lxc::State;
 use crate::name::NetworkName;
-use crate::net::VethSpec;
 
 impl Host {
     /// Makes a network what `spec` says, with its containers in it, running or not: whom they reach and who reaches them, NAT,
     /// the MTU, also theirs, the resolver, and the hosts that it spans. Its gateways stay: a network with other subnets is
     /// another one. What is as asked is left alone.
+    ///
+    /// ```no_run
+    /// use docklet::host::{Host, NetworkSpec};
+    /// use docklet::net::{IpNet, Mtu, Port};
+    ///
+    /// # async fn example(host: &Host, lan: NetworkSpec) -> docklet::Result<()> {
+    /// let lan = NetworkSpec {
+    ///     mtu: Some(Mtu::new(1400)?),
+    ///     reach: ["backup".parse()?].into(), // another network of this host
+    ///     admit: vec![IpNet::new_assert([192, 0, 2, 0].into(), 24)],
+    ///     host_ports: vec![Port::udp(53)?, Port::tcp(53)?],
+    ///     ..lan
+    /// };
+    /// host.apply_network(&lan).await?; // all of it: a default field is not what it was, but the default
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Of a tunnel only the hosts can change; take it away first, to have another. The record is written first: cut off
     /// anywhere, [`Host::recover`] goes on from there to the new network.
@@ -78,8 +94,8 @@ impl Host {
         for manifest in manifests.iter().filter(|manifest| manifest.networks().contains(name)) {
             let mut networks = self.networks_of(manifest)?;
             networks.insert(name.clone(), network.clone());
-            let specs = veth_specs(&manifest.spec.interfaces, &manifest.objects.ports, &networks)?;
-            specs.iter().try_for_each(VethSpec::check)?;
+            check_veth_specs(&manifest.spec.interfaces, &manifest.objects.ports, &networks)
+                .map_err(|error| error.adding(format_args!(" of container `{}`", manifest.spec.name)))?;
         }
         Ok(())
     }

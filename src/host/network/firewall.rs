@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use crate::error::{Error, Result};
-use crate::host::Host;
 use crate::host::record::{Listing, Manifest, NetworkRecord, Phase};
+use crate::host::{Host, IsolationSpec};
 use crate::name::NetworkName;
-use crate::net::{FirewallNetwork, LinkOwner, PortForward, Ruleset, Subnet};
+use crate::net::{Denied, FirewallNetwork, LinkOwner, PortForward, Ruleset, Subnet, Whose};
 
 /// What the table is to say.
 struct Rules {
@@ -15,15 +17,27 @@ struct Rules {
     known: BTreeSet<LinkOwner>,
     /// Whether there may be others, of whom nothing can be read now: what the table has of them stays.
     others: bool,
+    /// Whether there may be other tunnels, likewise.
+    other_tunnels: bool,
+    /// Whether what holds for all networks cannot be read now, likewise.
+    other_isolation: bool,
 }
 
 impl Rules {
-    fn of(networks: &Listing<NetworkRecord>, manifests: &Listing<Manifest>) -> Result<Self> {
+    fn of(
+        networks: &Listing<NetworkRecord>,
+        manifests: &Listing<Manifest>,
+        isolation: Option<IsolationSpec>,
+    ) -> Result<Self> {
+        let other_isolation = isolation.is_none();
+        let other_tunnels = other_isolation || !networks.unreadable.is_empty();
+        let IsolationSpec { pool, denied, tunnel_ports } = isolation.unwrap_or_default();
         let mut subnets: BTreeMap<&NetworkName, Vec<Subnet>> = BTreeMap::new();
         for record in &networks.records {
             subnets.insert(&record.spec.name, record.spec.subnets()?);
         }
-        let mut ruleset = Ruleset::default();
+        let (pool, denied) = (pool.into_iter().collect(), denied.into_iter().collect());
+        let mut ruleset = Ruleset { pool, denied, tunnel_ports, ..Ruleset::default() };
         let mut known = BTreeSet::new();
         for record in &networks.records {
             let spec = &record.spec;
@@ -35,6 +49,7 @@ impl Rules {
                 host_ports: spec.host_ports.clone(),
                 ..FirewallNetwork::new(owner, bridge, subnets[&spec.name].clone())
             });
+            ruleset.tunnel_ports.extend(spec.span.iter().filter_map(|span| span.topology.udp_port()));
             known.insert(record.owner.clone());
         }
         for manifest in &manifests.records {
@@ -47,7 +62,22 @@ impl Rules {
             }
         }
         let others = !networks.unreadable.is_empty() || !manifests.unreadable.is_empty();
-        Ok(Self { ruleset, known, others })
+        Ok(Self { ruleset, known, others, other_tunnels, other_isolation })
+    }
+
+    /// Denies everything: what is to be denied is not known.
+    fn close(&mut self) {
+        let everything = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+        self.ruleset.denied = everything.map(|net| Denied { net, port: None }).to_vec();
+    }
+
+    /// Whether an entry of the table may be of what cannot be read now.
+    fn keeps(&self, whose: Whose<'_>) -> bool {
+        match whose {
+            Whose::Owner(owner) => self.others && !self.known.contains(owner),
+            Whose::Host => self.other_isolation,
+            Whose::Tunnels => self.other_tunnels,
+        }
     }
 }
 
@@ -60,6 +90,7 @@ impl Host {
         network: Option<&NetworkRecord>,
     ) -> Result<()> {
         let (mut networks, mut manifests) = (self.inner.networks.all()?, self.inner.manifests.all()?);
+        let isolation = self.isolation().ok();
         networks.records.retain(|other| network.is_none_or(|network| network.spec.name != other.spec.name));
         networks.records.extend(network.cloned());
         let mut published = Vec::new();
@@ -74,13 +105,28 @@ impl Host {
             if own.is_empty() && published.is_empty() {
                 return Ok(());
             }
+            for forward in &own {
+                refuse_published(forward, manifests.records.iter().filter(|other| !is_it(other)))?;
+            }
             // One that is there already is what would be found.
             let is_new = |forward: &&PortForward| !published.contains(*forward);
-            Rules::of(&networks, &manifests)?.ruleset.check()?;
+            Rules::of(&networks, &manifests, isolation)?.ruleset.check()?;
             own.iter().filter(is_new).try_for_each(PortForward::check_unused)?;
+            Ruleset { forwards: own, ..Ruleset::default() }.check_forwarding()?;
         } else {
-            Rules::of(&networks, &manifests)?.ruleset.check()?;
+            Rules::of(&networks, &manifests, isolation)?.ruleset.check()?;
         }
+        self.check_table()
+    }
+
+    /// The same for what is to hold for all networks.
+    pub(super) fn check_isolation(&self, spec: &IsolationSpec) -> Result<()> {
+        let (networks, manifests) = (self.inner.networks.all()?, self.inner.manifests.all()?);
+        Rules::of(&networks, &manifests, Some(spec.clone()))?.ruleset.check()?;
+        self.check_table()
+    }
+
+    fn check_table(&self) -> Result<()> {
         match self.inner.firewall.current() {
             // Somebody else wrote into it: it will be made anew.
             Ok(_) | Err(Error::Differs { .. }) => Ok(()),
@@ -88,16 +134,33 @@ impl Host {
         }
     }
 
-    /// Makes the table say what is written down, leaving out one network. Tells whether it said something else.
+    /// Checks that the host forwards what a network needs forwarded, or all that is written down.
+    pub(crate) fn check_forwarding(&self, network: Option<&NetworkRecord>) -> Result<()> {
+        let mut ruleset =
+            Rules::of(&self.inner.networks.all()?, &self.inner.manifests.all()?, self.isolation().ok())?
+                .ruleset;
+        if let Some(network) = network {
+            ruleset.networks.retain(|other| other.owner == network.owner);
+            ruleset.forwards.clear();
+        }
+        ruleset.check_forwarding()
+    }
+
+    /// Makes the table say what is written down, leaving out one network. Tells whether it said something else. Holds also on a
+    /// host that does not forward IPv6, since what keeps networks apart must not depend on that.
     pub(crate) async fn apply_firewall(&self, without: Option<&NetworkRecord>) -> Result<bool> {
         let (host, without) = (self.clone(), without.cloned());
         self.blocking(move || {
             let (mut networks, manifests) = (host.inner.networks.all()?, host.inner.manifests.all()?);
             networks.records.retain(|record| without.as_ref() != Some(record));
-            let mut rules = Rules::of(&networks, &manifests)?;
+            let firewall = &host.inner.firewall;
+            let mut rules = Rules::of(&networks, &manifests, host.isolation().ok())?;
             rules.known.extend(without.map(|record| record.owner));
-            let Rules { ruleset, known, others } = rules;
-            host.inner.firewall.apply_keeping(&ruleset, |owner| others && !known.contains(owner))
+            // Without a table that is whole, nothing tells what it was.
+            if rules.other_isolation && !matches!(firewall.current(), Ok(Some(_))) {
+                rules.close();
+            }
+            firewall.apply_keeping(&rules.ruleset, |whose| rules.keeps(whose))
         })
         .await
     }
@@ -105,7 +168,10 @@ impl Host {
     /// Publishes what a new container asks for. For one that exists it is done: it stays published while that is down.
     pub(crate) async fn raise_forwards(&self, manifest: &Manifest) -> Result<()> {
         match manifest.phase {
-            Phase::Creating => self.apply_forwards(manifest).await,
+            Phase::Creating => {
+                self.apply_forwards(manifest).await?;
+                self.settle_new_connections(manifest).await
+            }
             Phase::Created | Phase::Removing => Ok(()),
         }
     }
@@ -119,8 +185,21 @@ impl Host {
     }
 }
 
+/// Refuses a forward that a container has already, by that container's name: what the rules know is its mark.
+fn refuse_published<'a>(forward: &PortForward, others: impl Iterator<Item = &'a Manifest>) -> Result<()> {
+    for other in others.filter(|other| other.phase != Phase::Removing) {
+        // What is wrong with another one is not for this one to tell.
+        let Ok(theirs) = forwards(other) else { continue };
+        if let Some(taken) = theirs.iter().find(|taken| forward.conflicts(taken)) {
+            let rule = format!("is published already by container `{}`: {taken}", other.spec.name);
+            return Err(Error::invalid("port forward", forward.to_string(), rule));
+        }
+    }
+    Ok(())
+}
+
 /// The ports that a container publishes.
-fn forwards(manifest: &Manifest) -> Result<Vec<PortForward>> {
+pub(super) fn forwards(manifest: &Manifest) -> Result<Vec<PortForward>> {
     let mut forwards = Vec::new();
     for (name, attachment) in &manifest.spec.interfaces {
         let Some(port) = manifest.objects.ports.get(name) else { continue };

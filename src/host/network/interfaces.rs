@@ -16,6 +16,26 @@ impl Host {
     /// come, and those that are otherwise are changed. Others are left as they are, and what is sent through them goes on. What
     /// stays in a network keeps its addresses there, unless others are asked for.
     ///
+    /// ```no_run
+    /// use docklet::host::{Attachment, Host};
+    /// use docklet::name::ContainerName;
+    /// use docklet::net::{Mtu, Rate};
+    ///
+    /// # async fn example(host: &Host) -> docklet::Result<()> {
+    /// let web: ContainerName = "web".parse()?;
+    /// let mut interfaces = host.get(&web)?.spec.interfaces;
+    /// // A further one, in another network, with an address that the host picks.
+    /// interfaces.insert("eth1".parse()?, Attachment::new("backup".parse()?));
+    /// // And the first one changes, with its address and the connections through it.
+    /// if let Some(eth0) = interfaces.get_mut(&"eth0".parse()?) {
+    ///     eth0.mtu = Some(Mtu::new(1400)?);
+    ///     eth0.rates.from_container = Some(Rate::megabits(10)?);
+    /// }
+    /// let info = host.set_interfaces(&web, interfaces).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new interfaces.
     ///
     /// # Errors
@@ -95,7 +115,8 @@ impl Host {
         settled: &BTreeSet<LinkName>,
     ) -> Result<Manifest> {
         let Some(leaving) = &manifest.objects.leaving else { return Ok(manifest) };
-        for port in leaving {
+        let stays = |port: &Port| manifest.objects.ports.values().any(|other| other.link == port.link);
+        for port in leaving.iter().filter(|port| !stays(port)) {
             Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
         }
         if self.state(&manifest).await? != State::Stopped {
@@ -103,6 +124,7 @@ impl Host {
         }
         let networks = manifest.all_ports().map(|port| port.network.clone()).collect();
         self.registry().await?.apply_firewall(None).await?;
+        self.settle_connections(&manifest).await?;
         let (host, told) = (self.clone(), manifest.clone());
         self.blocking(move || host.write_resolver_again(&told).map(drop)).await?;
         self.write_hosts(Some(networks), None).await?;
@@ -113,8 +135,8 @@ impl Host {
     }
 }
 
-/// The ports of `one` that `other` does not have.
+/// The ports of `one` that `other` does not have, or with other addresses.
 fn only_in(one: &Manifest, other: &Manifest) -> Vec<Port> {
-    let kept: BTreeSet<&LinkName> = other.objects.ports.values().map(|port| &port.link).collect();
-    one.all_ports().filter(|port| !kept.contains(&port.link)).cloned().collect()
+    let kept: Vec<&Port> = other.objects.ports.values().collect();
+    one.all_ports().filter(|port| !kept.contains(port)).cloned().collect()
 }

@@ -12,16 +12,17 @@ use crate::net::{Bridge, Mtu, Tunnel};
 
 impl Host {
     /// Makes a network, or adopts the one of that name if it is as asked; what is missing of it is made again. Its containers
-    /// reach each other and what is outside of the host, and nothing else that it does not say.
+    /// reach each other and what is outside of the host, if the host forwards packets, and nothing else that it does not say.
     ///
-    /// With `nat`, and for [forwarded](crate::host::Forward) ports, the host forwards IPv4 packets from then on
-    /// (`net.ipv4.ip_forward`): a setting of the whole host, which is not taken back.
+    /// With `nat`, `reach` or `admit`, and for [forwarded](crate::host::Forward) ports, the host forwards IPv4 packets from
+    /// then on (`net.ipv4.ip_forward`): a setting of the whole host, which is not taken back. Forwarding of IPv6 is not
+    /// switched on: without it such a network is [`Error::Unsupported`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a gateway is no host's address, or a subnet overlaps another network's;
-    /// [`Error::Differs`] if the name is taken; [`Error::Unsupported`] if nftables is missing, without which networks are not
-    /// kept apart, or if IPv6 is to be forwarded and the host does not. After an error nothing of a new network is left, or
-    /// it is an [`Error::LeftBehind`].
+    /// [`Error::Invalid`] if a field breaks its rule, or a subnet overlaps another network's; [`Error::Differs`] if the network
+    /// is otherwise than asked ([`Host::apply_network`] changes it); [`Error::Unsupported`] if nftables is missing, without
+    /// which networks are not kept apart, or if IPv6 is to be forwarded and the host does not. After an error nothing of a
+    /// new network is left, or it is an [`Error::LeftBehind`].
     pub async fn ensure_network(&self, spec: &NetworkSpec) -> Result<()> {
         spec.check()?;
         let spec = spec.clone();
@@ -60,7 +61,7 @@ impl Host {
             if differences.is_empty() {
                 return self.raise_network(&record).await.map(drop);
             }
-            let difference = format!("{}; apply_network changes it", differences.join(", "));
+            let difference = format!("{}; apply_network changes it", differences.join("; "));
             return Err(Error::Differs { what: format!("network `{}`", spec.name), difference });
         }
         let existing = self.inner.networks.all()?.whole(|| format!("subnets of network `{}`", spec.name))?;
@@ -128,8 +129,12 @@ impl Host {
     /// Makes what is missing of a recorded network, and tells whether something was. The caller holds the registry's lock,
     /// as for all below.
     pub(super) async fn raise_network(&self, record: &NetworkRecord) -> Result<bool> {
+        // First of all: a link without its rules is open to all.
+        let ruled = self.apply_firewall(None).await?;
         let made = self.raise_links(record).await?;
-        Ok(self.apply_firewall(None).await? || made)
+        let (host, record) = (self.clone(), record.clone());
+        self.blocking(move || host.check_forwarding(Some(&record))).await?;
+        Ok(ruled || made)
     }
 
     /// Makes what is missing of a network's bridge and tunnel. Tells whether something was.

@@ -3,7 +3,9 @@
 
 mod addresses;
 mod change;
+mod connections;
 mod firewall;
 mod interfaces;
+mod isolation;
 mod life;
 mod ports;

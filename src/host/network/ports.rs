@@ -48,14 +48,17 @@ impl Host {
             let had = has.values().find(|port| port.network == attachment.network);
             let had_addresses = had.map(|port| port.addresses.as_slice()).unwrap_or_default();
             let taken = taken(&attachment.network);
-            let addresses = network.pick_addresses(&attachment.addresses, had_addresses, &taken)?;
+            refuse_others(attachment, users.iter().filter(|manifest| manifest.id != *id))?;
+            let addresses = network
+                .pick_addresses(&attachment.addresses, had_addresses, &taken)
+                .map_err(|error| error.adding(format_args!(", for interface `{name}`")))?;
             let same = has.get(name).filter(|port| port.network == attachment.network);
             let link =
                 same.map_or_else(|| new_id().map(|id| id.link_name()), |port| Ok(port.link.clone()))?;
             let (owner, network) = (owner.clone(), attachment.network.clone());
             ports.insert(name.clone(), Port { link, owner, network, addresses });
         }
-        veth_specs(interfaces, &ports, &networks)?.iter().try_for_each(VethSpec::check)?;
+        check_veth_specs(interfaces, &ports, &networks)?;
         Ok(ports)
     }
 
@@ -112,8 +115,34 @@ impl Host {
     }
 }
 
+/// Refuses addresses that another container has.
+fn refuse_others<'a>(attachment: &Attachment, mut others: impl Iterator<Item = &'a Manifest>) -> Result<()> {
+    let in_network = |port: &&Port| port.network == attachment.network;
+    others.try_for_each(|other| {
+        let has = other.all_ports().filter(in_network).flat_map(|port| &port.addresses);
+        match has.map(|has| has.ip()).find(|ip| attachment.addresses.contains(ip)) {
+            None => Ok(()),
+            Some(ip) => Err(Error::Busy {
+                what: format!("address {ip} of network `{}`", attachment.network),
+                reason: format!("container `{}` has it", other.spec.name),
+            }),
+        }
+    })
+}
+
+/// Checks what the ports of a container should be.
+pub(super) fn check_veth_specs(
+    interfaces: &BTreeMap<LinkName, Attachment>,
+    ports: &BTreeMap<LinkName, Port>,
+    networks: &BTreeMap<NetworkName, NetworkRecord>,
+) -> Result<()> {
+    veth_specs(interfaces, ports, networks)?.iter().try_for_each(|spec| {
+        spec.check().map_err(|error| error.adding(format_args!(", for interface `{}`", spec.inner_name)))
+    })
+}
+
 /// What the ports of a container should be.
-pub(super) fn veth_specs(
+fn veth_specs(
     interfaces: &BTreeMap<LinkName, Attachment>,
     ports: &BTreeMap<LinkName, Port>,
     networks: &BTreeMap<NetworkName, NetworkRecord>,
@@ -125,7 +154,8 @@ pub(super) fn veth_specs(
         };
         if let Some(mtu) = attachment.mtu.filter(|mtu| *mtu > network.mtu) {
             let rule = format!("must be at most {}, as network `{}` has it", network.mtu, attachment.network);
-            return Err(Error::invalid("MTU", mtu.to_string(), rule));
+            let error = Error::invalid("MTU", mtu.to_string(), rule);
+            return Err(error.adding(format_args!(", for interface `{name}`")));
         }
         // The first network of a family has its default route.
         let is_first = |gateway: &IpAddr| {

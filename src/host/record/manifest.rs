@@ -47,8 +47,8 @@ pub(crate) struct Objects {
     pub(crate) cgroup: String,
     /// The ports of its interfaces, by the interfaces' names inside.
     pub(crate) ports: BTreeMap<LinkName, Port>,
-    /// While its interfaces are being changed: the ports that it had, or was to have, and that may still be there. The others
-    /// may not be what they should be yet.
+    /// While its interfaces are being changed: the ports that it had, or was to have, and that may still be there, also with
+    /// other addresses. The others may not be what they should be yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) leaving: Option<Vec<Port>>,
 }

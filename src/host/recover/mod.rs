@@ -27,8 +27,9 @@ impl Host {
     /// Networks are made again, containers that should run are started, launches that were cut off are taken back,
     /// removals finished, and objects that carry this prefix's mark but belong to nothing are removed. A second call
     /// changes nothing. A container that cannot be brought back does not keep others from it. Missing data is
-    /// reported, never replaced. So is a manifest or a network's record that cannot be read; while there is one, nothing
-    /// is taken for an orphan that it may stand for.
+    /// reported, never replaced. So is a manifest or another record that cannot be read; while there is one, nothing
+    /// is taken for an orphan that it may stand for, and no rule goes that it may have asked for.
+    /// Where the firewall's rules cannot be made, no network is, and no container in one is started.
     ///
     /// # Errors
     /// [`Error::Os`](crate::Error::Os) if the directories of what is written down cannot be read; all else stands in the

@@ -24,37 +24,48 @@ struct Member {
 impl Host {
     pub(super) async fn recover_networks(&self, report: &mut Recovered) -> Result<()> {
         let host = self.registry().await?;
-        let mut there = Vec::new();
+        let mut records = Vec::new();
+        host.inner.isolation.tidy()?;
+        if let Err(error) = host.isolation() {
+            report.failures.push(format!("isolation: {}", Chain(&error)));
+        }
         for name in host.inner.networks.names_with_left_overs()? {
-            match host.recover_network(&name).await {
-                Ok(Some(made)) => {
-                    if made {
-                        report.networks.push(name.to_string());
-                    }
-                    there.push(name.to_string());
-                }
-                Ok(None) => {}
+            match host.inner.networks.tidy(&name).and_then(|()| host.inner.networks.get(&name)) {
+                Ok(record) => records.extend(record),
                 Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
             }
         }
-        // Also without any network: a removal may have been cut off before the table went.
-        match host.apply_firewall(None).await {
-            Ok(true) => report.networks.extend(there),
-            Ok(false) => {}
+        // Before any link, and none without it: what is connected without its rules is open to all. Also without any
+        // network: a removal may have been cut off before the table went.
+        let mut made: BTreeSet<NetworkName> = match host.apply_firewall(None).await {
+            Ok(true) => {
+                if let Err(error) = host.settle_all_connections().await {
+                    report.failures.push(format!("connections: {}", Chain(&error)));
+                }
+                records.iter().map(|record| record.spec.name.clone()).collect()
+            }
+            Ok(false) => BTreeSet::new(),
             // A host without nftables has no table, and without networks it needs none.
-            Err(Error::Unsupported { .. }) if there.is_empty() => {}
-            Err(error) => report.failures.push(format!("firewall: {}", Chain(&error))),
+            Err(Error::Unsupported { .. }) if records.is_empty() => BTreeSet::new(),
+            Err(error) => {
+                report.failures.push(format!("firewall: {}; no network is made without it", Chain(&error)));
+                return Ok(());
+            }
+        };
+        for record in &records {
+            let name = &record.spec.name;
+            match host.raise_links(record).await {
+                Ok(true) => drop(made.insert(name.clone())),
+                Ok(false) => {}
+                Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
+            }
         }
-        report.networks.sort();
-        report.networks.dedup();
+        report.networks.extend(made.iter().map(ToString::to_string));
+        let forwarding = self.clone();
+        if let Err(error) = self.blocking(move || forwarding.check_forwarding(None)).await {
+            report.failures.push(format!("networks: {}", Chain(&error)));
+        }
         Ok(())
-    }
-
-    /// Makes what is missing of a network's links, and tells whether something was. `None` if there is no such network.
-    async fn recover_network(&self, name: &NetworkName) -> Result<Option<bool>> {
-        self.inner.networks.tidy(name)?;
-        let Some(record) = self.inner.networks.get(name)? else { return Ok(None) };
-        self.raise_links(&record).await.map(Some)
     }
 
     /// Makes the ports of running containers what they should be. One look tells of all that are.

@@ -9,6 +9,25 @@ use crate::name::NetworkName;
 use crate::net::{Mtu, RateLimits, SourceGuard};
 
 /// A container's place in a network: what one of its interfaces is.
+///
+/// ```
+/// use std::collections::BTreeMap;
+///
+/// use docklet::host::{Attachment, ContainerSpec, Forward};
+/// use docklet::net::{Rate, RateLimits};
+///
+/// let lan = Attachment { forwards: vec![Forward::tcp(8080, 80)?], ..Attachment::new("lan".parse()?) };
+/// let backup = Attachment {
+///     addresses: vec![[10, 89, 0, 7].into()],
+///     rates: RateLimits { from_container: Some(Rate::megabits(20)?), ..RateLimits::default() },
+///     ..Attachment::new("backup".parse()?)
+/// };
+/// let web = ContainerSpec {
+///     interfaces: BTreeMap::from([("eth0".parse()?, lan), ("eth1".parse()?, backup)]),
+///     ..ContainerSpec::new("web".parse()?, "busybox".parse()?)
+/// };
+/// # Ok::<(), docklet::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attachment {

@@ -3,6 +3,7 @@
 mod attachment;
 mod container;
 mod forward;
+mod isolation;
 mod network;
 mod resolver;
 mod span;
@@ -10,6 +11,7 @@ mod span;
 pub use attachment::Attachment;
 pub use container::{ContainerSpec, Init, RootVolume};
 pub use forward::Forward;
+pub use isolation::IsolationSpec;
 pub use network::NetworkSpec;
 pub use resolver::Resolver;
 pub use span::Span;

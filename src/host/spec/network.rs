@@ -16,7 +16,10 @@ use crate::net::{InterfaceAddress, Mtu, Port, Subnet};
 /// use docklet::host::NetworkSpec;
 ///
 /// let lan = NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse()?, "10.88.0.1/24".parse()?) };
-/// let both = NetworkSpec { gateways: vec!["10.89.0.1/24".parse()?, "fd00:89::1/64".parse()?], ..lan };
+/// let both = NetworkSpec { gateways: vec!["10.89.0.1/24".parse()?, "fd00:89::1/64".parse()?], ..lan.clone() };
+///
+/// let text = r#"{"name": "lan", "gateways": ["10.88.0.1/24"], "nat": true}"#;
+/// assert_eq!(serde_json::from_str::<NetworkSpec>(text).unwrap(), lan);
 /// # Ok::<(), docklet::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,15 +42,15 @@ pub struct NetworkSpec {
     /// How long its bridge remembers behind which port an address is, in seconds. `None`: the kernel's default of 300.
     #[serde(default)]
     pub ageing_seconds: Option<u32>,
-    /// Other networks of this host to which its containers may open connections. One that does not exist is none. Default:
-    /// none.
+    /// Other networks of this host to which its containers may open connections, by address: names are told within a network. One
+    /// that does not exist is none. Default: none.
     #[serde(default)]
     pub reach: BTreeSet<NetworkName>,
     /// Who outside of this host's networks may open connections to its containers' own addresses: `0.0.0.0/0` is everybody.
     /// Default: nobody; [forwarded](super::Forward) ports are open to all.
     #[serde(default)]
     pub admit: Vec<IpNet>,
-    /// What its containers may use of the host. Default: nothing but `ping`.
+    /// What its containers may use of the host, unless it is [denied](super::IsolationSpec::denied). Default: nothing but `ping`.
     #[serde(default)]
     pub host_ports: Vec<Port>,
     /// Whom its containers ask for names. `None`: whom the host asks, but for servers that only the host can reach.

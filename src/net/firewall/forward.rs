@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Protocol;
+use super::port::number;
 use crate::error::{Error, Result};
 use crate::net::LinkOwner;
 use crate::sys::file;
@@ -35,6 +36,14 @@ pub struct PortForward {
 pub(super) type Published<'a> = BTreeMap<(Protocol, bool, NonZeroU16), Vec<&'a PortForward>>;
 
 impl PortForward {
+    /// The port `host_port` of the host, under any of its addresses, leads to `to`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `host_port` is 0.
+    pub fn new(owner: LinkOwner, protocol: Protocol, host_port: u16, to: SocketAddr) -> Result<Self> {
+        Ok(Self { owner, protocol, host_address: None, host_port: number(host_port)?, to })
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let rule = match self.host_address {
             _ if self.to.port() == 0 => "leads to port 0",
@@ -49,14 +58,20 @@ impl PortForward {
         Err(Error::invalid("port forward", self.to_string(), rule))
     }
 
+    /// Whether only one of the two can be published.
+    pub(crate) fn conflicts(&self, other: &Self) -> bool {
+        let key = |forward: &Self| (forward.protocol, forward.to.is_ipv4(), forward.host_port);
+        key(self) == key(other)
+            && match (self.host_address, other.host_address) {
+                (Some(address), Some(taken)) => address == taken,
+                _ => true,
+            }
+    }
+
     /// Enters it into what is published.
     pub(super) fn claim<'a>(&'a self, published: &mut Published<'a>) -> Result<()> {
         let others = published.entry((self.protocol, self.to.is_ipv4(), self.host_port)).or_default();
-        let conflicts = |other: &&&Self| match (self.host_address, other.host_address) {
-            (Some(address), Some(taken)) => address == taken,
-            _ => true,
-        };
-        if let Some(other) = others.iter().find(conflicts) {
+        if let Some(other) = others.iter().find(|other| self.conflicts(other)) {
             let rule = format!("is published already: {other} of {}", other.owner);
             return Err(Error::invalid("port forward", format!("{self} of {}", self.owner), rule));
         }

@@ -9,15 +9,19 @@ use crate::sys::file;
 const IPV4: &str = "/proc/sys/net/ipv4/ip_forward";
 const IPV6: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
-/// Sees to it that the host forwards what `ruleset` needs forwarded: IPv4 is switched on, IPv6 must be on already.
-pub(super) fn require(ruleset: &Ruleset) -> Result<()> {
-    if forwards(ruleset, false) {
-        require_ipv6()?;
+impl Ruleset {
+    /// Whether the host forwards IPv6, if anything here needs it: that is its owner's to switch on.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it does not.
+    pub fn check_forwarding(&self) -> Result<()> {
+        if forwards(self, false) { require_ipv6() } else { Ok(()) }
     }
-    if forwards(ruleset, true) {
-        allow_ipv4()?;
-    }
-    Ok(())
+}
+
+/// Switches on IPv4 forwarding, if `ruleset` needs it.
+pub(super) fn switch_on(ruleset: &Ruleset) -> Result<()> {
+    if forwards(ruleset, true) { allow_ipv4() } else { Ok(()) }
 }
 
 /// Whether anything of the family passes through the host.

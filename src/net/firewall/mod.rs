@@ -1,48 +1,4 @@
 //! Who may reach whom: address translation, port forwards and isolation in one nftables table (`man 8 nft`).
-//!
-//! # What the table does
-//!
-//! A *network* is what is behind one bridge of ours, the *pool* all networks together, also those of other hosts.
-//!
-//! | from | to | |
-//! |---|---|---|
-//! | a network | itself | passes |
-//! | a network | what is [denied](Ruleset::denied) | dropped, also if it is the host, or what a foreign rule translated to |
-//! | a network | a published port, at the host's address | passes, as from outside: published is published |
-//! | a network | another network of the pool | dropped, but for those it may [reach](FirewallNetwork::reach) |
-//! | a network | the host | echo, neighbour discovery and its [`host_ports`](FirewallNetwork::host_ports); else dropped. The addresses that the host has in other networks are always dropped |
-//! | a network | outside | passes, but for GRE and VXLAN (port 4789), also as an answer, which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
-//! | outside | a network | dropped, but for published ports and whom it [admits](FirewallNetwork::admit) |
-//! | the host | anything | passes |
-//!
-//! What leaves a network must bear an address of that network. Answers that do always pass, also of connections that were
-//! begun before a rule was there: the table decides on beginnings. Errors (of ICMP) pass as answers do, from a network only
-//! about its own connections. Dropped is dropped without an answer.
-//!
-//! A packet that this table lets through can still be dropped by another table, whatever its priority, and one that this
-//! table drops is lost, whatever others say. On a host whose own rules drop forwarded packets (Docker's do), allow the
-//! bridges there; [`forward_obstacles`] finds such rules.
-//!
-//! # Published ports
-//!
-//! A [`PortForward`] is reached from outside, from other networks, from its own network (which is masqueraded, else
-//! the answer would go around the host) and by the host's own processes, under any address of the host or the one that
-//! it names. Not under `127.0.0.1` and `::1`: for these the kernel would have to let packets with a loopback address leave
-//! (`route_localnet`), and other machines could then reach what listens there only for the host itself.
-//!
-//! Where the kernel gives bridged frames to the firewall (`bridge-nf-call-iptables` is 1, as it is once `br_netfilter` is
-//! loaded), a container does not reach *itself* by its published port, unless its port of the bridge is in hairpin mode:
-//! the kernel turns such a frame round on the bridge.
-//!
-//! # The kernel's settings
-//!
-//! | setting | |
-//! |---|---|
-//! | `net.ipv4.ip_forward` | switched on when something is to be forwarded, and never off again: others may rely on it by then |
-//! | `net.ipv6.conf.all.forwarding` | never set, since it makes a host ignore the router advertisements that it may live by; without it there is an error |
-//! | `net.bridge.bridge-nf-call-iptables`, `-ip6tables` | not read or set: the table means the same with 0 and 1, since what stays on one bridge passes |
-//! | `net.ipv4.conf.*.rp_filter` | not read or set; both kinds of check fit. The table itself checks where what a network sends comes from |
-//! | `net.ipv4.conf.*.route_localnet` | not read or set, not needed |
 
 mod entry;
 mod foreign;
@@ -53,18 +9,89 @@ mod rules;
 mod ruleset;
 mod syntax;
 mod table;
+mod whose;
 
 pub use foreign::{ForwardObstacle, forward_obstacles};
 pub use forward::PortForward;
+pub(crate) use port::number;
 pub use port::{Port, Protocol};
 pub use ruleset::{Denied, FirewallNetwork, Ruleset};
+pub use whose::Whose;
 
 use self::table::Table;
-use super::{LinkOwner, nft};
+use super::nft;
 use crate::error::{Error, Result};
 
 /// One nftables table of the family `inet` that is docklet's alone; no other table is read or changed. All calls work in
 /// the network namespace of the calling thread. Each runs the program `nft` once or twice.
+///
+/// ```no_run
+/// use docklet::net::{Denied, Firewall, FirewallNetwork, IpNet, LinkOwner, Port, PortForward, Protocol, Ruleset};
+///
+/// let lan = FirewallNetwork {
+///     masquerade: true,
+///     host_ports: vec![Port::udp(53)?],
+///     ..FirewallNetwork::new(LinkOwner::new("example/lan")?, "exbr0".parse()?, vec!["10.0.0.0/24".parse()?])
+/// };
+/// let web = ([10, 0, 0, 2], 80).into();
+/// let ruleset = Ruleset {
+///     networks: vec![lan],
+///     forwards: vec![PortForward::new(LinkOwner::new("example/web")?, Protocol::Tcp, 8080, web)?],
+///     denied: vec![Denied::from(IpNet::new_assert([192, 0, 2, 0].into(), 24))],
+///     ..Ruleset::default()
+/// };
+/// Firewall::new("example")?.apply(&ruleset)?; // the same again changes nothing
+/// # Ok::<(), docklet::Error>(())
+/// ```
+///
+/// # What the table does
+///
+/// A *network* is what is behind one bridge of ours, the *pool* all networks together, also those of other hosts.
+///
+/// | from | to | |
+/// |---|---|---|
+/// | a network | itself | passes |
+/// | a network | what is [denied](Ruleset::denied) | dropped, also if it is the host, or what a foreign rule translated to |
+/// | a network | a published port, at the host's address | passes, as from outside: published is published |
+/// | a network | another network of the pool | dropped, but for those it may [reach](FirewallNetwork::reach) |
+/// | a network | the host | echo, neighbour discovery and its [`host_ports`](FirewallNetwork::host_ports); else dropped. The addresses that the host has in other networks are always dropped |
+/// | a network | outside | passes, but for GRE and VXLAN (port 4789 and the [`tunnel_ports`](Ruleset::tunnel_ports)), also as an answer, which could pass for the host's own tunnels; and bears the host's address if it is to be [masqueraded](FirewallNetwork::masquerade) |
+/// | outside | a network | dropped, but for published ports and whom it [admits](FirewallNetwork::admit) |
+/// | the host | anything | passes |
+///
+/// What leaves a network must bear an address of that network. Answers that do always pass, also of connections that were
+/// begun before a rule was there: the table decides on beginnings. Errors (of ICMP) pass as answers do, from a network only
+/// about its own connections. Dropped is dropped without an answer.
+///
+/// A packet that this table lets through can still be dropped by another table, whatever its priority, and one that this
+/// table drops is lost, whatever others say. On a host whose own rules drop forwarded packets (Docker's do), allow the
+/// bridges there; [`forward_obstacles`] finds such rules.
+///
+/// # Published ports
+///
+/// A [`PortForward`] is reached from outside, from other networks, from its own network (which is masqueraded, else
+/// the answer would go around the host) and by the host's own processes, under any address of the host or the one that
+/// it names. Not under `127.0.0.1` and `::1`: for these the kernel would have to let packets with a loopback address leave
+/// (`route_localnet`), and other machines could then reach what listens there only for the host itself.
+///
+/// Where the kernel gives bridged frames to the firewall (`bridge-nf-call-iptables` is 1, as it is once `br_netfilter` is
+/// loaded), a container does not reach *itself* by its published port, unless its port of the bridge is in hairpin mode:
+/// the kernel turns such a frame round on the bridge.
+///
+/// A connection is translated as its first packet was, for as long as it lasts, whatever becomes of the forward; one of UDP lasts
+/// as long as somebody sends. [`settle_forwards`](crate::net::settle_forwards), after the table has changed, ends those that go
+/// the old way, and [`end_connections`](crate::net::end_connections) those of an address that is given up.
+/// [`Host`](crate::host::Host) calls both.
+///
+/// # The kernel's settings
+///
+/// | setting | |
+/// |---|---|
+/// | `net.ipv4.ip_forward` | switched on for what is masqueraded, published, reached or admitted over IPv4, and never off again: others may rely on it by then |
+/// | `net.ipv6.conf.all.forwarding` | never set, since it makes a host ignore the router advertisements that it may live by; without it there is an error |
+/// | `net.bridge.bridge-nf-call-iptables`, `-ip6tables` | not read or set: the table means the same with 0 and 1, since what stays on one bridge passes |
+/// | `net.ipv4.conf.*.rp_filter` | not read or set; both kinds of check fit. The table itself checks where what a network sends comes from |
+/// | `net.ipv4.conf.*.route_localnet` | not read or set, not needed |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firewall {
     table: String,
@@ -94,21 +121,26 @@ impl Firewall {
     ///
     /// # Errors
     /// [`Error::Invalid`] if [`Ruleset::check`] says so; [`Error::Unsupported`] if `nft` is not installed, or if IPv6 is to
-    /// be forwarded and the host does not; [`Error::Busy`] if another caller takes longer than 30 seconds; [`Error::Command`] with what `nft` says if it refuses; [`Error::Os`] if forwarding
-    /// cannot be switched on. The table is as it was then.
+    /// be forwarded and the host does not; [`Error::Busy`] if another caller takes longer than 30 seconds, or `nft` longer than 20, which is ended then;
+    /// [`Error::Command`] with what `nft` says if it refuses; [`Error::Os`] if forwarding cannot be switched on. The table is as
+    /// it was then, or, of an `nft` that was ended, as it was to be.
     pub fn apply(&self, ruleset: &Ruleset) -> Result<bool> {
+        ruleset.check()?;
+        ruleset.check_forwarding()?;
         self.apply_keeping(ruleset, |_| false)
     }
 
-    /// As [`Firewall::apply`], and what the table has of an owner that `keep` chooses stays as well: for owners whose
-    /// records cannot be read now. What `ruleset` says of an owner replaces what there was of it.
+    /// As [`Firewall::apply`], and what the table has that `keep` chooses stays as well: for what is written down where
+    /// it cannot be read now. What `ruleset` says of an owner replaces what there was of it.
+    ///
+    /// On a host that does not forward IPv6 the rules hold as well: see [`Ruleset::check_forwarding`].
     ///
     /// # Errors
-    /// As [`Firewall::apply`].
-    pub fn apply_keeping(&self, ruleset: &Ruleset, keep: impl Fn(&LinkOwner) -> bool) -> Result<bool> {
+    /// As [`Firewall::apply`], but not for IPv6.
+    pub fn apply_keeping(&self, ruleset: &Ruleset, keep: impl Fn(Whose<'_>) -> bool) -> Result<bool> {
         let _span = tracing::debug_span!("firewall", table = self.table).entered();
         ruleset.check()?;
-        forwarding::require(ruleset)?;
+        forwarding::switch_on(ruleset)?;
         let turn = nft::Turn::take()?;
         let current = match self.read() {
             // Not even a listing can be had of it: it is made anew.
@@ -118,7 +150,9 @@ impl Firewall {
         let mut wanted = Table::of(ruleset);
         if let Some(current) = &current {
             let replaced = ruleset.owners();
-            wanted.adopt(current, |owner| !replaced.contains(owner) && keep(owner));
+            wanted.adopt(current, |whose| {
+                !matches!(whose, Whose::Owner(owner) if replaced.contains(owner)) && keep(whose)
+            });
         }
         wanted.settle();
         let wanted = (!wanted.is_empty()).then_some(wanted);
@@ -127,10 +161,14 @@ impl Firewall {
         }
         let update =
             current.zip(wanted.as_ref()).and_then(|(current, wanted)| current.update(wanted, &self.table));
-        // Should somebody else have written into it since: it is made anew.
-        if update.is_none_or(|update| turn.transact(&update).is_err()) {
-            let script = wanted.as_ref().map_or_else(|| forget(&self.table), |wanted| self.replace(wanted));
-            turn.transact(&script)?;
+        match update.map(|update| turn.transact(&update)) {
+            // Without an update, or if somebody else has written into it since: it is made anew.
+            None | Some(Err(Error::Command { .. })) => {
+                let script =
+                    wanted.as_ref().map_or_else(|| forget(&self.table), |wanted| self.replace(wanted));
+                turn.transact(&script)?;
+            }
+            Some(updated) => updated?,
         }
         tracing::debug!(
             networks = ruleset.networks.len(),

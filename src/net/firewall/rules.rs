@@ -55,6 +55,7 @@ pub(super) const SETS: &[Set] = &[
     ranges("denied_ports4", "ipv4_addr . inet_proto . inet_service"),
     ranges("denied_ports6", "ipv6_addr . inet_proto . inet_service"),
     set("host_ports", "ifname . inet_proto . inet_service"),
+    set("tunnel_ports", "inet_service"),
     map("at4", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service"),
     map("at6", "ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service"),
     map("any4", "inet_proto . inet_service : ipv4_addr . inet_service"),
@@ -129,8 +130,8 @@ pub(super) const CHAINS: &[Chain] = &[
             // a tunnel of the host's own.
             "iifname @bridges ip daddr != @pool4 meta l4proto gre drop",
             "iifname @bridges ip6 daddr != @pool6 meta l4proto gre drop",
-            "iifname @bridges ip daddr != @pool4 udp dport 4789 drop",
-            "iifname @bridges ip6 daddr != @pool6 udp dport 4789 drop",
+            "iifname @bridges ip daddr != @pool4 udp dport @tunnel_ports drop",
+            "iifname @bridges ip6 daddr != @pool6 udp dport @tunnel_ports drop",
             "ct state established,related accept",
             "iifname @bridges ip daddr @denied4 drop",
             "iifname @bridges ip6 daddr @denied6 drop",

@@ -1,6 +1,8 @@
 //! What a [`Firewall`](super::Firewall) is to say, as plain data (`man 8 nft` has what becomes of it).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,10 @@ pub struct Ruleset {
     /// What no network reaches, whatever else is said: the control plane.
     #[serde(default)]
     pub denied: Vec<Denied>,
+    /// The UDP ports of the host's tunnels: what a network sends there out of the pool could pass for a tunnel's frame, and
+    /// is dropped. 4789, VXLAN's own, always is.
+    #[serde(default)]
+    pub tunnel_ports: BTreeSet<NonZeroU16>,
 }
 
 /// A network of this host: what is behind one bridge.
@@ -40,12 +46,13 @@ pub struct FirewallNetwork {
     pub owner: LinkOwner,
     /// The bridge. It need not exist yet.
     pub bridge: LinkName,
-    /// Its addresses. What it sends from any other address does not leave it.
+    /// Its addresses. What it sends from any other address does not leave it; with none, nothing does.
     pub subnets: Vec<Subnet>,
     /// Whether what leaves the pool bears the host's address. Default: it does not.
     #[serde(default)]
     pub masquerade: bool,
-    /// Other networks of the pool, on this host or another, to which it may open connections. Default: none.
+    /// Other networks of the pool, on this host or another, to which it may open connections. Default: none. What is
+    /// outside of the pool it reaches anyway.
     #[serde(default)]
     pub reach: Vec<Subnet>,
     /// Who outside of this host's networks may open connections to it, by address; `0.0.0.0/0` is everybody. Default: nobody.
@@ -66,7 +73,7 @@ impl FirewallNetwork {
 }
 
 /// A destination that no network reaches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Denied {
     /// The addresses: `192.0.2.7/32`.
@@ -76,13 +83,29 @@ pub struct Denied {
     pub port: Option<Port>,
 }
 
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{port} of {}", self.net),
+            None => self.net.fmt(f),
+        }
+    }
+}
+
+/// All ports of these addresses.
+impl From<IpNet> for Denied {
+    fn from(net: IpNet) -> Self {
+        Self { net, port: None }
+    }
+}
+
 impl Ruleset {
     /// Whether it makes sense in itself. The host is not looked at.
     ///
     /// # Errors
     /// [`Error::Invalid`] if an owner is too long, a bridge is named twice, subnets of two networks overlap, an address
     /// range has bits of a host, or a forward leads out of the networks, to what is denied, or is published where another
-    /// one is; then both are named.
+    /// one is; then both are named. Where everything is denied (`0.0.0.0/0`) a port can still be published to the outside.
     pub fn check(&self) -> Result<()> {
         let mut bridges = BTreeSet::new();
         for network in &self.networks {
@@ -135,16 +158,20 @@ impl Ruleset {
             let rule = "leads to an address that is in none of the networks";
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         };
-        subnet.interface(target)?;
+        if let Err(Error::Invalid { rule, .. }) = subnet.interface(target) {
+            let rule = format!("leads to no host of {subnet}: {target} {rule}");
+            return Err(Error::invalid("port forward", forward.to_string(), rule));
+        }
         let denies = |denied: &&Denied| {
-            denied.net.contains(&target)
+            denied.net.prefix_len() > 0
+                && denied.net.contains(&target)
                 && denied.port.is_none_or(|port| {
                     (port.protocol, port.number.get()) == (forward.protocol, forward.to.port())
                 })
         };
         if let Some(denied) = self.denied.iter().find(denies) {
-            let rule = format!("leads to {}, which is denied", denied.net);
-            return Err(Error::invalid("port forward", forward.to_string(), rule));
+            let rule = format!("leads to {denied}, which is denied");
+            return Err(Error::invalid("port forward", format!("{forward} of {}", forward.owner), rule));
         }
         Ok(())
     }
@@ -204,7 +231,7 @@ mod tests {
         }
         says(refused(|r| r.networks[0].owner = LinkOwner::new("x".repeat(129)).unwrap()), "128 bytes");
         says(refused(|r| r.networks[0].admit = vec!["10.1.2.3/8".parse().unwrap()]), "network is 10.0.0.0/8");
-        let denied = Denied { net: "192.0.2.7/24".parse().unwrap(), port: None };
+        let denied = Denied::from("192.0.2.7/24".parse::<IpNet>().unwrap());
         says(refused(|r| r.denied.push(denied)), "network is 192.0.2.0/24");
     }
 
@@ -216,7 +243,8 @@ mod tests {
         assert_eq!(to("[fd00::2]:80"), "");
         says(to("10.0.2.2:80"), "none of the networks");
         says(to("127.0.0.1:80"), "none of the networks");
-        says(to("10.0.0.255:80"), "address");
+        says(to("10.0.0.255:80"), "port forward");
+        says(to("10.0.0.255:80"), "leads to no host of 10.0.0.0/24: 10.0.0.255 is the network's broadcast");
         says(to("10.0.0.2:0"), "port 0");
         for port in
             [None, Some(Port { protocol: super::super::Protocol::Tcp, number: 80.try_into().unwrap() })]
@@ -230,6 +258,12 @@ mod tests {
                 "which is denied",
             );
         }
+        let all = Denied { net: "0.0.0.0/0".parse().unwrap(), port: None };
+        let published = refused(|r| {
+            r.denied.push(all);
+            r.forwards.push(forward(None, 8080, "10.0.0.2:80"));
+        });
+        assert_eq!(published, "", "to the outside");
     }
 
     #[test]

@@ -8,8 +8,13 @@ use serde_json::Value;
 
 use super::entry::{self, Content, Key, Part};
 use super::rules::{CHAINS, SETS, Set};
-use super::{FirewallNetwork, PortForward, Ruleset, syntax};
-use crate::net::LinkOwner;
+use super::{FirewallNetwork, PortForward, Ruleset, Whose, syntax};
+use crate::net::{LinkOwner, TunnelTopology};
+
+const TUNNEL_PORTS: &str = "tunnel_ports";
+
+/// The sets of what is said for all networks.
+const HOSTS_OWN: [&str; 6] = ["pool4", "pool6", "denied4", "denied6", "denied_ports4", "denied_ports6"];
 
 /// The entries of all sets, and what in a listed table is none of docklet's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,11 +29,12 @@ impl Table {
     /// What `ruleset` asks for.
     pub(super) fn of(ruleset: &Ruleset) -> Self {
         let mut table = Self::default();
-        ruleset.networks.iter().for_each(|network| table.enter_network(network));
-        ruleset.forwards.iter().for_each(|forward| table.enter_forward(forward));
+        // First: of what is the host's and a network's, too, the host's entry counts.
         for subnet in &ruleset.pool {
             table.enter(of_family(subnet.net(), "pool4", "pool6"), vec![Part::Net(subnet.net())], None, None);
         }
+        ruleset.networks.iter().for_each(|network| table.enter_network(network));
+        ruleset.forwards.iter().for_each(|forward| table.enter_forward(forward));
         for denied in &ruleset.denied {
             let mut key = vec![Part::Net(denied.net)];
             let set = match denied.port {
@@ -39,6 +45,11 @@ impl Table {
                 }
             };
             table.enter(set, key, None, None);
+        }
+        for port in
+            [TunnelTopology::VXLAN_PORT].into_iter().chain(ruleset.tunnel_ports.iter().map(|port| port.get()))
+        {
+            table.enter(TUNNEL_PORTS, vec![Part::word(port)], None, None);
         }
         table
     }
@@ -155,12 +166,28 @@ impl Table {
         (!self.strange.is_empty()).then(|| self.strange.join("; "))
     }
 
-    /// Takes over what `other` has of the owners that `keep` chooses.
-    pub(super) fn adopt(&mut self, other: &Self, keep: impl Fn(&LinkOwner) -> bool) {
+    /// Takes over what `other` has that `keep` chooses.
+    pub(super) fn adopt(&mut self, other: &Self, keep: impl Fn(Whose<'_>) -> bool) {
         for ((set, key), content) in &other.entries {
-            let owner = content.owner.as_ref().and_then(|owner| LinkOwner::new(owner).ok());
-            if owner.is_some_and(|owner| keep(&owner)) {
-                self.entries.entry((set, key.clone())).or_insert_with(|| content.clone());
+            let owner = content.owner.as_ref().map(LinkOwner::new);
+            let whose = match &owner {
+                Some(Ok(owner)) => Whose::Owner(owner),
+                None if *set == TUNNEL_PORTS => Whose::Tunnels,
+                None if HOSTS_OWN.contains(set) => Whose::Host,
+                // A stranger's.
+                _ => continue,
+            };
+            if !keep(whose) {
+                continue;
+            }
+            if whose == Whose::Host {
+                self.entries.insert((set, key.clone()), content.clone());
+            }
+            self.entries.entry((set, key.clone())).or_insert_with(|| content.clone());
+            // Its part of the pool may have been in a larger one.
+            if let ("own4" | "own6", [_, Part::Net(net)]) = (*set, key.0.as_slice()) {
+                let place = (of_family(*net, "pool4", "pool6"), Key(vec![Part::Net(*net)]));
+                self.entries.entry(place).or_insert_with(|| content.clone());
             }
         }
     }
@@ -259,6 +286,7 @@ mod tests {
             "forwards": [{ "owner": "box", "protocol": "tcp", "host_port": 80, "to": "10.0.0.2:8080" }],
             "pool": ["10.0.0.0/16"],
             "denied": [{ "net": "192.0.2.9/32", "port": { "protocol": "tcp", "number": 2379 } }],
+            "tunnel_ports": [8472],
         }))
         .unwrap()
     }
@@ -280,6 +308,8 @@ mod tests {
                 "pool4 10.0.0.0/16",
                 "reach4 \"br0\" . 10.0.1.0/24 # net",
                 "same \"br0\" . \"br0\" # net",
+                "tunnel_ports 4789",
+                "tunnel_ports 8472",
             ]
         );
         let script = table.to_string();
@@ -290,11 +320,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_chosen_by_owner() {
-        let (old, mut new) = (Table::of(&ruleset()), Table::default());
-        new.adopt(&old, |owner| owner.as_str() == "box");
+    fn what_is_kept_is_chosen() {
+        let (mut old, mut new) = (Table::of(&ruleset()), Table::default());
+        new.adopt(&old, |whose| matches!(whose, Whose::Owner(owner) if owner.as_str() == "box"));
         assert_eq!(new.entries(), ["any4 tcp . 80 : 10.0.0.2 . 8080 # box"]);
         assert!(!new.is_empty());
+        // A stranger's, without an owner.
+        old.enter("bridges", vec![Part::Link("br9".to_owned())], None, None);
+        let kept = |whose: Whose<'_>| {
+            let mut table = Table::default();
+            table.adopt(&old, |found| found == whose);
+            table.entries()
+        };
+        assert_eq!(kept(Whose::Tunnels), ["tunnel_ports 4789", "tunnel_ports 8472"]);
+        assert_eq!(kept(Whose::Host), ["denied_ports4 192.0.2.9 . tcp . 2379", "pool4 10.0.0.0/16"]);
         let pool = Ruleset { networks: Vec::new(), forwards: Vec::new(), ..ruleset() };
         assert!(Table::of(&pool).is_empty());
     }

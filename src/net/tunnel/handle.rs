@@ -22,14 +22,9 @@ use crate::net::{LinkOwner, Mtu, Netlink};
 ///
 /// let net = Netlink::connect().await?;
 /// let owner = LinkOwner::new("example/net/7")?;
-/// let hosts = ["192.0.2.1", "192.0.2.2"].iter().filter_map(|host| host.parse().ok()).collect();
-/// let tunnel = TunnelSpec {
-///     owner: owner.clone(),
-///     bridge: "br7".parse()?,
-///     local: std::net::Ipv4Addr::new(192, 0, 2, 1).into(), // on the other host: its own
-///     topology: TunnelTopology::VxlanMesh { vni: Vni::new(7)?, port: 4789, hosts },
-///     mtu: None,
-/// };
+/// let hosts = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
+/// let mesh = TunnelTopology::vxlan_mesh(Vni::new(7)?, hosts); // the same on both
+/// let tunnel = TunnelSpec::new(owner.clone(), "br7".parse()?, hosts[0], mesh); // on the other host: its own address
 /// let mtu = Some(Tunnel::mtu(&net, &tunnel).await?);
 /// Bridge::ensure(&net, &BridgeSpec { mtu, ..BridgeSpec::new("br7".parse()?, owner) }).await?;
 /// Tunnel::ensure(&net, &tunnel).await?;

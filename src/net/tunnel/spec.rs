@@ -28,6 +28,12 @@ pub struct TunnelSpec {
 }
 
 impl TunnelSpec {
+    /// The part of the host `local` in `topology`, with the largest MTU that fits.
+    #[must_use]
+    pub fn new(owner: LinkOwner, bridge: LinkName, local: IpAddr, topology: TunnelTopology) -> Self {
+        Self { owner, bridge, local, topology, mtu: None }
+    }
+
     /// Checks what the types alone do not: addresses that hosts can have, of one family, `local` among them, a hub that
     /// is no spoke, a VNI for each spoke alone, a port that is not 0. `ensure` does it, too.
     ///
@@ -69,13 +75,10 @@ mod tests {
     use super::*;
 
     fn spec(local: &str, topology: &str, mtu: Option<u32>) -> TunnelSpec {
-        TunnelSpec {
-            owner: LinkOwner::new("docklet/t").unwrap(),
-            bridge: LinkName::new("br0").unwrap(),
-            local: local.parse().unwrap(),
-            topology: serde_json::from_str(topology).unwrap(),
-            mtu: mtu.map(|mtu| Mtu::new(mtu).unwrap()),
-        }
+        let (owner, bridge) = (LinkOwner::new("docklet/t").unwrap(), LinkName::new("br0").unwrap());
+        let topology = serde_json::from_str(topology).unwrap();
+        let mtu = mtu.map(|mtu| Mtu::new(mtu).unwrap());
+        TunnelSpec { mtu, ..TunnelSpec::new(owner, bridge, local.parse().unwrap(), topology) }
     }
 
     #[test]
@@ -108,6 +111,11 @@ mod tests {
             "topology": {"vxlan_star": {"hub": "10.0.0.1", "spokes": {"10.0.0.2": 7}}}}"#;
         let spec: TunnelSpec = serde_json::from_str(json).unwrap();
         spec.check().unwrap();
+        let hosts = [1, 2].map(|host| IpAddr::from([10, 0, 0, host]));
+        let vni = crate::net::Vni::new(7).unwrap();
+        assert_eq!(spec.topology, TunnelTopology::vxlan_star(hosts[0], [(hosts[1], vni)]));
+        let mesh = r#"{"vxlan_mesh": {"vni": 7, "hosts": ["10.0.0.1", "10.0.0.2"]}}"#;
+        assert_eq!(TunnelTopology::vxlan_mesh(vni, hosts), serde_json::from_str(mesh).unwrap());
         assert_eq!(serde_json::from_str::<TunnelSpec>(&serde_json::to_string(&spec).unwrap()).unwrap(), spec);
         assert!(serde_json::from_str::<TunnelSpec>(&json.replace("\"local\"", "\"locale\"")).is_err());
     }

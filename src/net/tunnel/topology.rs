@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +11,8 @@ use super::wire::Wire;
 use super::{GreKey, Vni};
 use crate::error::{Error, Result};
 
-/// The port that IANA has given to VXLAN.
-const VXLAN_PORT: u16 = 4789;
-
 fn vxlan_port() -> u16 {
-    VXLAN_PORT
+    TunnelTopology::VXLAN_PORT
 }
 
 /// A network over several hosts, stated as a whole: the same on each of them. A host is its address on the underlay.
@@ -83,6 +81,21 @@ pub enum TunnelTopology {
 }
 
 impl TunnelTopology {
+    /// The UDP port that IANA has given to VXLAN.
+    pub const VXLAN_PORT: u16 = 4789;
+
+    /// A VXLAN mesh of `hosts` on the usual UDP port.
+    #[must_use]
+    pub fn vxlan_mesh(vni: Vni, hosts: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self::VxlanMesh { vni, port: Self::VXLAN_PORT, hosts: hosts.into_iter().collect() }
+    }
+
+    /// A VXLAN star around `hub` on the usual UDP port.
+    #[must_use]
+    pub fn vxlan_star(hub: IpAddr, spokes: impl IntoIterator<Item = (IpAddr, Vni)>) -> Self {
+        Self::VxlanStar { port: Self::VXLAN_PORT, hub, spokes: spokes.into_iter().collect() }
+    }
+
     /// Checks what the types alone do not. `local` is one of the hosts.
     pub(super) fn check(&self, local: IpAddr) -> Result<()> {
         let hosts = self.hosts();
@@ -108,6 +121,15 @@ impl TunnelTopology {
             }
             Self::GreStar { hub, spokes, .. } => check_apart(*hub, spokes.contains(hub)),
             Self::VxlanMesh { .. } | Self::GreMesh { .. } => Ok(()),
+        }
+    }
+
+    /// The UDP port that its frames go to; GRE has none.
+    #[must_use]
+    pub fn udp_port(&self) -> Option<NonZeroU16> {
+        match self {
+            Self::VxlanMesh { port, .. } | Self::VxlanStar { port, .. } => NonZeroU16::new(*port),
+            Self::GreMesh { .. } | Self::GreStar { .. } => None,
         }
     }
 

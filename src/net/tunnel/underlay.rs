@@ -25,7 +25,9 @@ impl Underlay {
     /// Looks at the link that has the address `local`, and at the routes from there to `peers`. A peer without a route
     /// is left out: it may get one later.
     pub(super) async fn look(net: &Netlink, local: IpAddr, peers: &BTreeSet<IpAddr>) -> Result<Self> {
-        let absent = || Error::NotFound { what: format!("address {local} on this host") };
+        let absent = || Error::NotFound {
+            what: format!("a link of this host with the tunnel's local address {local}"),
+        };
         // Matched as it stands in the table: what the kernel would use for itself is `lo`.
         let own = route(net, local, None, RouteFlags::FibMatch).await?.ok_or_else(absent)?;
         let Some(link) = own.link.filter(|_| own.is_local) else { return Err(absent()) };

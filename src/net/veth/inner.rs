@@ -2,8 +2,8 @@
 
 use super::VethSpec;
 use crate::error::Result;
-use crate::net::Netlink;
 use crate::net::link::{self, ATTEMPTS, Link, MessageBuilder};
+use crate::net::{MacAddress, Netlink};
 
 /// The other end of `host`, which was just made: nothing has been done with it, so it need not be asked for.
 pub(super) fn born(host: &Link) -> Option<Link> {
@@ -27,6 +27,12 @@ pub(super) async fn find(inside: &Netlink, host: &Link) -> Result<Option<Link>> 
 pub(super) async fn complete(inside: &Netlink, spec: &VethSpec, inner: &Link) -> Result<()> {
     let name = spec.inner_name.as_str();
     let mut changes = Vec::new();
+    // With another hardware address the guard would let nothing out.
+    let mac = MacAddress::derive(&spec.owner, name);
+    if spec.guard.is_some() && inner.mac.is_some_and(|found| found != mac) {
+        let message = MessageBuilder::default().index(inner.index).address(mac.octets().to_vec());
+        changes.push(link::set_link(name, message.build()));
+    }
     if !inner.up {
         changes.push(link::set_link(name, MessageBuilder::default().index(inner.index).up().build()));
     }

@@ -7,9 +7,29 @@ use super::{VethSpec, batch, inner};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 use crate::net::link::{self, ATTEMPTS, Link};
-use crate::net::{LinkOwner, Mtu, Netlink, NetworkNamespace};
+use crate::net::{LinkOwner, MacAddress, Mtu, Netlink, NetworkNamespace};
 
 /// A veth pair that exists. A plain value: dropping it does nothing. Two are equal if they are of the same link.
+///
+/// | | there is none | it is as asked | it drifted | it was made otherwise |
+/// |---|---|---|---|---|
+/// | [`ensure`](Self::ensure) | makes it | adopts it | puts it right | [`Error::Differs`], but guard, rates and isolation change |
+/// | [`apply`](Self::apply) | [`Error::NotFound`] | leaves it | puts it right | changes it |
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use docklet::net::{Mtu, Netlink, NetworkNamespace, Rate, RateLimits, Veth, VethSpec};
+///
+/// # async fn example(spec: VethSpec) -> docklet::Result<()> {
+/// let net = Netlink::connect().await?; // the host's namespace
+/// let namespace = NetworkNamespace::open(Path::new("/run/example-web.netns"))?; // the container's
+/// let rates = RateLimits { from_container: Some(Rate::megabits(10)?), ..spec.rates };
+/// let spec = VethSpec { mtu: Some(Mtu::new(1400)?), rates, ..spec };
+/// Veth::apply(&net, &namespace, &spec).await?; // while the container runs
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Veth {
     name: LinkName,
@@ -29,7 +49,8 @@ impl Veth {
     /// Makes the pair: the host's end up in its bridge, the inner end born in `namespace`, up, with its addresses and
     /// routes. Or adopts the one that is there: completes it if a crash left it half made, makes it anew if its inner
     /// end is not in `namespace` (which was made anew, then), and puts right what has drifted (down, out of
-    /// the bridge, an address or a route lost). What a container has added inside stays.
+    /// the bridge, an address or a route lost, with a guard another hardware address inside). What a container has added
+    /// inside stays. The bridge must be there: [`Bridge::ensure`](crate::net::Bridge::ensure) comes first.
     ///
     /// `net` is a connection to the host's namespace. IPv6 addresses are usable at once: the search for duplicates is
     /// left out.
@@ -37,7 +58,8 @@ impl Veth {
     /// # Errors
     /// [`Error::Invalid`] as [`VethSpec::check`]; [`Error::NotFound`] if there is no such bridge;
     /// [`Error::Differs`] if the link `name` is no veth, is not the owner's, is a port of another bridge, or has another
-    /// MTU or other addresses than asked for, or if `inner_name` is taken inside: all is left as it is;
+    /// MTU, other addresses or another inner name than asked for ([`Veth::apply`] changes all but the name), or if
+    /// `inner_name` is taken inside: all is left as it is;
     /// [`Error::Unsupported`] for an IPv6 address where IPv6 is off; [`Error::Os`] if the system refuses.
     pub async fn ensure(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec) -> Result<Self> {
         settle(net, namespace, spec, Verb::Ensure).await
@@ -45,7 +67,7 @@ impl Veth {
 
     /// Changes the pair in place into what `spec` says, also while its container runs: addresses, gateways, MTU, bridge,
     /// guard, rates, isolation. The inner end has exactly these addresses and default routes then: those that an earlier
-    /// specification gave, or the container, are taken away. Its name stays what it is. No frame passes without
+    /// specification gave, or the container, are taken away. The inner end's name stays what it is. No frame passes without
     /// guard or limit on the way from one to the other.
     ///
     /// # Errors
@@ -193,6 +215,15 @@ async fn attempt_once(
         if verb == Verb::Apply {
             return Err(differs(spec, "its inner end is in another namespace".to_owned()));
         }
+        // Where the inner name is taken none can be made anew: the one that there is stays.
+        if inside.link(&spec.inner_name).await?.is_some() {
+            let now = net.link(&spec.name).await?;
+            return if now.is_some_and(|now| now.index == host.index) {
+                Err(name_taken(namespace, spec))
+            } else {
+                Ok(None)
+            };
+        }
         tracing::debug!(link = %spec.name, "its inner end is elsewhere: made anew");
         link::delete(net, &spec.name, host.index).await?;
         return Ok(None);
@@ -247,12 +278,16 @@ async fn absent(
         return Err(Error::NotFound { what: format!("veth `{}`", spec.name) });
     }
     if inside.link(&spec.inner_name).await?.is_some() && net.link(&spec.name).await?.is_none() {
-        return Err(Error::Differs {
-            what: format!("link `{}` in `{}`", spec.inner_name, namespace.path().display()),
-            difference: "it belongs to something else".to_owned(),
-        });
+        return Err(name_taken(namespace, spec));
     }
     Ok(None)
+}
+
+fn name_taken(namespace: &NetworkNamespace, spec: &VethSpec) -> Error {
+    Error::Differs {
+        what: format!("link `{}` in `{}`", spec.inner_name, namespace.path().display()),
+        difference: format!("it belongs to something else than veth `{}`", spec.name),
+    }
 }
 
 /// What `ensure` does not change.
@@ -276,6 +311,11 @@ async fn check_adoptable(
     inner: &Link,
 ) -> Result<()> {
     let mut differences = differences(spec, bridge, host);
+    // The hardware address tells what it was made as, whatever it is called now.
+    let made_as = inner.mac.filter(|_| inner.name != spec.inner_name.as_str());
+    if made_as.is_some_and(|mac| mac == MacAddress::derive(&spec.owner, &inner.name)) {
+        differences.push(format!("its inner end is `{}`, not `{}`", inner.name, spec.inner_name));
+    }
     let present = inside.addresses(inner.index).await?;
     let asked: Vec<ipnet::IpNet> = spec.addresses.iter().map(|address| (*address).into()).collect();
     // Those beside one that was asked for are the container's own affair.

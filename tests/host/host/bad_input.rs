@@ -1,6 +1,6 @@
 //! What is refused, in which words, and that the host is as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -150,6 +150,50 @@ async fn a_planted_link_leads_nowhere() {
     assert!(message.contains("/srv") && message.contains("link"), "{message}");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(fixture.changes().await, "");
+    fixture.end().await;
+}
+
+async fn rules_and_links(fixture: &Fixture) -> [BTreeSet<String>; 2] {
+    let inventory = fixture.host.inventory().await.unwrap();
+    [inventory.nft, inventory.links]
+}
+
+/// What is wrong with an interface is told with its name, and who has what is taken; nothing changes.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn wrong_interfaces_are_named() {
+    let fixture = Fixture::new().await;
+    let [one, two] = ["one", "two"].map(spec);
+    let address = fixture.host.launch(one.clone()).await.unwrap().address().unwrap().ip();
+    let asked = fixture.host.launch(two.clone()).await.unwrap();
+    let before = rules_and_links(&fixture).await;
+    let attachment = || Attachment::new(network().name);
+    let with_address = |ip: &str| Attachment { addresses: vec![ip.parse().unwrap()], ..attachment() };
+    for (attachment, words) in [
+        (with_address("10.99.0.1"), "is the network's gateway, for interface `eth0`"),
+        (with_address("10.98.0.1"), "must be in the network 10.99.0.0/24, for interface `eth0`"),
+        (with_address(&address.to_string()), "of network `lan` is busy: container `one` has it"),
+        (
+            Attachment { mtu: Some(Mtu::new(1501).unwrap()), ..attachment() },
+            "must be at most 1500, as network `lan` has it, for interface `eth0`",
+        ),
+    ] {
+        let error = fixture.host.set_interfaces(&two.name, eth0(attachment)).await.unwrap_err();
+        assert!(error.to_string().ends_with(words), "{error}");
+        assert_eq!(fixture.host.get(&two.name).unwrap(), asked);
+    }
+    let small = Attachment { mtu: Some(Mtu::new(1400).unwrap()), ..attachment() };
+    fixture.host.set_interfaces(&two.name, eth0(small)).await.unwrap();
+    let smaller = NetworkSpec { mtu: Some(Mtu::new(1300).unwrap()), ..network() };
+    let message = fixture.host.apply_network(&smaller).await.unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "invalid MTU \"1400\": must be at most 1300, as network `lan` has it, for interface `eth0` of container `two`"
+    );
+    assert_eq!(rules_and_links(&fixture).await, before);
+    for name in [one.name, two.name] {
+        fixture.host.remove(&name).await.unwrap();
+    }
     fixture.end().await;
 }
 

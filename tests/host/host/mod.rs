@@ -2,7 +2,10 @@
 
 mod bad_input;
 mod concurrency;
+mod connections;
+mod control_plane;
 mod damage;
+mod far;
 mod fixture;
 mod foreign;
 mod hostile;
@@ -13,3 +16,4 @@ mod names;
 mod pools;
 mod reach;
 mod recovery;
+mod span;

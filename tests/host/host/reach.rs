@@ -80,7 +80,7 @@ async fn a_port_is_published_for_a_life() {
     assert_eq!(said("10.99.0.1:8080").as_deref(), Some("one\n"));
 
     for (forwards, words) in [
-        (vec![forward(8080)], "is published already"),
+        (vec![forward(8080)], "is published already by container `one`: tcp port 8080 to 10.99.0.2:"),
         (vec![forward(8081), forward(8081)], "is published already"),
         (
             vec![Forward { host_address: Some("10.99.0.1".parse().unwrap()), ..forward(8080) }],

@@ -4,12 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use docklet::host::Outcome;
+use docklet::Error;
+use docklet::host::{ContainerSpec, NetworkSpec, Outcome};
 use docklet::lxc::State;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::fixture::{Fixture, spec};
+use super::interfaces::{dmz, interfaces};
+use crate::firewall::IPV6_SWITCH;
 use crate::kernel;
 
 /// A container whose init was killed is started again, with its data, and nothing is done the second time.
@@ -51,10 +54,7 @@ async fn a_simulated_reboot_is_recovered() {
     for line in kernel::mounts_beneath(fixture.sandbox.paths.prefix()).into_iter().rev() {
         kernel::run("umount", [line.split(' ').nth(4).unwrap()]);
     }
-    for bridge in kernel::json("ip", ["-j", "link", "show", "type", "bridge"]).as_array().unwrap() {
-        kernel::run("ip", ["link", "delete", bridge["ifname"].as_str().unwrap()]);
-    }
-    kernel::run("nft", ["flush", "ruleset"]);
+    delete_bridges_and_rules();
 
     let report = fixture.host.recover().await.unwrap();
     assert_eq!(
@@ -72,6 +72,80 @@ async fn a_simulated_reboot_is_recovered() {
     for spec in [&one, &two] {
         fixture.host.remove(&spec.name).await.unwrap();
     }
+    fixture.end().await;
+}
+
+/// A host that does not forward IPv6 any more, as after a reboot without that setting: networks are kept apart all the same,
+/// it is told what is missing, and what is to go can go.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn rules_hold_where_ipv6_is_not_forwarded() {
+    let fixture = Fixture::new().await;
+    let forward_ipv6 = |word: &str| fs::write(IPV6_SWITCH, word).unwrap();
+    let rules = || kernel::run("nft", ["list", "ruleset"]);
+    forward_ipv6("1");
+    let both = NetworkSpec { nat: true, ..dmz() };
+    fixture.host.ensure_network(&both).await.unwrap();
+    let one = ContainerSpec { interfaces: interfaces(&[("eth0", &both)]), ..spec("one") };
+    fixture.host.launch(one.clone()).await.unwrap();
+    let whole = rules();
+
+    forward_ipv6("0");
+    delete_bridges_and_rules();
+    let report = fixture.host.recover().await.unwrap();
+    assert_eq!(report.networks, ["dmz", "lan"]);
+    let [failure] = &report.failures[..] else { panic!("{report:?}") };
+    assert!(failure.contains("net.ipv6.conf.all.forwarding=1"), "{failure}");
+    assert_eq!(rules(), whole);
+    let report = fixture.host.recover().await.unwrap();
+    assert!(!report.changed() && !report.complete(), "{report:?}");
+    // What is new and needs it is refused; what does not comes and goes.
+    let other = NetworkSpec {
+        nat: true,
+        ..NetworkSpec::new("new".parse().unwrap(), "fd00:9::1/64".parse().unwrap())
+    };
+    let error = fixture.host.ensure_network(&other).await.unwrap_err();
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    assert_eq!(rules(), whole);
+    fixture.host.launch(spec("two")).await.unwrap();
+    fixture.host.remove(&"two".parse().unwrap()).await.unwrap();
+
+    forward_ipv6("1");
+    let report = fixture.host.recover().await.unwrap();
+    assert!(!report.changed() && report.complete(), "{report:?}");
+    forward_ipv6("0");
+    fixture.host.remove(&one.name).await.unwrap();
+    fixture.host.remove_network(&both.name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Where the rules cannot be made, nothing is connected without them: no network, and no container in one.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn nothing_is_connected_without_rules() {
+    let fixture = Fixture::new().await;
+    let spec = spec("one");
+    fixture.host.launch(spec.clone()).await.unwrap();
+    kill_init(&fixture, "one");
+    wait_for_the_monitor(&fixture);
+    delete_bridges_and_rules();
+    let nft = kernel::run("which", ["nft"]);
+    kernel::run("mount", ["--bind", "/bin/false", nft.trim()]);
+    let report = fixture.host.recover().await.unwrap();
+    assert!(report.failures.iter().any(|failure| failure.starts_with("firewall: ")), "{report:?}");
+    let [(_, Outcome::Failed(reason))] = &report.containers[..] else { panic!("{report:?}") };
+    assert!(reason.contains("bridge"), "{reason}");
+    assert_eq!(
+        kernel::json("ip", ["-j", "link", "show", "type", "bridge"]).as_array().map_or(0, Vec::len),
+        0
+    );
+    kernel::run("umount", [nft.trim()]);
+    let report = fixture.host.recover().await.unwrap();
+    assert_eq!(
+        (report.containers.as_slice(), report.complete()),
+        (&[(spec.name.clone(), Outcome::Started)][..], true)
+    );
+    fixture.host.remove(&spec.name).await.unwrap();
     fixture.end().await;
 }
 
@@ -199,6 +273,13 @@ async fn a_supervisor_forgets_what_is_removed() {
 fn cpu_time() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+fn delete_bridges_and_rules() {
+    for bridge in kernel::json("ip", ["-j", "link", "show", "type", "bridge"]).as_array().unwrap() {
+        kernel::run("ip", ["link", "delete", bridge["ifname"].as_str().unwrap()]);
+    }
+    kernel::run("nft", ["flush", "ruleset"]);
 }
 
 fn kill_init(fixture: &Fixture, name: &str) {
