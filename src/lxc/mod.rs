@@ -1,13 +1,27 @@
 //! LXC: typed configuration, and the life of one container.
 //!
-//! [`LxcConfig`] says what a container should be; [`MountEntry`] is one bind mount of it; [`LxcTarget`] is the LXC and
-//! the control groups of this host, which the configuration is rendered for. A [`Container`] is started, stopped, frozen
-//! and entered.
+//! [`LxcConfig`] says what a container should be, with a field and a type for each topic (capabilities, devices, namespaces,
+//! hooks, …); [`MountEntry`] is one bind mount of it; [`LxcTarget`] is the LXC and the control groups of this host, which the
+//! configuration is rendered for. A [`Container`] is started, stopped, frozen and entered.
+//!
+//! [`ConfigText`] is any configuration file, byte for byte: what liblxc takes, it takes, and what liblxc refuses is listed
+//! ([`ConfigProblems`]). An [`LxcConfig`] is made of it where everything in it has a place.
+//!
+//! ```
+//! # use docklet::lxc::{ConfigText, LxcConfig};
+//! let text: ConfigText = "lxc.uts.name = web\nlxc.rootfs.path = overlay:/a:/b\nlxc.net.0.type = none\n".parse()?;
+//! let problems = LxcConfig::try_from(&text).unwrap_err();
+//! for problem in problems.list() {
+//!     println!("{problem}"); // line 2, column 19: `lxc.rootfs.path` = "overlay:/a:/b": must be a directory that is …
+//! }
+//! # assert_eq!(problems.count(), 3);
+//! # Ok::<(), docklet::lxc::ConfigProblems>(())
+//! ```
 //!
 //! The runtime is liblxc (from 5.0 on) by its programs `lxc-start` and `lxc-attach`: its monitor is a fork of whoever
 //! starts a container, and so must not be a fork of a large program.
 //!
-//! Needs root. Not here: user namespaces, network links, the root's file system.
+//! Needs root, but for configurations. Not here: user namespaces, network links, the root's file system.
 
 mod birthplace;
 mod config;

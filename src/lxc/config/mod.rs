@@ -53,6 +53,8 @@ pub(crate) use render::PAYLOAD;
 pub(crate) use terminals::Console;
 
 /// The configuration of one container. What can be built with it is valid; rendering says whether this host can do it.
+/// Fields stand for themselves; what has rules with others (mounts, environment) or for what is there on the host has a method.
+/// It is also made of a [`ConfigText`](crate::lxc::ConfigText), by `TryFrom`.
 ///
 /// The container's root is root of the host as well (there is no user namespace): what keeps it inside are the
 /// namespaces, [`DROPPED_CAPABILITIES`], the device rules and a list of denied system calls. Run only what you would run

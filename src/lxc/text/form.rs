@@ -7,6 +7,7 @@ use crate::lxc::text::LINE_MAX;
 use crate::lxc::text::number::{
     Magnitude, Scanned, is_space, scan, signed, signed_prefix, skip_space, unsigned, unsigned_32,
 };
+use crate::lxc::text::words::{ARCHITECTURES, AUTO_MOUNTS, CAPABILITIES, LEVELS, NAMESPACES, SIGNALS};
 
 /// The rule that a value breaks.
 pub(crate) type Rule = Cow<'static, str>;
@@ -49,121 +50,6 @@ pub(crate) enum Form {
 
 /// The kernel's last capability, from Linux 5.9 on.
 const LAST_CAPABILITY: u32 = 40;
-
-pub(crate) const CAPABILITIES: [&str; 41] = [
-    "chown",
-    "dac_override",
-    "dac_read_search",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "linux_immutable",
-    "net_bind_service",
-    "net_broadcast",
-    "net_admin",
-    "net_raw",
-    "ipc_lock",
-    "ipc_owner",
-    "sys_module",
-    "sys_rawio",
-    "sys_chroot",
-    "sys_ptrace",
-    "sys_pacct",
-    "sys_admin",
-    "sys_boot",
-    "sys_nice",
-    "sys_resource",
-    "sys_time",
-    "sys_tty_config",
-    "mknod",
-    "lease",
-    "audit_write",
-    "audit_control",
-    "setfcap",
-    "mac_override",
-    "mac_admin",
-    "syslog",
-    "wake_alarm",
-    "block_suspend",
-    "audit_read",
-    "perfmon",
-    "bpf",
-    "checkpoint_restore",
-];
-
-pub(crate) const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time"];
-
-pub(crate) const ARCHITECTURES: [&str; 28] = [
-    "arm",
-    "armel",
-    "armhf",
-    "armv7l",
-    "athlon",
-    "i386",
-    "i486",
-    "i586",
-    "i686",
-    "linux32",
-    "mips",
-    "mipsel",
-    "ppc",
-    "powerpc",
-    "x86",
-    "aarch64",
-    "amd64",
-    "arm64",
-    "linux64",
-    "mips64",
-    "mips64el",
-    "ppc64",
-    "ppc64el",
-    "ppc64le",
-    "powerpc64",
-    "riscv64",
-    "s390x",
-    "x86_64",
-];
-
-const SIGNALS: [&str; 34] = [
-    "HUP", "INT", "QUIT", "ILL", "ABRT", "FPE", "KILL", "SEGV", "PIPE", "ALRM", "TERM", "USR1", "USR2",
-    "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "TRAP", "IOT", "BUS", "STKFLT", "CLD", "URG", "XCPU",
-    "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS",
-];
-
-const AUTO_MOUNTS: [&str; 27] = [
-    "proc",
-    "proc:mixed",
-    "proc:rw",
-    "sys",
-    "sys:ro",
-    "sys:mixed",
-    "sys:rw",
-    "cgroup2",
-    "cgroup2:ro",
-    "cgroup2:force",
-    "cgroup2:ro:force",
-    "cgroup",
-    "cgroup:mixed",
-    "cgroup:ro",
-    "cgroup:rw",
-    "cgroup:force",
-    "cgroup:mixed:force",
-    "cgroup:ro:force",
-    "cgroup:rw:force",
-    "cgroup-full",
-    "cgroup-full:mixed",
-    "cgroup-full:ro",
-    "cgroup-full:rw",
-    "cgroup-full:force",
-    "cgroup-full:mixed:force",
-    "cgroup-full:ro:force",
-    "cgroup-full:rw:force",
-];
-
-const LEVELS: [&str; 9] = ["trace", "debug", "info", "notice", "warn", "error", "crit", "alert", "fatal"];
 
 impl Form {
     /// Checks a value that is not empty.
@@ -231,7 +117,7 @@ impl Form {
 }
 
 /// The parts of `value`, as `strtok` cuts it.
-pub(crate) fn words<'a>(value: &'a [u8], separators: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn parts<'a>(value: &'a [u8], separators: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     value.split(move |b| separators.contains(b)).filter(|word| !word.is_empty())
 }
 
@@ -280,7 +166,7 @@ fn loose_number(value: &[u8], most: u32) -> Result<(), Rule> {
 }
 
 fn capabilities(value: &[u8], may_be_none: bool) -> Result<(), Rule> {
-    for word in words(value, b" \t") {
+    for word in parts(value, b" \t") {
         if word == b"none" && !may_be_none {
             return Err("`none` can only be kept: write lxc.cap.keep = none to drop all".into());
         }
@@ -309,7 +195,7 @@ fn cgroup_dir(value: &[u8]) -> Result<(), Rule> {
 }
 
 fn auto_mounts(value: &[u8]) -> Result<(), Rule> {
-    for word in words(value, b" \t") {
+    for word in parts(value, b" \t") {
         if !word.starts_with(b"shmounts:") && !is_one_of(word, &AUTO_MOUNTS) {
             let word = String::from_utf8_lossy(&word[..word.len().min(40)]);
             return Err(format!(
@@ -322,7 +208,7 @@ fn auto_mounts(value: &[u8]) -> Result<(), Rule> {
 }
 
 fn namespaces(value: &[u8]) -> Result<(), Rule> {
-    for word in words(value, b" \t") {
+    for word in parts(value, b" \t") {
         if !NAMESPACES.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(word)) {
             let word = String::from_utf8_lossy(&word[..word.len().min(40)]);
             return Err(format!("{word:?} is no namespace: take some of {}", NAMESPACES.join(", ")).into());
@@ -392,7 +278,7 @@ fn is_level(value: &[u8]) -> bool {
 }
 
 fn is_id_map(value: &[u8]) -> bool {
-    let mut parts = words(value, b" \t\r\n");
+    let mut parts = parts(value, b" \t\r\n");
     let kind = parts.next();
     let is_number = |part: &[u8]| matches!(unsigned(part), Some(Magnitude::At(_)));
     let numbers: Vec<_> = parts.take(4).collect();
@@ -436,7 +322,7 @@ fn resource_limit(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn is_groups(value: &[u8]) -> bool {
-    let mut groups = words(value, b",").peekable();
+    let mut groups = parts(value, b",").peekable();
     groups.peek().is_some() && groups.all(|group| unsigned_32(group).is_some())
 }
 

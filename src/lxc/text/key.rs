@@ -1,6 +1,7 @@
 //! The keys of liblxc 5 (`man 5 lxc.container.conf`), and what a repeated or an empty one does.
 
-use crate::lxc::text::form::{Form, NAMESPACES};
+use crate::lxc::text::form::Form;
+use crate::lxc::text::words::NAMESPACES;
 
 /// What a second value does to the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

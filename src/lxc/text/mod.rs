@@ -18,10 +18,11 @@ pub(crate) mod number;
 mod problem;
 mod reading;
 mod value;
+mod words;
 
 pub use config_text::ConfigText;
 pub use entry::Entry;
-pub(crate) use form::{ARCHITECTURES, CAPABILITIES};
 pub(crate) use problem::Found;
 pub use problem::{ConfigProblem, ConfigProblems};
 pub(crate) use value::{LINE_MAX, check, check_path, quoted};
+pub(crate) use words::{ARCHITECTURES, CAPABILITIES};

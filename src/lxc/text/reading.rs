@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::lxc::text::form::{Rule, words};
+use crate::lxc::text::form::{Rule, parts};
 use crate::lxc::text::key::{self, Empty, Key, Repeated};
 use crate::lxc::text::network::{Kind, NetKey};
-use crate::lxc::text::{form, legacy};
+use crate::lxc::text::{legacy, words};
 
 /// Why an entry is refused, and whether it is for its value.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl Reading {
                 "lxc.cap.drop and lxc.cap.keep exclude each other: clear the one before (`lxc.cap.drop =`), or leave one out",
             ));
         }
-        let mut listed = words(value, b" \t");
+        let mut listed = parts(value, b" \t");
         if keeping {
             if listed.any(|word| word == b"none") {
                 self.clear_capabilities();
@@ -164,7 +164,7 @@ impl Reading {
                 "lxc.namespace.clone and lxc.namespace.keep exclude each other: leave one out",
             ));
         }
-        *mine |= words(value, b" \t").next().is_some();
+        *mine |= parts(value, b" \t").next().is_some();
         Ok(())
     }
 
@@ -232,7 +232,7 @@ fn unknown(name: &[u8], guess: bool) -> Fault {
     if name.starts_with(b"lxc.namespace.share.") {
         return Fault::key(format!(
             "must end in the name of a namespace, as lxc.namespace.share.net: {}",
-            form::NAMESPACES.join(", ")
+            words::NAMESPACES.join(", ")
         ));
     }
     match guess.then(|| key::nearest(name)).flatten() {
