@@ -29,6 +29,10 @@ fn of_version(reader: &mut Reader<'_>, version: Version) -> CgroupLimits {
             let sum = limit(reader, version, "memory.memsw.limit_in_bytes", bytes);
             let period = limit(reader, version, "cpu.cfs_period_us", count);
             let quota = limit(reader, version, "cpu.cfs_quota_us", count);
+            if period.is_some() && quota.is_none() {
+                let rule = "has no effect without lxc.cgroup.cpu.cfs_quota_us: give both, or none";
+                reader.missing("lxc.cgroup.cpu.cfs_period_us", rule);
+            }
             let swap = match (memory, sum) {
                 (Some(Limit::At(memory)), Some(Limit::At(sum))) => {
                     let swap = sum.checked_sub(memory).map(Limit::At);
@@ -48,17 +52,7 @@ fn of_version(reader: &mut Reader<'_>, version: Version) -> CgroupLimits {
             }
         }
         Version::V2 => {
-            let entry = reader.one("lxc.cgroup2.cpu.max");
-            let text = entry.and_then(|entry| reader.text(&entry));
-            let mut parts = text.unwrap_or_default().split_ascii_whitespace();
-            let mut part = || parts.next().map(count).and_then(Result::ok);
-            let (quota, period) = (part(), part());
-            if let (Some(entry), None) = (entry, quota) {
-                reader.refuse(
-                    &entry,
-                    "must be the quota in microseconds, or max, and the period: 50000 100000",
-                );
-            }
+            let (quota, period) = cpu_max(reader);
             CgroupLimits {
                 memory_max_bytes: limit(reader, version, "memory.max", bytes),
                 memory_swap_max_bytes: limit(reader, version, "memory.swap.max", bytes),
@@ -67,6 +61,18 @@ fn of_version(reader: &mut Reader<'_>, version: Version) -> CgroupLimits {
             }
         }
     }
+}
+
+/// The quota and the period of `cpu.max`.
+fn cpu_max(reader: &mut Reader<'_>) -> (Option<Limit>, Option<Limit>) {
+    let Some(entry) = reader.one("lxc.cgroup2.cpu.max") else { return (None, None) };
+    let parts = reader.text(&entry).unwrap_or_default().split_ascii_whitespace();
+    match parts.map(count).collect::<Result<Vec<_>>>().as_deref() {
+        Ok([quota]) => return (Some(*quota), None),
+        Ok([quota, period @ Limit::At(_)]) => return (Some(*quota), Some(*period)),
+        _ => reader.refuse(&entry, "must be the quota in microseconds, or max, and the period: 50000 100000"),
+    }
+    (None, None)
 }
 
 fn cpu(reader: &mut Reader<'_>, key: &str, quota: Option<Limit>, period: Option<Limit>) -> Option<CpuQuota> {

@@ -63,7 +63,9 @@ impl AutoMounts {
             for word in
                 reader.text(&entry).unwrap_or_default().split([' ', '\t']).filter(|word| !word.is_empty())
             {
-                let (what, how) = word.split_once(':').unwrap_or((word, "mixed"));
+                // How LXC mounts `cgroup` alone depends on the capabilities.
+                let alone = if word == "cgroup" { "" } else { "mixed" };
+                let (what, how) = word.split_once(':').unwrap_or((word, alone));
                 let how = match how {
                     "ro" => Some(AutoMount::ReadOnly),
                     "mixed" => Some(AutoMount::Mixed),

@@ -267,6 +267,10 @@ lxc.ephemeral = 1
                 "enforces only one of them",
             ),
             ("lxc.console.logfile = /c", "would grow without a bound"),
+            ("lxc.mount.auto = cgroup", "`cgroup` has no place"),
+            ("lxc.cgroup.cpu.cfs_period_us = 100000", "has no effect without lxc.cgroup.cpu.cfs_quota_us"),
+            ("lxc.cgroup2.cpu.max = 50000 x", "must be the quota in microseconds"),
+            ("lxc.cgroup2.memory.max = 1X", "must be a number"),
             ("lxc.sysctl.../../x = 1", "words of letters"),
         ] {
             let found = problems(&format!("{head}{line}\n"));
