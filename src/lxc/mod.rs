@@ -42,7 +42,8 @@ mod text;
 pub use config::{
     AppArmor, Architecture, AutoMount, AutoMounts, Autostart, Capabilities, Capability, ConfigPath,
     ConfigValue, DROPPED_CAPABILITIES, DeviceRule, HookPoint, Hooks, InitProcess, LogLevel, LxcConfig,
-    LxcLog, Namespace, NamespaceSource, Resource, ResourceLimit, Seccomp, SettingName, Terminals,
+    LxcInterface, LxcLog, Namespace, NamespaceSource, Resource, ResourceLimit, Seccomp, SettingName,
+    Terminals,
 };
 pub use container::{Container, State};
 pub use exec::{Exec, ExecChild};

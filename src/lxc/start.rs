@@ -210,7 +210,7 @@ fn verify_network(init: u32, network: &Network) -> Result<()> {
     let inside = inode(Path::new(&format!("/proc/{init}/ns/net")))?;
     let (right, wanted) = match network {
         Network::Joined(path) => (inode(path)? == inside, format!("it is not in {}", path.display())),
-        Network::Isolated => {
+        Network::Isolated | Network::Interfaces(_) => {
             (inode(Path::new("/proc/thread-self/ns/net"))? != inside, "it is in the host's".to_owned())
         }
     };

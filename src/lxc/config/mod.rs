@@ -41,6 +41,7 @@ pub use kernel_settings::SettingName;
 pub use log::{LogLevel, LxcLog};
 pub use mounts::{AutoMount, AutoMounts};
 pub use namespaces::{Namespace, NamespaceSource};
+pub use network::LxcInterface;
 pub use resource_limits::{Resource, ResourceLimit};
 pub use security::{AppArmor, Seccomp};
 pub use terminals::Terminals;
@@ -202,6 +203,19 @@ impl LxcConfig {
     pub fn join_network(&mut self, path: impl Into<PathBuf>) -> Result<&mut Self> {
         let path = ConfigPath::of("network namespace", path.into())?;
         self.network = Network::Joined(path.as_path().to_owned());
+        Ok(self)
+    }
+
+    /// Gives the container a network namespace of its own with these interfaces, which LXC makes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is none, or if one has two gateways of one family.
+    pub fn interfaces(&mut self, interfaces: Vec<LxcInterface>) -> Result<&mut Self> {
+        if interfaces.is_empty() {
+            return Err(Error::invalid("interfaces", "", "must be at least one"));
+        }
+        interfaces.iter().try_for_each(LxcInterface::check)?;
+        self.network = Network::Interfaces(interfaces);
         Ok(self)
     }
 

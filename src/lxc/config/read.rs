@@ -131,7 +131,8 @@ mod tests {
     use crate::idmap::IdMap;
     use crate::lxc::config::render::tests::{hybrid, v2};
     use crate::lxc::config::{
-        AutoMount, ConfigValue, HookPoint, InitProcess, LogLevel, Namespace, NamespaceSource, Resource,
+        AutoMount, ConfigValue, HookPoint, InitProcess, LogLevel, LxcInterface, Namespace, NamespaceSource,
+        Resource,
     };
     use crate::lxc::{LxcTarget, MountEntry};
 
@@ -199,7 +200,17 @@ mod tests {
         sparse.seccomp = Seccomp::Off;
         sparse.devices.clear();
         sparse.auto_mounts = AutoMounts { proc: None, sys: None, cgroup: None };
-        for config in [full(), plain, sparse] {
+        let mut linked = plain.clone();
+        let port = LxcInterface {
+            bridge: Some("br0".parse().unwrap()),
+            name: Some("eth7".parse().unwrap()),
+            mac: Some([0, 0x16, 0x3e, 1, 2, 0xff]),
+            mtu: Some(1400),
+            addresses: ["10.0.0.2/24", "fd00::2/64"].map(|address| address.parse().unwrap()).into(),
+            gateways: ["10.0.0.1", "fd00::1"].map(|address| address.parse().unwrap()).into(),
+        };
+        linked.interfaces(vec![port, LxcInterface::default()]).unwrap();
+        for config in [full(), plain, sparse, linked] {
             for target in [hybrid(), v2()] {
                 assert_eq!(back(&config, &target), config);
             }
@@ -218,7 +229,7 @@ mod tests {
 # from elsewhere
 lxc.rootfs.path = overlay:/a:/b
 lxc.init.uid = root
-lxc.net.0.type = veth
+lxc.net.0.type = macvlan
 lxc.net.0.link = lxcbr0
 lxc.mount.entry = proc proc proc defaults 0 0
 lxc.mount.entry = /nonexistent x none bind 0 0
@@ -234,8 +245,8 @@ lxc.ephemeral = 1
             "line 2, column 19: `lxc.rootfs.path` = \"overlay:/a:/b\": must be a directory that is mounted already: dir:/PATH",
             "`lxc.uts.name`: must be given",
             "line 3, column 16: `lxc.init.uid` = \"root\": must be a number from 0 to 4294967295",
-            "line 4, column 18: `lxc.net.0.type` = \"veth\": has no place in a typed configuration: put the interface into",
-            "line 5, column 1: `lxc.net.0.link` = \"lxcbr0\": has no place in a typed configuration: interfaces are put",
+            "line 4, column 18: `lxc.net.0.type` = \"macvlan\": has no place in a typed configuration: write veth",
+            "line 5, column 1: `lxc.net.0.link` = \"lxcbr0\": has no place in a typed configuration: it is for a veth",
             "line 6, column 19: `lxc.mount.entry` = \"proc proc proc defaults 0 0\": only bind mounts have a place",
             "line 7, column 19: `lxc.mount.entry` = \"/nonexistent x none bind 0 0\": mount source `/nonexistent` does not exist",
             "line 8, column 1: `lxc.cgroup2.memory.high` = \"5\": has no place in a typed configuration: of control groups",
@@ -260,6 +271,17 @@ lxc.ephemeral = 1
             ("lxc.namespace.keep = net", "a namespace `net` of its own"),
             ("lxc.mount.entry = /etc /etc none bind 0 0", "the target must be relative to the root"),
             ("lxc.mount.entry = /etc ../etc none bind 0 0", "must not contain '..'"),
+            ("lxc.net.0.type = veth", "an interface is up: write lxc.net.0.flags = up"),
+            (
+                "lxc.net.0.type = veth\nlxc.net.00.ipv4.address = 10.0.0.2/024",
+                "must be an address with its prefix",
+            ),
+            ("lxc.net.0.type = veth\nlxc.net.0.hwaddr = 00:16:3e:xx:xx:xx", "without an x"),
+            ("lxc.net.0.type = veth\nlxc.net.0.script.up = /x", "has no place"),
+            (
+                "lxc.net.0.link = br0\nlxc.net.0.type = veth\nlxc.net.1.type = none",
+                "would be the host's network",
+            ),
             ("lxc.autodev = 0", "must be 1"),
             ("lxc.cgroup2.devices.deny = a\nlxc.cgroup2.devices.allow = b *:* rwm", "must be the same"),
             (

@@ -34,7 +34,8 @@ impl<'a> Reader<'a> {
         self.found.into_result().map(|()| whole)
     }
 
-    fn take(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Vec<Entry<'a>> {
+    /// All entries whose keys are wanted.
+    pub(crate) fn take(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Vec<Entry<'a>> {
         let mut entries = Vec::new();
         for (entry, taken) in self.entries.iter().zip(&mut self.taken) {
             if wanted(entry.key()) {
@@ -101,7 +102,7 @@ impl<'a> Reader<'a> {
         number
     }
 
-    pub(crate) fn signed(&mut self, entry: &Entry<'a>) -> Option<i32> {
+    pub(crate) fn signed(&mut self, entry: &Entry<'_>) -> Option<i32> {
         let number = signed(entry.value()).and_then(|number| i32::try_from(number).ok());
         if number.is_none() {
             self.refuse(entry, "must be a number of 32 bits");
@@ -109,7 +110,7 @@ impl<'a> Reader<'a> {
         number
     }
 
-    pub(crate) fn flag(&mut self, entry: &Entry<'a>) -> bool {
+    pub(crate) fn flag(&mut self, entry: &Entry<'_>) -> bool {
         match unsigned_32(entry.value()) {
             Some(0) => false,
             Some(1) => true,
@@ -121,7 +122,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The value, or a problem with the rule it breaks.
-    pub(crate) fn parsed<T>(&mut self, entry: &Entry<'a>, result: Result<T>) -> Option<T> {
+    pub(crate) fn parsed<T>(&mut self, entry: &Entry<'_>, result: Result<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),
             Err(Error::Invalid { rule, .. }) => {
@@ -135,11 +136,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(crate) fn refuse(&mut self, entry: &Entry<'a>, rule: impl Into<String>) {
+    pub(crate) fn refuse(&mut self, entry: &Entry<'_>, rule: impl Into<String>) {
         self.found.add(entry.bad_value(rule));
     }
 
-    pub(crate) fn refuse_key(&mut self, entry: &Entry<'a>, rule: impl Into<String>) {
+    pub(crate) fn refuse_key(&mut self, entry: &Entry<'_>, rule: impl Into<String>) {
         self.found.add(entry.bad_key(rule));
     }
 
@@ -157,7 +158,7 @@ fn no_place(key: &[u8]) -> String {
     } else if starts("lxc.cgroup") {
         "of control groups there are memory, swap, CPU time, processes and devices: leave it out"
     } else if starts("lxc.net.") {
-        "interfaces are put into a namespace that the container joins: write lxc.net.0.type = none, and lxc.namespace.share.net"
+        "it is for a veth pair, whose type must be given before it, or to be left out"
     } else if starts("lxc.rootfs.") {
         "the root is a directory that is there before: mount it so, and leave this out"
     } else if starts("lxc.namespace.") {

@@ -24,5 +24,6 @@ pub use config_text::ConfigText;
 pub use entry::Entry;
 pub(crate) use problem::Found;
 pub use problem::{ConfigProblem, ConfigProblems};
+pub(crate) use reading::network_key;
 pub(crate) use value::{LINE_MAX, check, check_path, quoted};
 pub(crate) use words::{ARCHITECTURES, CAPABILITIES};

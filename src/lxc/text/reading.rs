@@ -220,6 +220,13 @@ pub(crate) fn slot(name: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The number of a network and the setting, of a key that has both.
+pub(crate) fn network_key(name: &[u8]) -> Option<(u32, &[u8])> {
+    let rest = name.strip_prefix(b"lxc.net.")?;
+    let number = NetKey::parse(rest).ok()?.number;
+    Some((number, &rest[rest.iter().position(|b| *b == b'.')? + 1..]))
+}
+
 fn slot_of_network(number: u32, rest: &[u8]) -> Vec<u8> {
     let dot = rest.iter().position(|b| *b == b'.').unwrap_or(rest.len());
     [format!("lxc.net.{number}").as_bytes(), &rest[dot..]].concat()
