@@ -124,6 +124,14 @@ impl Error {
         }
     }
 
+    /// What to tell of an operation that failed for `cause`, once undoing it has ended as `undone`: the cause, or, if that failed,
+    /// too, an [`Error::LeftBehind`] with what `remains`.
+    pub(crate) fn after_undoing(cause: Self, undone: Result<()>, remains: impl FnOnce() -> String) -> Self {
+        let Err(error) = undone else { return cause };
+        tracing::error!(%error, "roll-back failed");
+        Self::LeftBehind { cause: Box::new(cause), remains: vec![remains()] }
+    }
+
     /// The number the kernel gave, when this is an [`Error::Os`].
     #[must_use]
     pub fn errno(&self) -> Option<i32> {

@@ -207,9 +207,9 @@ impl LinkName {
         Self("eth0".to_owned())
     }
 
-    /// The name of an interface that goes with another one: `di` and twelve hexadecimal digits.
-    pub(crate) fn of_companion(hash: [u8; 6]) -> Self {
-        Self(format!("di{}", hash.map(|byte| format!("{byte:02x}")).concat()))
+    /// The name of an interface that is named after a hash: `prefix`, of at most three letters, and twelve hexadecimal digits.
+    pub(crate) fn of_hash(prefix: &'static str, hash: [u8; 6]) -> Self {
+        Self(format!("{prefix}{}", hash.map(|byte| format!("{byte:02x}")).concat()))
     }
 }
 

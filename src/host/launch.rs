@@ -82,14 +82,12 @@ impl Host {
     async fn create(&self, manifest: Manifest) -> Result<ContainerInfo> {
         match self.raise(&manifest).await {
             Ok(manifest) => self.look(manifest).await,
-            Err(cause) => match self.tear_down(manifest.clone()).await {
-                Ok(()) => Err(cause),
-                Err(error) => {
-                    tracing::error!(%error, "roll-back failed");
-                    let remains = vec![format!("container `{}`", manifest.spec.name)];
-                    Err(Error::LeftBehind { cause: Box::new(cause), remains })
-                }
-            },
+            Err(cause) => {
+                let name = manifest.spec.name.clone();
+                Err(Error::after_undoing(cause, self.tear_down(manifest).await, || {
+                    format!("container `{name}`")
+                }))
+            }
         }
     }
 

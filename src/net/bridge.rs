@@ -5,9 +5,9 @@ use rtnetlink::packet_route::link::{InfoBridge, InfoData, InfoKind};
 use serde::{Deserialize, Serialize};
 
 use super::bridge_settings::BridgeSettings;
+use super::change::{Change, Mode};
 use super::link::{self, ATTEMPTS, Link, MessageBuilder};
-use super::netlink::{Change, Mode};
-use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink, VlanFiltering};
+use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink, VlanFiltering, inet};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 
@@ -137,10 +137,7 @@ impl Bridge {
                 result => return result.map(|bridge| Self { changed: bridge.changed || created, ..bridge }),
             }
         }
-        Err(Error::Busy {
-            what: format!("bridge `{}`", spec.name),
-            reason: "somebody makes and removes it again and again".to_owned(),
-        })
+        Err(link::comes_and_goes(format!("bridge `{}`", spec.name)))
     }
 
     /// The bridge `name` of `owner`.
@@ -194,19 +191,13 @@ fn creation(spec: &BridgeSpec) -> Change {
     let mut message = bridge_message(BridgeSettings::at_birth(spec))
         .name(spec.name.as_str())
         .address(derived(spec).octets().to_vec());
-    // One set later is the bridge's own, one set here is lost with the next change of its ports. But only what changes is
-    // set: so it is born with another one.
+    // An MTU given at birth is lost with the next change of the ports; one that is set later stays. To set the one that
+    // it has would do nothing, so the bridge is born with another.
     if let Some(mtu) = spec.mtu.map(Mtu::bytes) {
         message = message.mtu(if mtu == 1500 { 1499 } else { 1500 });
     }
-    let message = message.build();
-    Change {
-        call: "RTM_NEWLINK",
-        target: format!("bridge `{}`", spec.name),
-        message: RouteNetlinkMessage::NewLink(message),
-        mode: Mode::Create,
-        fine: None,
-    }
+    let message = RouteNetlinkMessage::NewLink(message.build());
+    Change { mode: Mode::Create, ..Change::new(format!("bridge `{}`", spec.name), message) }
 }
 
 /// Compares everything before it changes anything.
@@ -229,11 +220,11 @@ async fn adopt(net: &Netlink, spec: &BridgeSpec, found: &Link, created: bool) ->
     changes.extend(found.completion(&spec.name, &spec.owner, spec.mtu));
     for address in &spec.addresses {
         if !present.contains(&(*address).into()) {
-            changes.push(link::add_address(spec.name.as_str(), found.index, *address));
+            changes.push(inet::add_address(spec.name.as_str(), found.index, *address));
         }
     }
     let changed = !changes.is_empty();
-    net.change_all(changes).await.map_err(link::explain_ipv6)?;
+    net.change_all(changes).await.map_err(inet::explain_ipv6)?;
     let mtu = spec.mtu.map_or(found.mtu, Mtu::bytes);
     Ok(Bridge { name: spec.name.clone(), index: found.index, mtu, changed })
 }
@@ -267,14 +258,9 @@ fn bridge_message(data: Vec<InfoBridge>) -> MessageBuilder {
 }
 
 fn set_bridge(spec: &BridgeSpec, index: u32, data: Vec<InfoBridge>) -> Change {
-    Change {
-        call: "RTM_NEWLINK",
-        target: format!("settings of bridge `{}`", spec.name),
-        // RTM_SETLINK does not look at what depends on the kind of a link.
-        message: RouteNetlinkMessage::NewLink(bridge_message(data).index(index).build()),
-        mode: Mode::Change,
-        fine: None,
-    }
+    // RTM_SETLINK does not look at what depends on the kind of a link.
+    let message = RouteNetlinkMessage::NewLink(bridge_message(data).index(index).build());
+    Change::new(format!("settings of bridge `{}`", spec.name), message)
 }
 
 /// Says what a kernel lacks that refuses to make a bridge.

@@ -2,13 +2,12 @@
 //!
 //! Left out: priorities and path costs, which only bridges with a spanning tree look at; the kernel's are by speed.
 
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{InfoBridgePort, InfoPortData, InfoPortKind};
+use rtnetlink::packet_route::link::InfoBridgePort;
 use serde::{Deserialize, Serialize};
 
 use super::bridge_settings::BridgeSettings;
+use super::change::Change;
 use super::link::{self, ATTEMPTS, Link, MessageBuilder};
-use super::netlink::{Change, Mode};
 use super::{Bridge, LinkOwner, Netlink, PortVlans};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
@@ -164,10 +163,7 @@ impl Bridge {
                 result => return result,
             }
         }
-        Err(Error::Busy {
-            what: format!("link `{link}`"),
-            reason: "it comes and goes; does somebody else use it?".to_owned(),
-        })
+        Err(link::comes_and_goes(format!("link `{link}`")))
     }
 
     async fn attach_once(
@@ -189,12 +185,11 @@ impl Bridge {
         }
         let mut changes = Vec::new();
         if link.master.is_none() {
-            let message = MessageBuilder::default().index(link.index).controller(self.index()).build();
-            changes.push(link::set_link(name.as_str(), message));
+            changes.push(link::make_port(name.as_str(), link.index, self.index()));
         }
         let lacking = settings.lacking(&PortSettings::of(&link.port));
         if !lacking.is_empty() {
-            changes.push(set_port(name, link.index, lacking));
+            changes.push(link::set_port(name.as_str(), link.index, lacking));
         }
         if let Some(vlans) = &settings.vlans {
             let present = match link.master {
@@ -204,7 +199,7 @@ impl Bridge {
             changes.extend(vlans.changes(&present, name.as_str(), link.index));
         }
         let changed = !changes.is_empty();
-        net.change_all(changes).await?;
+        net.change_all(changes).await.map_err(link::explain_full)?;
         Ok(changed)
     }
 
@@ -247,23 +242,6 @@ impl Bridge {
 
     fn gone(&self) -> Error {
         Error::NotFound { what: format!("bridge `{}` with the number {}", self.name(), self.index()) }
-    }
-}
-
-/// Changes what its bridge does with the port `index`.
-fn set_port(name: &LinkName, index: u32, settings: Vec<InfoBridgePort>) -> Change {
-    let message = MessageBuilder::default()
-        .index(index)
-        .set_port_kind(InfoPortKind::Bridge)
-        .set_port_data(InfoPortData::BridgePort(settings))
-        .build();
-    Change {
-        call: "RTM_NEWLINK",
-        target: format!("port `{name}`"),
-        // RTM_SETLINK does not look at what depends on the kind of a link.
-        message: RouteNetlinkMessage::NewLink(message),
-        mode: Mode::Change,
-        fine: None,
     }
 }
 

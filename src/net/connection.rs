@@ -5,6 +5,7 @@
 //! neither a task nor a poll between the question and the answer.
 
 use std::io;
+use std::iter;
 use std::time::Duration;
 
 use rtnetlink::packet_core::{NetlinkBuffer, NetlinkMessage};
@@ -26,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// `linux/netlink.h`: what ends the answers to a message, and to a question for a list.
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+const HEADER_BYTES: u32 = 16;
 
 /// A socket, used by one at a time.
 #[derive(Debug)]
@@ -78,31 +80,40 @@ impl Connection {
             message.serialize(&mut self.outgoing[begin..]);
         }
         self.socket.send(&self.outgoing, 0)?;
-        let mut ended = 0;
-        while ended < messages.len() {
-            self.receive()?;
-            let mut rest = &self.incoming[..];
-            while !rest.is_empty() {
-                let header = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
-                let length = usize::try_from(header.length()).map_err(io::Error::other)?;
-                let place = usize::try_from(header.sequence_number().wrapping_sub(first));
-                let is_last = matches!(header.message_type(), NLMSG_ERROR | NLMSG_DONE);
-                let answer = NetlinkMessage::deserialize(rest).ok();
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                // Others are to something that failed before all of it was read.
-                let Some(place) = place.ok().filter(|place| *place < messages.len()) else { continue };
-                ended += usize::from(is_last);
-                told(place, answer);
+        self.receive(first, messages.len())?;
+        for part in parts(&self.incoming) {
+            let (header, bytes) = part?;
+            // Others are to something that failed before all of it was read.
+            if let Some(place) = place(&header, first).filter(|place| *place < messages.len()) {
+                told(place, NetlinkMessage::deserialize(bytes).ok());
             }
         }
         Ok(())
     }
 
-    fn receive(&mut self) -> io::Result<()> {
+    /// Reads until the answers to `count` messages from the number `first` on have ended. Nothing is made of them meanwhile:
+    /// a list must be made anew if something changes before all of it is read.
+    fn receive(&mut self, first: u32, count: usize) -> io::Result<()> {
+        self.incoming.clear();
+        let mut ended = 0;
+        while ended < count {
+            let begin = self.incoming.len();
+            self.receive_once()?;
+            for part in parts(&self.incoming[begin..]) {
+                let (header, _) = part?;
+                let is_last = matches!(header.message_type(), NLMSG_ERROR | NLMSG_DONE);
+                ended += usize::from(is_last && place(&header, first).is_some_and(|place| place < count));
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_once(&mut self) -> io::Result<()> {
+        self.incoming.reserve(MESSAGE_BYTES);
+        let begin = self.incoming.len();
         loop {
-            self.incoming.clear();
             match self.socket.recv(&mut self.incoming, libc::MSG_TRUNC) {
-                Ok(length) if length > self.incoming.len() => {
+                Ok(length) if begin + length > self.incoming.len() => {
                     return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
                 }
                 Ok(_) => return Ok(()),
@@ -114,4 +125,25 @@ impl Connection {
             }
         }
     }
+}
+
+/// The messages in `bytes`, one after the other.
+fn parts(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<(NetlinkBuffer<&[u8]>, &[u8])>> {
+    iter::from_fn(move || {
+        let part = bytes;
+        if part.is_empty() {
+            return None;
+        }
+        let header = NetlinkBuffer::new_checked(part).map_err(io::Error::other);
+        // What follows something that cannot be read cannot be found.
+        let length =
+            header.as_ref().map_or(u32::MAX, |header| header.length().next_multiple_of(4).max(HEADER_BYTES));
+        bytes = usize::try_from(length).ok().and_then(|length| part.get(length..)).unwrap_or_default();
+        Some(header.map(|header| (header, part)))
+    })
+}
+
+/// Which of the messages from the number `first` on it answers.
+fn place(header: &NetlinkBuffer<&[u8]>, first: u32) -> Option<usize> {
+    usize::try_from(header.sequence_number().wrapping_sub(first)).ok()
 }

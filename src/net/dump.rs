@@ -1,27 +1,22 @@
-//! The lists that the kernel gives out: links, ports, addresses (`man 7 rtnetlink`).
+//! The lists that the kernel gives out (`man 7 rtnetlink`), above all those of links.
 
 use std::io;
 
 use rtnetlink::packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::link::{self, ATTEMPTS, Link, MessageBuilder, brief};
-use super::{LinkOwner, Netlink};
+use super::{LinkOwner, Netlink, change};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 
 impl Netlink {
     /// All that the kernel answers to `message`.
-    pub(super) async fn dump(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
+    pub(super) async fn dump(&self, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            match self.dump_once(message.clone(), call).await {
+            match self.dump_once(message.clone()).await {
                 Ok(Some(found)) => return Ok(found),
                 // Changed while it was read.
                 Ok(None) => {}
@@ -37,11 +32,8 @@ impl Netlink {
     }
 
     /// `None` if the list changed while the kernel went through it: something may be missing.
-    async fn dump_once(
-        &self,
-        message: RouteNetlinkMessage,
-        call: &'static str,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>> {
+    async fn dump_once(&self, message: RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMessage>>> {
+        let call = change::call(&message);
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         let (mut found, mut whole, mut refused) = (Vec::new(), true, None);
@@ -62,28 +54,9 @@ impl Netlink {
         Ok(whole.then_some(found))
     }
 
-    /// The addresses of the link `index` but those that the kernel gives itself: link-local ones of IPv6, and those that
-    /// it makes of what a router (or who says that he is one) advertises.
-    pub(super) async fn addresses(&self, index: u32) -> Result<Vec<ipnet::IpNet>> {
-        Ok(self.addresses_with_flags(index).await?.into_iter().map(|(address, _)| address).collect())
-    }
-
-    /// Whether one of these is not in use yet: IPv6 waits until the link's other end is up.
-    pub(super) async fn has_tentative(&self, index: u32) -> Result<bool> {
-        let found = self.addresses_with_flags(index).await?;
-        Ok(found.iter().any(|(_, flags)| flags.contains(AddressHeaderFlags::Tentative)))
-    }
-
-    async fn addresses_with_flags(&self, index: u32) -> Result<Vec<(ipnet::IpNet, AddressHeaderFlags)>> {
-        let mut message = AddressMessage::default();
-        message.header.index = index;
-        let found = self.dump(RouteNetlinkMessage::GetAddress(message), "RTM_GETADDR").await?;
-        Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
-    }
-
     /// The links for which the kernel is asked with `question`.
     async fn link_messages(&self, question: LinkMessage) -> Result<Vec<LinkMessage>> {
-        let found = self.dump(RouteNetlinkMessage::GetLink(question), "RTM_GETLINK").await?;
+        let found = self.dump(RouteNetlinkMessage::GetLink(question)).await?;
         Ok(found
             .into_iter()
             .filter_map(|message| match message {
@@ -130,24 +103,4 @@ impl Netlink {
             })
             .collect())
     }
-}
-
-fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<(ipnet::IpNet, AddressHeaderFlags)> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    if message.header.index != index {
-        return None;
-    }
-    // On a point-to-point link ADDRESS is the other end's; LOCAL, where there is one, is always ours.
-    let mut ours = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(ip) => ours = Some(*ip),
-            AddressAttribute::Address(ip) => ours = ours.or(Some(*ip)),
-            _ => {}
-        }
-    }
-    let permanent = message.header.flags.contains(AddressHeaderFlags::Permanent);
-    let ip = ours
-        .filter(|ip| !matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local() || !permanent))?;
-    Some((ipnet::IpNet::new(ip, message.header.prefix_len).ok()?, message.header.flags))
 }

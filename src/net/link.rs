@@ -1,17 +1,16 @@
 //! What the kernel says of a link, whose it is, and the messages that change it.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoPortData, InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage,
 };
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::netlink::{Change, Mode};
-use super::{InterfaceAddress, LinkOwner, MacAddress, Mtu, Netlink};
+use super::change::Change;
+use super::{LinkOwner, MacAddress, Mtu, Netlink};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 
@@ -21,12 +20,20 @@ pub(super) type MessageBuilder = LinkMessageBuilder<LinkUnspec>;
 /// How often to begin again when a link comes and goes under our hands.
 pub(super) const ATTEMPTS: u32 = 40;
 
+/// The most ports of one bridge (the kernel's `BR_MAX_PORTS`, and 0 is none).
+pub(super) const MOST_PORTS: usize = 1023;
+
 /// Waits before the next attempt, longer and longer: all in all about 0.7 s. The first attempts are the usual course of
 /// making a link and looking at it. A name stays taken for some 10 ms after its link has gone from sight.
 pub(super) async fn pause(attempt: u32) {
     if let Some(more) = attempt.checked_sub(3) {
         tokio::time::sleep(Duration::from_millis(1) * (more + 1)).await;
     }
+}
+
+/// What to say when the last attempt was in vain.
+pub(super) fn comes_and_goes(what: String) -> Error {
+    Error::Busy { what, reason: "it comes and goes; does somebody else use it?".to_owned() }
 }
 
 /// A link as the kernel shows it.
@@ -52,8 +59,6 @@ pub(super) struct Link {
     pub(super) peer_namespace: Option<i32>,
     /// How its packets queue: `noqueue`, `tbf`, …
     pub(super) queue: String,
-    /// Whether it is a port that does not reach other ports of its kind.
-    pub(super) isolated: bool,
 }
 
 impl From<LinkMessage> for Link {
@@ -78,10 +83,7 @@ impl From<LinkMessage> for Link {
                         match info {
                             LinkInfo::Kind(kind) => link.kind = kind.to_string(),
                             LinkInfo::Data(data) => link.data = Some(data),
-                            LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
-                                link.isolated = port.contains(&InfoBridgePort::Isolated(true));
-                                link.port = port;
-                            }
+                            LinkInfo::PortData(InfoPortData::BridgePort(port)) => link.port = port,
                             _ => {}
                         }
                     }
@@ -100,6 +102,11 @@ impl Link {
             RouteNetlinkMessage::NewLink(message) => Some(Self::from(message)),
             _ => None,
         }
+    }
+
+    /// Whether it is a port that does not reach other ports of its kind.
+    pub(super) fn is_isolated(&self) -> bool {
+        self.port.contains(&InfoBridgePort::Isolated(true))
     }
 
     /// Refuses a link that is not `owner`'s, or not of the kind `kind`.
@@ -156,13 +163,8 @@ pub(super) fn ask_at(index: u32) -> Change {
 }
 
 fn question(target: String, message: MessageBuilder) -> Change {
-    Change {
-        call: "RTM_GETLINK",
-        target,
-        message: RouteNetlinkMessage::GetLink(brief(message).build()),
-        mode: Mode::Change,
-        fine: Some(libc::ENODEV),
-    }
+    let message = RouteNetlinkMessage::GetLink(brief(message).build());
+    Change { fine: Some(libc::ENODEV), ..Change::new(target, message) }
 }
 
 /// Asks for links without their counters, which nobody here reads.
@@ -172,89 +174,23 @@ pub(super) fn brief(message: MessageBuilder) -> MessageBuilder {
 
 /// Changes a link that exists, found by the number in `message`.
 pub(super) fn set_link(name: &str, message: LinkMessage) -> Change {
-    Change {
-        call: "RTM_SETLINK",
-        target: format!("link `{name}`"),
-        message: RouteNetlinkMessage::SetLink(message),
-        mode: Mode::Change,
-        fine: None,
-    }
+    Change::new(format!("link `{name}`"), RouteNetlinkMessage::SetLink(message))
 }
 
-/// Gives the link `index` an address; it may have it already.
-pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> Change {
-    let mut message = address_message(index, address.into());
-    // Addresses are given out once: the second that the kernel would look for a duplicate is not waited for.
-    if address.ip().is_ipv6() {
-        message.header.flags = AddressHeaderFlags::Nodad;
-    }
-    message.attributes.extend(address.broadcast().map(AddressAttribute::Broadcast));
-    Change {
-        call: "RTM_NEWADDR",
-        target: format!("{address} of link `{name}`"),
-        message: RouteNetlinkMessage::NewAddress(message),
-        mode: Mode::Create,
-        fine: Some(libc::EEXIST),
-    }
+/// Makes the link `index` a port of the bridge with the number `bridge`.
+pub(super) fn make_port(name: &str, index: u32, bridge: u32) -> Change {
+    set_link(name, MessageBuilder::default().index(index).controller(bridge).build())
 }
 
-/// Takes an address from the link `index`; it may have lost it already.
-pub(super) fn remove_address(name: &str, index: u32, address: ipnet::IpNet) -> Change {
-    Change {
-        call: "RTM_DELADDR",
-        target: format!("{address} of link `{name}`"),
-        message: RouteNetlinkMessage::DelAddress(address_message(index, address)),
-        mode: Mode::Change,
-        fine: Some(libc::EADDRNOTAVAIL),
-    }
-}
-
-fn address_message(index: u32, address: ipnet::IpNet) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.prefix_len = address.prefix_len();
-    message.header.family = match address.addr() {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    };
-    message.attributes =
-        vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
-    message
-}
-
-/// Sets the default route through `gateway` on the link `index`.
-pub(super) fn set_default_route(name: &str, index: u32, gateway: IpAddr) -> Change {
-    let message = match gateway {
-        IpAddr::V4(ip) => {
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).gateway(ip).build()
-        }
-        IpAddr::V6(ip) => {
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().output_interface(index).gateway(ip).build()
-        }
-    };
-    Change {
-        call: "RTM_NEWROUTE",
-        target: format!("default route by {gateway} on link `{name}`"),
-        message: RouteNetlinkMessage::NewRoute(message),
-        mode: Mode::Replace,
-        fine: None,
-    }
-}
-
-/// Takes a family's default route, as [`set_default_route`] sets it, from the link `index`, if it has one.
-pub(super) fn remove_default_route(name: &str, index: u32, ipv6: bool) -> Change {
-    let message = if ipv6 {
-        RouteMessageBuilder::<std::net::Ipv6Addr>::new().output_interface(index).build()
-    } else {
-        RouteMessageBuilder::<std::net::Ipv4Addr>::new().output_interface(index).build()
-    };
-    Change {
-        call: "RTM_DELROUTE",
-        target: format!("default route on link `{name}`"),
-        message: RouteNetlinkMessage::DelRoute(message),
-        mode: Mode::Change,
-        fine: Some(libc::ESRCH),
-    }
+/// Changes what its bridge does with the port `index`.
+pub(super) fn set_port(name: &str, index: u32, settings: Vec<InfoBridgePort>) -> Change {
+    let message = MessageBuilder::default()
+        .index(index)
+        .set_port_kind(InfoPortKind::Bridge)
+        .set_port_data(InfoPortData::BridgePort(settings))
+        .build();
+    // RTM_SETLINK does not look at what depends on the kind of a link.
+    Change::new(format!("port `{name}`"), RouteNetlinkMessage::NewLink(message))
 }
 
 /// Removes the link `name` if it is `owner`'s and of the kind `kind`; one that is gone is removed.
@@ -265,10 +201,7 @@ pub(super) async fn remove(net: &Netlink, name: &LinkName, owner: &LinkOwner, ki
         link.check_ours(name, owner, kind)?;
         delete(net, name, link.index).await?;
     }
-    Err(Error::Busy {
-        what: format!("link `{name}`"),
-        reason: "somebody makes it again and again".to_owned(),
-    })
+    Err(comes_and_goes(format!("link `{name}`")))
 }
 
 /// Deletes the link `index`. By number: the name may be another link's by now.
@@ -278,31 +211,37 @@ pub(super) async fn delete(net: &Netlink, name: &LinkName, index: u32) -> Result
 
 /// Deletes the link `index`; one that is gone is deleted.
 pub(super) fn deletion(name: &LinkName, index: u32) -> Change {
-    Change {
-        call: "RTM_DELLINK",
-        target: format!("link `{name}`"),
-        message: RouteNetlinkMessage::DelLink(MessageBuilder::default().index(index).build()),
-        mode: Mode::Change,
-        fine: Some(libc::ENODEV),
+    let message = RouteNetlinkMessage::DelLink(MessageBuilder::default().index(index).build());
+    Change { fine: Some(libc::ENODEV), ..Change::new(format!("link `{name}`"), message) }
+}
+
+/// Says that something came or went (`ENODEV`) if what failed was about a bridge that is gone by now: of a master that it does
+/// not know, and of a port that is none any more, the kernel says something else.
+pub(super) async fn unless_gone<T>(net: &Netlink, bridge: &Link, result: Result<T>) -> Result<T> {
+    match result {
+        Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+            Err(if net.link_at(bridge.index).await?.is_some() { error } else { gone(&bridge.name) })
+        }
+        result => result,
     }
 }
 
-/// Says what to do about a host that refuses an IPv6 address because IPv6 is off.
-pub(super) fn explain_ipv6(error: Error) -> Error {
+/// Somebody has just removed it.
+pub(super) fn gone(name: &str) -> Error {
+    Error::os("RTM_GETLINK", format!("link `{name}`"), std::io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// Says that a bridge has no room for what was to become its port.
+pub(super) fn explain_full(error: Error) -> Error {
     match &error {
-        // The only addresses that docklet gives and that a switch of the kernel can refuse.
-        Error::Os { call: "RTM_NEWADDR", target, .. }
-            if matches!(error.errno(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) =>
-        {
-            Error::Unsupported {
-                what: format!("the address {target}"),
-                needs: "IPv6 is off: set net.ipv6.conf.all.disable_ipv6=0 and net.ipv6.conf.default.disable_ipv6=0 \
-                        with sysctl, and boot without ipv6.disable=1"
-                    .to_owned(),
-            }
-        }
+        Error::Os { target, .. } if error.errno() == Some(libc::EXFULL) => full(target.clone()),
         _ => error,
     }
+}
+
+pub(super) fn full(what: String) -> Error {
+    let reason = format!("there is no room: the kernel gives a bridge at most {MOST_PORTS} ports");
+    Error::Busy { what, reason }
 }
 
 #[cfg(test)]

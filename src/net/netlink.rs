@@ -7,16 +7,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtnetlink::packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_core::{Emitable, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use super::NetworkNamespace;
+use super::change::{self, Change};
 use super::connection::Connection;
 use super::link::{self, Link};
 use crate::error::{Error, Result};
@@ -41,32 +39,6 @@ const MOST_BYTES: usize = 64 << 10;
 pub struct Netlink {
     /// Each system call carries out what it sends, so that others could not do so meanwhile.
     pub(super) connection: Arc<Mutex<Connection>>,
-}
-
-/// One change to be sent.
-#[derive(Debug)]
-pub(super) struct Change {
-    /// The message's name, for errors.
-    pub(super) call: &'static str,
-    /// The object, for errors.
-    pub(super) target: String,
-    pub(super) message: RouteNetlinkMessage,
-    pub(super) mode: Mode,
-    /// An error number that means that all is as it should be.
-    pub(super) fine: Option<i32>,
-}
-
-/// What may be there before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Nothing: it is made.
-    Create,
-    /// Anything: it is made, or replaced.
-    Replace,
-    /// Anything: it is made beside it, unless it is there.
-    Append,
-    /// The object: it is changed or deleted.
-    Change,
 }
 
 impl Netlink {
@@ -144,7 +116,8 @@ impl Netlink {
         }
         let mut messages = Vec::with_capacity(changes.len());
         let mut said = Vec::with_capacity(changes.len());
-        for Change { call, target, message, mode, fine } in changes {
+        for Change { target, message, mode, fine } in changes {
+            let call = change::call(&message);
             let mut message = NetlinkMessage::from(message);
             message.header.flags = NLM_F_REQUEST | NLM_F_ACK | mode.flags();
             messages.push(message);
@@ -213,17 +186,6 @@ impl Netlink {
             tokio::time::sleep((start.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
         }
         Ok(())
-    }
-}
-
-impl Mode {
-    fn flags(self) -> u16 {
-        match self {
-            Self::Create => NLM_F_CREATE | NLM_F_EXCL,
-            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
-            Self::Append => NLM_F_CREATE | NLM_F_APPEND,
-            Self::Change => 0,
-        }
     }
 }
 

@@ -9,8 +9,8 @@ use rtnetlink::packet_route::link::{
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
+use super::change::Change;
 use super::link::MessageBuilder;
-use super::netlink::{Change, Mode};
 use crate::error::{Error, Result};
 
 /// The number of a VLAN: 1 to 4094.
@@ -176,19 +176,13 @@ impl PortVlans {
                 .append_extra_attribute(LinkAttribute::AfSpecBridge(entries))
                 .build()
         };
-        let change = |call, message| Change {
-            call,
-            target: format!("VLANs of link `{name}`"),
-            message,
-            mode: Mode::Change,
-            fine: None,
-        };
+        let change = |message| Change::new(format!("VLANs of link `{name}`"), message);
         let mut changes = Vec::new();
         if !lacking.is_empty() {
-            changes.push(change("RTM_SETLINK", RouteNetlinkMessage::SetLink(message(lacking))));
+            changes.push(change(RouteNetlinkMessage::SetLink(message(lacking))));
         }
         if !surplus.is_empty() {
-            changes.push(change("RTM_DELLINK", RouteNetlinkMessage::DelLink(message(surplus))));
+            changes.push(change(RouteNetlinkMessage::DelLink(message(surplus))));
         }
         changes
     }
@@ -197,6 +191,7 @@ impl PortVlans {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::change;
 
     fn vlan(number: u16) -> VlanId {
         VlanId::new(number).unwrap()
@@ -246,7 +241,7 @@ mod tests {
 
         assert_eq!(found.changes(&found, "p", 3).len(), 0);
         let calls = |asked: &PortVlans| -> Vec<_> {
-            asked.changes(&found, "p", 3).iter().map(|change| change.call).collect()
+            asked.changes(&found, "p", 3).iter().map(|sent| change::call(&sent.message)).collect()
         };
         assert_eq!(calls(&PortVlans::access(vlan(5))), ["RTM_SETLINK", "RTM_DELLINK"]);
         assert_eq!(calls(&PortVlans::default()), ["RTM_DELLINK"]);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use docklet::net::{
     Denied, Firewall, FirewallNetwork, LinkOwner, Port, PortForward, Protocol, Ruleset, Whose,
     forward_obstacles,
 };
+use docklet::paths::Paths;
 use serde_json::{Value, json};
 
 use crate::kernel;
@@ -21,7 +23,12 @@ pub(crate) const IPV4_SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
 pub(crate) const IPV6_SWITCH: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 pub(crate) fn table(sandbox: &Sandbox) -> Firewall {
-    Firewall::new(format!("docklet-{}", sandbox.paths.tag())).unwrap()
+    table_of(sandbox.paths.prefix())
+}
+
+/// The table of the sandbox with that prefix.
+pub(crate) fn table_of(prefix: &Path) -> Firewall {
+    Firewall::new(format!("docklet-{}", Paths::new(prefix).unwrap().tag())).unwrap()
 }
 
 pub(crate) fn owner(name: &str) -> LinkOwner {
@@ -352,7 +359,7 @@ fn bad_rulesets_change_nothing() {
 #[ignore = "needs root: network namespace"]
 fn a_port_that_the_host_uses_is_told() {
     let _sandbox = Sandbox::new();
-    let busy = |forward: &PortForward| match forward.check_unused() {
+    let busy = |forward: &PortForward| match PortForward::check_unused([forward]) {
         Ok(()) => false,
         Err(error @ Error::Busy { .. }) => {
             assert!(error.to_string().contains(&forward.host_port.to_string()), "{error}");

@@ -12,7 +12,7 @@ use crate::bridge::{self, addresses, show};
 use crate::kernel;
 use crate::netns::ip_inside;
 use crate::sandbox::Sandbox;
-use crate::veth::{default_routes, ping, spec};
+use crate::veth::{Network, default_routes, ping, spec};
 
 const PORTS: u8 = 200;
 
@@ -103,11 +103,10 @@ fn port(n: u8) -> VethSpec {
 #[ignore = "needs root: network namespaces"]
 async fn two_hundred_ports_are_made_and_left_alone() {
     let sandbox = Sandbox::new();
-    let net = Netlink::connect().await.unwrap();
-    Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
-    let dir = sandbox.dir("netns");
+    let network = Network::new(&sandbox).await;
+    let net = network.net.clone();
     let mut all: Vec<(NetworkNamespace, VethSpec)> =
-        (1..=PORTS).map(|n| (NetworkNamespace::ensure(&dir.join(n.to_string())).unwrap(), port(n))).collect();
+        (1..=PORTS).map(|n| (NetworkNamespace::ensure(&network.pin(n)).unwrap(), port(n))).collect();
     // Two of them cost the devices for their limits.
     let rates = RateLimits { to_container: Some(Rate::megabits(50).unwrap()), from_container: None };
     all[6].1.rates = RateLimits { from_container: rates.to_container, ..rates };
@@ -162,7 +161,7 @@ async fn two_hundred_ports_are_made_and_left_alone() {
     Veth::remove(&net, &devices[0], &port(7).owner).await.unwrap();
     let owned = net.links_owned("docklet-test/veth/").await.unwrap();
     assert!(owned.is_empty(), "{owned:?}");
-    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+    network.end().await;
 }
 
 /// Others make and remove some of them meanwhile; in the end there is one of each.
@@ -170,11 +169,10 @@ async fn two_hundred_ports_are_made_and_left_alone() {
 #[ignore = "needs root: network namespaces"]
 async fn batches_at_once_end_in_one_of_each() {
     let sandbox = Sandbox::new();
-    let net = Netlink::connect().await.unwrap();
-    Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
-    let dir = sandbox.dir("netns");
+    let network = Network::new(&sandbox).await;
+    let net = network.net.clone();
     let all: Vec<_> =
-        (1..=20).map(|n| (NetworkNamespace::ensure(&dir.join(n.to_string())).unwrap(), port(n))).collect();
+        (1..=20).map(|n| (NetworkNamespace::ensure(&network.pin(n)).unwrap(), port(n))).collect();
     let pairs: Vec<_> = all.iter().map(|(namespace, spec)| (namespace, spec)).collect();
     let other = Netlink::connect().await.unwrap();
     let (one, two) =
@@ -189,7 +187,7 @@ async fn batches_at_once_end_in_one_of_each() {
         Veth::remove(&net, &spec.name, &spec.owner).await.unwrap();
         NetworkNamespace::remove(namespace.path()).unwrap();
     }
-    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+    network.end().await;
 }
 
 /// The program of a guard with many addresses is so long that what the kernel tells of a few of them fills a socket.
@@ -197,14 +195,13 @@ async fn batches_at_once_end_in_one_of_each() {
 #[ignore = "needs root: network namespaces"]
 async fn long_guards_are_read_back() {
     let sandbox = Sandbox::new();
-    let net = Netlink::connect().await.unwrap();
-    Bridge::ensure(&net, &bridge::spec(&["fd00::1/64"])).await.unwrap();
-    let dir = sandbox.dir("netns");
+    let network = Network::new(&sandbox).await;
+    let net = network.net.clone();
     let all: Vec<_> = (1..=40)
         .map(|n| {
             let addresses = (1..=64).map(|last| format!("fd00::{n:x}:{last:x}/64").parse().unwrap());
             let spec = VethSpec { addresses: addresses.collect(), gateways: Vec::new(), ..port(n) };
-            (NetworkNamespace::ensure(&dir.join(n.to_string())).unwrap(), spec)
+            (NetworkNamespace::ensure(&network.pin(n)).unwrap(), spec)
         })
         .collect();
     let pairs: Vec<_> = all.iter().map(|(namespace, spec)| (namespace, spec)).collect();
@@ -216,7 +213,7 @@ async fn long_guards_are_read_back() {
         Veth::remove(&net, &spec.name, &spec.owner).await.unwrap();
         NetworkNamespace::remove(namespace.path()).unwrap();
     }
-    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+    network.end().await;
 }
 
 fn inner_addresses(pin: &Path) -> Vec<String> {
@@ -230,9 +227,9 @@ fn inner_addresses(pin: &Path) -> Vec<String> {
 #[ignore = "needs root: network namespaces"]
 async fn a_port_is_changed_in_place() {
     let sandbox = Sandbox::new();
-    let net = Netlink::connect().await.unwrap();
-    Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
-    let pin = sandbox.dir("netns").join("1");
+    let network = Network::new(&sandbox).await;
+    let net = network.net.clone();
+    let pin = network.pin(1);
     let namespace = NetworkNamespace::ensure(&pin).unwrap();
     let error = Veth::apply(&net, &namespace, &spec(1)).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
@@ -279,7 +276,7 @@ async fn a_port_is_changed_in_place() {
     // The bridge was without a port: IPv6 on it learns in its own time that there is one.
     assert!((0..5).any(|_| ping(&pin, "fd00::1")));
 
-    let elsewhere = NetworkNamespace::ensure(&sandbox.dir("netns").join("2")).unwrap();
+    let elsewhere = NetworkNamespace::ensure(&network.pin(2)).unwrap();
     let error = Veth::apply(&net, &elsewhere, &spec(1)).await.unwrap_err();
     assert!(matches!(error, Error::Differs { .. }), "{error}");
     Veth::remove(&net, &spec(1).name, &spec(1).owner).await.unwrap();

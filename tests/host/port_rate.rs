@@ -8,13 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use docklet::Error;
-use docklet::net::{Bridge, Netlink, NetworkNamespace, Rate, RateLimits, Veth, VethSpec};
+use docklet::net::{NetworkNamespace, Rate, RateLimits, Veth, VethSpec};
 
-use crate::bridge;
 use crate::kernel;
 use crate::netns::inside;
 use crate::sandbox::Sandbox;
-use crate::veth::spec;
+use crate::veth::{Network, spec};
 
 /// What passes before it is measured: a burst, and the beginning of the connection.
 const BEGINNING: Duration = Duration::from_millis(500);
@@ -107,9 +106,9 @@ fn limited(to_container: Option<u64>, from_container: Option<u64>) -> VethSpec {
 #[ignore = "needs root: network namespaces"]
 async fn both_directions_keep_to_their_rates() {
     let sandbox = Sandbox::new();
-    let net = Netlink::connect().await.unwrap();
-    Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
-    let pin = sandbox.dir("netns").join("1");
+    let network = Network::new(&sandbox).await;
+    let net = network.net.clone();
+    let pin = network.pin(1);
     let namespace = NetworkNamespace::ensure(&pin).unwrap();
     let ensure = async |spec: &VethSpec| Veth::ensure(&net, &namespace, spec).await.unwrap();
     let index = ensure(&spec(1)).await.index();
@@ -139,7 +138,7 @@ async fn both_directions_keep_to_their_rates() {
     Veth::remove(&net, &spec(1).name, &spec(1).owner).await.unwrap();
     assert_eq!(net.links_owned("docklet-test/").await.unwrap().len(), 1, "the bridge");
     NetworkNamespace::remove(&pin).unwrap();
-    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+    network.end().await;
 }
 
 /// The container sends as much as it can while its limits become much lower, again and again. What waits then may be larger
@@ -148,9 +147,9 @@ async fn both_directions_keep_to_their_rates() {
 #[ignore = "needs root: network namespaces"]
 async fn a_lower_limit_lets_go_on() {
     let sandbox = Sandbox::new();
-    let net = Netlink::connect().await.unwrap();
-    Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
-    let pin = sandbox.dir("netns").join("1");
+    let network = Network::new(&sandbox).await;
+    let net = network.net.clone();
+    let pin = network.pin(1);
     let namespace = NetworkNamespace::ensure(&pin).unwrap();
     let [fast, slow] = [100_000_000, 8_000_000].map(|bits| limited(Some(bits), Some(bits)));
     Veth::ensure(&net, &namespace, &fast).await.unwrap();
@@ -179,7 +178,7 @@ async fn a_lower_limit_lets_go_on() {
     }
     Veth::remove(&net, &spec(1).name, &spec(1).owner).await.unwrap();
     NetworkNamespace::remove(&pin).unwrap();
-    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+    network.end().await;
 }
 
 /// What others have changed or taken away is put right, and a name that is somebody else's is left.
@@ -187,9 +186,9 @@ async fn a_lower_limit_lets_go_on() {
 #[ignore = "needs root: network namespaces"]
 async fn limits_that_were_lost_are_set_again() {
     let sandbox = Sandbox::new();
-    let net = Netlink::connect().await.unwrap();
-    Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
-    let pin = sandbox.dir("netns").join("1");
+    let network = Network::new(&sandbox).await;
+    let net = network.net.clone();
+    let pin = network.pin(1);
     let namespace = NetworkNamespace::ensure(&pin).unwrap();
     let wanted = limited(Some(20_000_000), Some(40_000_000));
     let [_, shaper] = Veth::links(&spec(1).name, &spec(1).owner);
@@ -239,5 +238,5 @@ async fn limits_that_were_lost_are_set_again() {
     assert_eq!(owned, [(shaper.clone(), wanted.owner.clone())]);
     Veth::remove(&net, &shaper, &wanted.owner).await.unwrap();
     assert!(net.links_owned("docklet-test/veth/").await.unwrap().is_empty());
-    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+    network.end().await;
 }

@@ -31,24 +31,24 @@ pub(crate) fn spec(n: u8) -> VethSpec {
     }
 }
 
-struct Network {
-    net: Netlink,
+pub(crate) struct Network {
+    pub(crate) net: Netlink,
     dir: PathBuf,
 }
 
 impl Network {
     /// A bridge with the gateways' addresses.
-    async fn new(sandbox: &Sandbox) -> Self {
+    pub(crate) async fn new(sandbox: &Sandbox) -> Self {
         let net = Netlink::connect().await.unwrap();
         Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
         Self { net, dir: sandbox.dir("netns") }
     }
 
-    fn pin(&self, n: u8) -> PathBuf {
+    pub(crate) fn pin(&self, n: u8) -> PathBuf {
         self.dir.join(n.to_string())
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         let spec = bridge::spec(&[]);
         Bridge::remove(&self.net, &spec.name, &spec.owner).await.unwrap();
     }

@@ -1,22 +1,21 @@
 //! Containers whose root plays with their end of the pair.
 
 use docklet::Error;
-use docklet::net::{Bridge, Netlink, NetworkNamespace, Veth};
+use docklet::net::{NetworkNamespace, Veth};
 
-use crate::bridge;
 use crate::kernel;
 use crate::netns::inside;
 use crate::sandbox::Sandbox;
-use crate::veth::{ping, spec};
+use crate::veth::{Network, ping, spec};
 
 /// Root inside has taken the address that was given, and has put so many others there that nobody would read them all.
 #[tokio::test]
 #[ignore = "needs root: network namespaces"]
 async fn a_container_with_many_addresses_is_told_briefly() {
     let sandbox = Sandbox::new();
-    let net = Netlink::connect().await.unwrap();
-    Bridge::ensure(&net, &bridge::spec(&["10.0.0.1/24", "fd00::1/64"])).await.unwrap();
-    let pin = sandbox.dir("netns").join("1");
+    let network = Network::new(&sandbox).await;
+    let net = network.net.clone();
+    let pin = network.pin(1);
     let namespace = NetworkNamespace::ensure(&pin).unwrap();
     Veth::ensure(&net, &namespace, &spec(1)).await.unwrap();
     let batch = sandbox.dir("ip").join("batch");
@@ -34,5 +33,5 @@ async fn a_container_with_many_addresses_is_told_briefly() {
     assert!(ping(&pin, "10.0.0.1"));
     Veth::remove(&net, &spec(1).name, &spec(1).owner).await.unwrap();
     NetworkNamespace::remove(&pin).unwrap();
-    Bridge::remove(&net, &bridge::spec(&[]).name, &bridge::spec(&[]).owner).await.unwrap();
+    network.end().await;
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::lines::{Layout, Lines};
+use super::lines::{Layout, Lines, read_lines};
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::record::{Manifest, Phase};
@@ -49,7 +49,7 @@ impl Host {
             let wrote = if own.is_empty() || !unreadable.is_empty() {
                 let mut lines = lines(manifest, &own, manifests);
                 // What is written down of them cannot be read, but they are there.
-                lines.extend(Layout::read(&path)?.into_iter().filter(|line| {
+                lines.extend(read_lines(&path)?.into_iter().filter(|line| {
                     line.split(' ').next_back().is_some_and(|name| unreadable.contains(name))
                 }));
                 Lines::new(HOSTS, lines).write(&path)?

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -53,17 +53,17 @@ impl Lines {
     /// Makes the file at `path` say them (mode 0644), and tells whether it did not. Whoever has the file as a mount keeps
     /// it. Not flushed: it is written again when its container starts.
     pub(super) fn write(&self, path: &Path) -> Result<bool> {
-        let failed = |call: &'static str| move |e: std::io::Error| Error::os(call, path.display(), e);
         let mut file = open(path)?;
         let mut current = Vec::new();
-        file.by_ref().take(LONGEST_BYTES + 1).read_to_end(&mut current).map_err(failed("read"))?;
+        file.by_ref().take(LONGEST_BYTES + 1).read_to_end(&mut current).map_err(failed("read", path))?;
         if u64::try_from(current.len()).is_ok_and(|length| length > LONGEST_BYTES) {
-            file.set_len(0).map_err(failed("ftruncate"))?;
+            file.set_len(0).map_err(failed("ftruncate", path))?;
             current.clear();
         }
         let writes = self.writes(current);
         for (offset, bytes) in &writes {
-            file.write_all_at(bytes, u64::try_from(*offset).unwrap_or(u64::MAX)).map_err(failed("pwrite"))?;
+            file.write_all_at(bytes, u64::try_from(*offset).unwrap_or(u64::MAX))
+                .map_err(failed("pwrite", path))?;
         }
         Ok(!writes.is_empty())
     }
@@ -119,16 +119,6 @@ impl Lines {
 }
 
 impl Layout {
-    /// The lines of the file at `path`. None if there is no such file.
-    pub(super) fn read(path: &Path) -> Result<Vec<String>> {
-        let text = read_if_exists(path)?.unwrap_or_default();
-        Ok(text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .map(|line| line.trim_end().to_owned())
-            .collect())
-    }
-
     fn place(self, line: &str) -> Vec<u8> {
         debug_assert!(
             !line.starts_with('#') && !line.contains('\n') && line.len() < self.place_bytes,
@@ -157,19 +147,32 @@ impl Layout {
     }
 }
 
+/// The lines of the file at `path`. None if there is no such file.
+pub(super) fn read_lines(path: &Path) -> Result<Vec<String>> {
+    Ok(seen(&read_if_exists(path)?.unwrap_or_default()))
+}
+
+/// The lines that a reader sees.
+fn seen(text: &str) -> Vec<String> {
+    text.lines().filter(|line| !line.starts_with('#')).map(|line| line.trim_end().to_owned()).collect()
+}
+
+fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::os(call, path.display(), error)
+}
+
 /// Opens a file to be changed. What is no file is not written to: another one takes its place.
 fn open(path: &Path) -> Result<File> {
-    let failed = |call: &'static str| move |e: std::io::Error| Error::os(call, path.display(), e);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     if fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
         let options = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
-        return options.map_err(failed("open"));
+        return options.map_err(failed("open", path));
     }
     remove_file(path)?;
-    let file =
-        OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed("open"))?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    let file = file.map_err(failed("open", path))?;
     // Everybody inside reads it, whatever mask the caller has.
-    file.set_permissions(Permissions::from_mode(0o644)).map_err(failed("fchmod"))?;
+    file.set_permissions(Permissions::from_mode(0o644)).map_err(failed("fchmod", path))?;
     Ok(file)
 }
 
@@ -191,10 +194,8 @@ mod tests {
         content[*offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// The lines that a reader sees.
     fn seen(content: &[u8]) -> Vec<String> {
-        let text = String::from_utf8_lossy(content);
-        text.lines().filter(|line| !line.starts_with('#')).map(|line| line.trim_end().to_owned()).collect()
+        super::seen(&String::from_utf8_lossy(content))
     }
 
     /// Changes the file step by step; at each, whole lines of before or after are seen. Returns how many steps it took.

@@ -32,13 +32,13 @@ impl Host {
         Lines::new(RESOLV_CONF, lines(&resolver)).write(&resolver_path(&self.directory(manifest)))
     }
 
-    /// The same for a container that has been told something.
+    /// As [`Host::write_resolver`], for a container that has been told something; nothing for others.
     pub(crate) fn write_resolver_again(&self, manifest: &Manifest) -> Result<bool> {
         Ok(resolver_path(&self.directory(manifest)).exists() && self.write_resolver(manifest)?)
     }
 
-    /// The same for all containers in one of `networks` (`None`: for all) that have been told something. Returns those that
-    /// had been told something else.
+    /// As [`Host::write_resolver_again`], for all containers in one of `networks` (`None`: for all). Returns those that were told
+    /// something else.
     pub(crate) fn write_resolvers(
         &self,
         networks: Option<&BTreeSet<NetworkName>>,

@@ -64,27 +64,24 @@ impl Host {
             return registry.raise_network(&after).await.map(drop);
         }
         after.unsettled = true;
-        let changed = registry.write_network(&after).await;
-        drop(registry);
-        let settled = match changed {
-            Ok(()) => self.settle_network(&after).await,
-            Err(error) => Err(error),
-        };
-        let Err(cause) = settled else { return Ok(()) };
+        let Err(cause) = self.make_network(registry, &after).await else { return Ok(()) };
         let mut back = before;
         back.unsettled = true;
         let undone = match self.registry().await {
-            Ok(registry) => registry.write_network(&back).await,
+            Ok(registry) => self.make_network(registry, &back).await,
             Err(error) => Err(error),
         };
-        let undone = match undone {
-            Ok(()) => self.settle_network(&back).await,
-            Err(error) => Err(error),
-        };
-        let Err(error) = undone else { return Err(cause) };
-        tracing::error!(%error, "roll-back failed");
-        let remains = vec![format!("network `{}`", back.spec.name)];
-        Err(Error::LeftBehind { cause: Box::new(cause), remains })
+        Err(Error::after_undoing(cause, undone, || format!("network `{}`", back.spec.name)))
+    }
+
+    /// Writes a network's record, and makes of the host and of the containers in it what it says. `registry` holds the
+    /// registry's lock.
+    async fn make_network(&self, registry: Self, record: &NetworkRecord) -> Result<()> {
+        registry.inner.networks.publish(&record.spec.name, record)?;
+        registry.raise_network(record).await?;
+        // The lock of a container comes before the registry's.
+        drop(registry);
+        self.settle_network(record).await
     }
 
     /// Checks that the interfaces of the containers that are in a network go with what it is to be.
@@ -100,14 +97,7 @@ impl Host {
         Ok(())
     }
 
-    /// Writes a network's record, and makes of the host what it says. The caller holds the registry's lock.
-    async fn write_network(&self, record: &NetworkRecord) -> Result<()> {
-        self.inner.networks.publish(&record.spec.name, record)?;
-        self.raise_network(record).await.map(drop)
-    }
-
-    /// Makes the ports and the files of the containers in a network what its record says. Without the registry's lock: that
-    /// of a container comes before it.
+    /// Makes the ports and the files of the containers in a network what its record says.
     async fn settle_network(&self, record: &NetworkRecord) -> Result<()> {
         let name = &record.spec.name;
         for manifest in self.inner.manifests.all()?.records {

@@ -89,33 +89,29 @@ impl Host {
         manifest: Option<&Manifest>,
         network: Option<&NetworkRecord>,
     ) -> Result<()> {
+        let (mut own, mut published) = (Vec::new(), BTreeSet::new());
+        if let Some(manifest) = manifest {
+            own = forwards(manifest)?;
+            let earlier = self.inner.manifests.get(&manifest.spec.name)?;
+            if let Some(earlier) = earlier.filter(|earlier| earlier.id == manifest.id) {
+                published.extend(forwards(&earlier)?);
+            }
+            // Others' manifests, of which there may be hundreds, say nothing about it then.
+            if own.is_empty() && published.is_empty() {
+                return Ok(());
+            }
+        }
         let (mut networks, mut manifests) = (self.inner.networks.all()?, self.inner.manifests.all()?);
         let isolation = self.isolation().ok();
         networks.records.retain(|other| network.is_none_or(|network| network.spec.name != other.spec.name));
         networks.records.extend(network.cloned());
-        let mut published = Vec::new();
-        if let Some(manifest) = manifest {
-            let is_it = |other: &Manifest| other.id == manifest.id;
-            for other in manifests.records.iter().filter(|other| is_it(other)) {
-                published.extend(forwards(other)?);
-            }
-            manifests.records.retain(|other| !is_it(other));
-            manifests.records.push(manifest.clone());
-            let own = forwards(manifest)?;
-            if own.is_empty() && published.is_empty() {
-                return Ok(());
-            }
-            for forward in &own {
-                refuse_published(forward, manifests.records.iter().filter(|other| !is_it(other)))?;
-            }
-            // One that is there already is what would be found.
-            let is_new = |forward: &&PortForward| !published.contains(*forward);
-            Rules::of(&networks, &manifests, isolation)?.ruleset.check()?;
-            own.iter().filter(is_new).try_for_each(PortForward::check_unused)?;
-            Ruleset { forwards: own, ..Ruleset::default() }.check_forwarding()?;
-        } else {
-            Rules::of(&networks, &manifests, isolation)?.ruleset.check()?;
-        }
+        manifests.records.retain(|other| manifest.is_none_or(|manifest| manifest.id != other.id));
+        refuse_published(&own, &manifests.records)?;
+        manifests.records.extend(manifest.cloned());
+        Rules::of(&networks, &manifests, isolation)?.ruleset.check()?;
+        // One that is there already is what would be found.
+        PortForward::check_unused(own.iter().filter(|forward| !published.contains(*forward)))?;
+        Ruleset { forwards: own, ..Ruleset::default() }.check_forwarding()?;
         self.check_table()
     }
 
@@ -185,13 +181,22 @@ impl Host {
     }
 }
 
-/// Refuses a forward that a container has already, by that container's name: what the rules know is its mark.
-fn refuse_published<'a>(forward: &PortForward, others: impl Iterator<Item = &'a Manifest>) -> Result<()> {
-    for other in others.filter(|other| other.phase != Phase::Removing) {
+/// Refuses a forward that another container has already, by that container's name: what the rules know is its mark.
+fn refuse_published(own: &[PortForward], others: &[Manifest]) -> Result<()> {
+    if own.is_empty() {
+        return Ok(());
+    }
+    let mut published: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for other in others.iter().filter(|other| other.phase != Phase::Removing) {
         // What is wrong with another one is not for this one to tell.
-        let Ok(theirs) = forwards(other) else { continue };
-        if let Some(taken) = theirs.iter().find(|taken| forward.conflicts(taken)) {
-            let rule = format!("is published already by container `{}`: {taken}", other.spec.name);
+        for forward in forwards(other).unwrap_or_default() {
+            published.entry(forward.host_port).or_default().push((forward, &other.spec.name));
+        }
+    }
+    for forward in own {
+        let there = published.get(&forward.host_port).map(Vec::as_slice).unwrap_or_default();
+        if let Some((taken, name)) = there.iter().find(|(taken, _)| forward.conflicts(taken)) {
+            let rule = format!("is published already by container `{name}`: {taken}");
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         }
     }

@@ -73,10 +73,7 @@ impl Host {
                     Ok(()) => self.settle_interfaces(back, &unchanged).await.map(drop),
                     Err(error) => Err(error),
                 };
-                let Err(error) = undone else { return Err(cause) };
-                tracing::error!(%error, "roll-back failed");
-                let remains = vec![format!("interfaces of container `{name}`")];
-                Err(Error::LeftBehind { cause: Box::new(cause), remains })
+                Err(Error::after_undoing(cause, undone, || format!("interfaces of container `{name}`")))
             }
         }
     }

@@ -44,9 +44,8 @@ impl Host {
             return self.apply_firewall(None).await;
         }
         let Err(cause) = self.settle_isolation(spec).await else { return Ok(true) };
-        let Err(error) = self.settle_isolation(before).await else { return Err(cause) };
-        tracing::error!(%error, "roll-back failed");
-        Err(Error::LeftBehind { cause: Box::new(cause), remains: vec!["isolation of the host".to_owned()] })
+        let undone = self.settle_isolation(before).await;
+        Err(Error::after_undoing(cause, undone, || "isolation of the host".to_owned()))
     }
 
     async fn settle_isolation(&self, spec: IsolationSpec) -> Result<()> {

@@ -74,10 +74,9 @@ impl Host {
             Ok(()) => self.raise_network(&record).await,
             Err(error) => Err(error),
         };
-        match raised {
-            Ok(_) => Ok(()),
-            Err(cause) => Err(self.take_back(&record, cause).await),
-        }
+        let Err(cause) = raised else { return Ok(()) };
+        let undone = self.lower_network(&record).await;
+        Err(Error::after_undoing(cause, undone, || format!("network `{}`", record.spec.name)))
     }
 
     /// The largest packet of a network: what is asked for, if it fits, or the most that fits.
@@ -99,18 +98,6 @@ impl Host {
         record.tunnel_spec().map_or(Ok(()), |tunnel| tunnel.check())?;
         let (host, record) = (self.clone(), record.clone());
         self.blocking(move || host.check_rules(None, Some(&record))).await
-    }
-
-    /// Removes what was made of a new network, which failed for `cause`. Returns the error to tell.
-    async fn take_back(&self, record: &NetworkRecord, cause: Error) -> Error {
-        match self.lower_network(record).await {
-            Ok(()) => cause,
-            Err(error) => {
-                tracing::error!(%error, "roll-back failed");
-                let remains = vec![format!("network `{}`", record.spec.name)];
-                Error::LeftBehind { cause: Box::new(cause), remains }
-            }
-        }
     }
 
     async fn remove_network_locked(self, name: &NetworkName) -> Result<()> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::files::{FORMAT, Record};
 use crate::host::ContainerSpec;
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
-use crate::net::{InterfaceAddress, LinkOwner, Veth};
+use crate::net::{InterfaceAddress, LinkOwner};
 use crate::storage::{ImageContent, PoolSpec};
 
 /// How far a container's life has come.
@@ -63,13 +63,6 @@ pub(crate) struct Port {
     pub(crate) network: NetworkName,
     /// Of the inner end, in the order of the network's gateways.
     pub(crate) addresses: Vec<InterfaceAddress>,
-}
-
-impl Port {
-    /// Whether `link` is one of those that it is made of.
-    pub(crate) fn has_link(&self, link: &LinkName) -> bool {
-        Veth::links(&self.link, &self.owner).contains(link)
-    }
 }
 
 impl Manifest {

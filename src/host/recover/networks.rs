@@ -12,6 +12,9 @@ use crate::lxc::State;
 use crate::name::{ContainerName, NetworkName};
 use crate::net::{NetworkNamespace, Veth, VethSpec};
 
+/// How long a container's lock is waited for: whoever starts a program holds copies of all locks of his process for a moment.
+const BRIEFLY: Duration = Duration::from_millis(200);
+
 /// A running container whose ports are looked at: its lock, its namespace, and what its ports should be.
 struct Member {
     /// Holds the container's lock.
@@ -79,7 +82,7 @@ impl Host {
         let mut members = Vec::new();
         for name in self.inner.manifests.names()? {
             // Who has it now sees to it himself.
-            let Ok(host) = self.clone().with_lock_timeout(Duration::ZERO).locked(&name).await else {
+            let Ok(host) = self.clone().with_lock_timeout(BRIEFLY).locked(&name).await else {
                 continue;
             };
             match host.member(&name).await {

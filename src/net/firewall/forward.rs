@@ -1,6 +1,7 @@
 //! Published ports, and whether somebody listens there already (`man 5 proc`, `/proc/net/tcp`).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
@@ -79,20 +80,24 @@ impl PortForward {
         Ok(())
     }
 
-    /// Whether no process of the host listens on that port, in the network namespace of the calling thread: the forward
+    /// Whether no process of the host listens on the ports of `forwards`, in the network namespace of the calling thread: they
     /// would take away what is sent there. To be asked before a forward is new, not when it is made again. A process
     /// that listens on the unspecified IPv6 address counts for both families.
     ///
     /// # Errors
-    /// [`Error::Busy`] with the address on which somebody listens; [`Error::Os`] if the kernel's list cannot be read.
-    pub fn check_unused(&self) -> Result<()> {
-        let sockets = Path::new("/proc/thread-self/net");
-        for list in [self.protocol.to_string(), format!("{}6", self.protocol)] {
-            // Without IPv6 there is no such list.
-            let text = file::read_if_exists(&sockets.join(list))?.unwrap_or_default();
-            if let Some(listener) = text.lines().filter_map(listener).find(|found| self.shadows(*found)) {
+    /// [`Error::Busy`] with the address on which somebody listens; [`Error::Os`] if the kernel's lists cannot be read.
+    pub fn check_unused<'a>(forwards: impl IntoIterator<Item = &'a Self>) -> Result<()> {
+        let mut listeners = BTreeMap::new();
+        for forward in forwards {
+            // Once for all: the kernel goes through a table of all that may be open, which takes milliseconds.
+            let found = match listeners.entry(forward.protocol) {
+                Entry::Occupied(found) => found.into_mut(),
+                Entry::Vacant(place) => place.insert(all_listeners(forward.protocol)?),
+            };
+            let at_port = found.get(&forward.host_port.get()).map(Vec::as_slice).unwrap_or_default();
+            if let Some(listener) = at_port.iter().find(|found| forward.shadows(**found)) {
                 return Err(Error::Busy {
-                    what: format!("{} port {} of the host", self.protocol, self.host_port),
+                    what: format!("{} port {} of the host", forward.protocol, forward.host_port),
                     reason: format!("a process of the host has it, at {listener}"),
                 });
             }
@@ -116,6 +121,20 @@ impl fmt::Display for PortForward {
             None => write!(f, "{protocol} port {host_port} to {to}"),
         }
     }
+}
+
+/// Where processes listen, by port.
+fn all_listeners(protocol: Protocol) -> Result<BTreeMap<u16, Vec<SocketAddr>>> {
+    let sockets = Path::new("/proc/thread-self/net");
+    let mut listeners = BTreeMap::<u16, Vec<SocketAddr>>::new();
+    for list in [protocol.to_string(), format!("{protocol}6")] {
+        // Without IPv6 there is no such list.
+        let text = file::read_if_exists(&sockets.join(list))?.unwrap_or_default();
+        for found in text.lines().filter_map(listener) {
+            listeners.entry(found.port()).or_default().push(found);
+        }
+    }
+    Ok(listeners)
 }
 
 /// The address of a line of `/proc/net/{tcp,udp}`, if the socket takes what comes from anybody.

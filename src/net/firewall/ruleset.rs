@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::iter;
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
@@ -117,11 +119,11 @@ impl Ruleset {
         }
         self.denied.iter().try_for_each(|denied| check_net("denied addresses", denied.net))?;
         self.check_overlap()?;
-        let mut published = BTreeMap::new();
+        let (targets, mut published) = (Targets::of(self), BTreeMap::new());
         for forward in &self.forwards {
             check_owner(&forward.owner)?;
             forward.check()?;
-            self.check_target(forward)?;
+            targets.check(forward)?;
             forward.claim(&mut published)?;
         }
         Ok(())
@@ -150,11 +152,28 @@ impl Ruleset {
         }
         Ok(())
     }
+}
 
-    fn check_target(&self, forward: &PortForward) -> Result<()> {
+/// Where forwards may lead, and where not. Made once for all: there may be thousands of each.
+struct Targets {
+    /// By their first addresses; no two overlap.
+    subnets: BTreeMap<IpAddr, Subnet>,
+    denied: BTreeSet<(IpNet, Option<Port>)>,
+}
+
+impl Targets {
+    fn of(ruleset: &Ruleset) -> Self {
+        let subnets = ruleset.networks.iter().flat_map(|network| &network.subnets);
+        Self {
+            subnets: subnets.map(|subnet| (subnet.net().network(), *subnet)).collect(),
+            denied: ruleset.denied.iter().map(|denied| (denied.net, denied.port)).collect(),
+        }
+    }
+
+    fn check(&self, forward: &PortForward) -> Result<()> {
         let target = forward.to.ip();
-        let mut subnets = self.networks.iter().flat_map(|network| &network.subnets);
-        let Some(subnet) = subnets.find(|subnet| subnet.contains(target)) else {
+        let before = self.subnets.range(..=target).next_back().map(|(_, subnet)| subnet);
+        let Some(subnet) = before.filter(|subnet| subnet.contains(target)) else {
             let rule = "leads to an address that is in none of the networks";
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         };
@@ -162,14 +181,14 @@ impl Ruleset {
             let rule = format!("leads to no host of {subnet}: {target} {rule}");
             return Err(Error::invalid("port forward", forward.to_string(), rule));
         }
-        let denies = |denied: &&Denied| {
-            denied.net.prefix_len() > 0
-                && denied.net.contains(&target)
-                && denied.port.is_none_or(|port| {
-                    (port.protocol, port.number.get()) == (forward.protocol, forward.to.port())
-                })
-        };
-        if let Some(denied) = self.denied.iter().find(denies) {
+        let number = NonZeroU16::new(forward.to.port());
+        let port = number.map(|number| Port { protocol: forward.protocol, number });
+        let around = iter::successors(Some(IpNet::from(target)), IpNet::supernet);
+        let denied = around
+            .filter(|net| net.prefix_len() > 0)
+            .flat_map(|net| [None, port].map(|port| Denied { net, port }))
+            .find(|denied| self.denied.contains(&(denied.net, denied.port)));
+        if let Some(denied) = denied {
             let rule = format!("leads to {denied}, which is denied");
             return Err(Error::invalid("port forward", format!("{forward} of {}", forward.owner), rule));
         }

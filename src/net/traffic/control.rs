@@ -10,7 +10,7 @@ use rtnetlink::packet_route::tc::{
 use super::program::{Instruction, PASS, RETURN};
 use super::rate::Rate;
 use crate::net::Mtu;
-use crate::net::netlink::{Change, Mode};
+use crate::net::change::{Change, Mode};
 
 /// Where what comes in is looked at: in the order of the filters' numbers, which are also their priorities.
 const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
@@ -61,16 +61,12 @@ fn message(index: u32, handle: TcHandle, parent: TcHandle, kind: &str, options: 
     TcMessage::from_parts(header, attributes)
 }
 
-fn change(call: &'static str, target: String, message: RouteNetlinkMessage, mode: Mode) -> Change {
-    Change { call, target, message, mode, fine: None }
-}
-
 /// Makes what comes in at the link `index` be looked at, if it is not yet.
 pub(in crate::net) fn add_ingress(name: &str, index: u32) -> Change {
     let message = message(index, INGRESS_QDISC, TcHandle::INGRESS, "ingress", Vec::new());
     let target = format!("ingress of link `{name}`");
     let message = RouteNetlinkMessage::NewQueueDiscipline(message);
-    Change { fine: Some(libc::EEXIST), ..change("RTM_NEWQDISC", target, message, Mode::Create) }
+    Change { mode: Mode::Create, fine: Some(libc::EEXIST), ..Change::new(target, message) }
 }
 
 /// The handle of a token bucket, made of what it does: one that does something else is another, for which the kernel
@@ -103,7 +99,7 @@ pub(in crate::net) fn set_bucket(name: &str, index: u32, rate: Rate, mtu: Mtu) -
     let options = options.into_iter().map(TcOption::Other).collect();
     let message = message(index, bucket_handle(rate, mtu), TcHandle::ROOT, "tbf", options);
     let target = format!("rate of link `{name}`");
-    change("RTM_NEWQDISC", target, RouteNetlinkMessage::NewQueueDiscipline(message), Mode::Replace)
+    Change { mode: Mode::Replace, ..Change::new(target, RouteNetlinkMessage::NewQueueDiscipline(message)) }
 }
 
 /// Takes the token bucket from the link `index`.
@@ -111,7 +107,7 @@ pub(in crate::net) fn remove_bucket(name: &str, index: u32) -> Change {
     let message = message(index, TcHandle::UNSPEC, TcHandle::ROOT, "tbf", Vec::new());
     let target = format!("rate of link `{name}`");
     let message = RouteNetlinkMessage::DelQueueDiscipline(message);
-    Change { fine: Some(libc::ENOENT), ..change("RTM_DELQDISC", target, message, Mode::Change) }
+    Change { fine: Some(libc::ENOENT), ..Change::new(target, message) }
 }
 
 /// The link that has the token bucket that `message` tells of.
@@ -163,15 +159,12 @@ impl Filter {
     /// Asks for it. There is none if the kernel answers `ENOENT`, or `EINVAL`: nothing is looked at at all.
     pub(in crate::net) fn ask(self, name: &str, index: u32) -> Change {
         let message = RouteNetlinkMessage::GetTrafficFilter(self.message(index, Vec::new()));
-        change("RTM_GETTFILTER", self.target(name), message, Mode::Change)
+        Change::new(self.target(name), message)
     }
 
     pub(in crate::net) fn remove(self, name: &str, index: u32) -> Change {
         let message = RouteNetlinkMessage::DelTrafficFilter(self.message(index, Vec::new()));
-        Change {
-            fine: Some(libc::ENOENT),
-            ..change("RTM_DELTFILTER", self.target(name), message, Mode::Change)
-        }
+        Change { fine: Some(libc::ENOENT), ..Change::new(self.target(name), message) }
     }
 
     /// Sets it, or exchanges it in one step.
@@ -186,7 +179,7 @@ impl Filter {
             how,
         ];
         let message = RouteNetlinkMessage::NewTrafficFilter(self.message(index, options));
-        change("RTM_NEWTFILTER", self.target(name), message, Mode::Replace)
+        Change { mode: Mode::Replace, ..Change::new(self.target(name), message) }
     }
 }
 

@@ -9,10 +9,10 @@ use std::net::Ipv6Addr;
 /// One instruction, `struct sock_filter` of `linux/filter.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::net) struct Instruction {
-    pub(in crate::net) code: u16,
-    pub(in crate::net) jump_true: u8,
-    pub(in crate::net) jump_false: u8,
-    pub(in crate::net) operand: u32,
+    pub(super) code: u16,
+    pub(super) jump_true: u8,
+    pub(super) jump_false: u8,
+    pub(super) operand: u32,
 }
 
 /// `TC_ACT_UNSPEC`: the next filter is asked, and if there is none, the frame passes.

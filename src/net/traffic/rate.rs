@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::net::Mtu;
 
-/// How many bits of a second's may pass at once: those of 10 ms.
+/// What may pass at once is what passes in 10 ms.
 const BURSTS_PER_SECOND: u64 = 100;
-/// How long a packet may wait before it is dropped: 50 ms.
+/// A packet that would wait longer than 50 ms is dropped.
 const QUEUES_PER_SECOND: u64 = 20;
 /// The least that may pass at once, in bytes: at low rates some whole packets.
 const LEAST_BURST: u64 = 16 << 10;
@@ -51,19 +51,19 @@ impl Rate {
     }
 
     /// What the kernel counts in.
-    pub(in crate::net) fn bytes_per_second(self) -> u64 {
+    pub(super) fn bytes_per_second(self) -> u64 {
         self.0 / 8
     }
 
     /// How many bytes may pass at once on a link with `mtu`: those of 10 ms, 16 KiB, or one packet, whichever is most.
-    pub(in crate::net) fn burst_bytes(self, mtu: Mtu) -> u32 {
+    pub(super) fn burst_bytes(self, mtu: Mtu) -> u32 {
         let packet = u64::from(mtu.bytes()) + HEADERS;
         let bytes = (self.bytes_per_second() / BURSTS_PER_SECOND).max(LEAST_BURST).max(packet);
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
     /// How many bytes may wait: those of 50 ms, and a burst.
-    pub(in crate::net) fn queue_bytes(self, mtu: Mtu) -> u32 {
+    pub(super) fn queue_bytes(self, mtu: Mtu) -> u32 {
         let bytes = self.bytes_per_second() / QUEUES_PER_SECOND + u64::from(self.burst_bytes(mtu));
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }

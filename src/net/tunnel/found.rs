@@ -1,12 +1,8 @@
 //! The tunnels' links that a host has (`man 7 rtnetlink`: `RTM_GETLINK`).
 
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{InfoBridgePort, InfoPortData, InfoPortKind};
-
 use super::wire::Wire;
 use crate::error::Result;
-use crate::net::link::{Link, MessageBuilder};
-use crate::net::netlink::{Change, Mode};
+use crate::net::link::Link;
 use crate::net::{LinkOwner, MacAddress, Netlink};
 
 /// A VXLAN link or a GRE tap, whoever's it is.
@@ -37,22 +33,6 @@ impl TunnelLink {
         match &self.link.alias {
             Some(alias) => format!("link `{}` of {alias:?}", self.link.name),
             None => format!("link `{}`, which bears no mark", self.link.name),
-        }
-    }
-
-    /// Isolates it from its bridge's other isolated ports, or joins it to them again. It must be a port.
-    pub(super) fn isolate(&self, isolated: bool) -> Change {
-        let message = MessageBuilder::default()
-            .index(self.link.index)
-            .set_port_kind(InfoPortKind::Bridge)
-            .set_port_data(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(isolated)]))
-            .build();
-        Change {
-            call: "RTM_NEWLINK",
-            target: format!("isolation of link `{}`", self.link.name),
-            message: RouteNetlinkMessage::NewLink(message),
-            mode: Mode::Change,
-            fine: None,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rtnetlink::packet_route::link::InfoBridgePort;
+
 use super::TunnelSpec;
 use super::arm::Arm;
 use super::found::TunnelLink;
@@ -10,7 +12,7 @@ use super::underlay::Underlay;
 use super::wire::Wire;
 use crate::error::{Error, Result};
 use crate::name::LinkName;
-use crate::net::link::{self, ATTEMPTS, Link, MessageBuilder};
+use crate::net::link::{self, ATTEMPTS, Link};
 use crate::net::{LinkOwner, Mtu, Netlink};
 
 /// A host's part of a tunnel that exists: one tenant's bridges, on several hosts, are one network. A plain value: dropping it
@@ -82,8 +84,16 @@ impl Tunnel {
     pub async fn ensure(net: &Netlink, spec: &TunnelSpec) -> Result<Self> {
         spec.check()?;
         let (mtu, underlay) = look(net, spec).await?;
-        let mut ensuring =
-            Ensuring { net, spec, mtu, underlay, arms: spec.arms(), made: Vec::new(), changed: false };
+        let mut ensuring = Ensuring {
+            net,
+            spec,
+            mtu,
+            underlay,
+            arms: spec.arms(),
+            made: Vec::new(),
+            changed: false,
+            half_made: false,
+        };
         match ensuring.run().await {
             Ok(tunnel) => Ok(tunnel),
             Err(cause) => Err(ensuring.take_back(cause).await),
@@ -173,24 +183,26 @@ struct Ensuring<'a> {
     /// The links that this call made.
     made: Vec<Wire>,
     changed: bool,
+    /// Whether the bridge looked as one does that is being made.
+    half_made: bool,
 }
 
 impl Ensuring<'_> {
     async fn run(&mut self) -> Result<Tunnel> {
+        let mut refusal = None;
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
             match self.pass().await {
                 Ok(Some(tunnel)) => return Ok(tunnel),
+                // A bridge that is being made has its MTU a moment later.
+                Err(error @ Error::Differs { .. }) if self.half_made => refusal = Some(error),
                 // Links are made and will be looked at, or something came or went while we were at it.
                 Ok(None) => {}
                 Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EEXIST)) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Busy {
-            what: format!("tunnel of \"{}\"", self.spec.owner),
-            reason: "its links come and go; does somebody else use them?".to_owned(),
-        })
+        Err(refusal.unwrap_or_else(|| link::comes_and_goes(format!("tunnel of \"{}\"", self.spec.owner))))
     }
 
     /// `None`: begin again.
@@ -200,7 +212,11 @@ impl Ensuring<'_> {
     async fn pass(&mut self) -> Result<Option<Tunnel>> {
         let bridge = self.bridge().await?;
         let found = TunnelLink::all(self.net).await?;
-        self.refuse(&bridge, &found)?;
+        if let Err(difference) = self.refuse(&bridge, &found) {
+            // It was perhaps another one that they are ports of by now.
+            let is_there = self.net.link_at(bridge.index).await?.is_some();
+            return if is_there { Err(difference) } else { Ok(None) };
+        }
         let ours = || found.iter().filter(|found| found.is_of(&self.spec.owner));
         let wanted = |found: &&TunnelLink| self.arms.iter().any(|arm| arm.wire == found.wire);
         let mut again = false;
@@ -218,7 +234,8 @@ impl Ensuring<'_> {
                 }
                 Some(found) => links.push((arm, found)),
                 None => {
-                    self.create(arm, &bridge).await?;
+                    let created = self.create(arm, &bridge).await;
+                    link::unless_gone(self.net, &bridge, created).await?;
                     self.made.push(arm.wire);
                     again = true;
                 }
@@ -229,16 +246,18 @@ impl Ensuring<'_> {
             return Ok(None);
         }
         for (arm, found) in &links {
-            self.changed |= self.complete(arm, found, &bridge).await?;
+            let completed = self.complete(arm, found, &bridge).await;
+            self.changed |= link::unless_gone(self.net, &bridge, completed).await?;
         }
         let tunnel = Tunnel::of(&self.spec.owner, links.into_iter().map(|(_, found)| found))?;
         Ok(Some(Tunnel { changed: self.changed, ..tunnel }))
     }
 
-    async fn bridge(&self) -> Result<Link> {
+    async fn bridge(&mut self) -> Result<Link> {
         let name = &self.spec.bridge;
         let bridge =
             self.net.link(name).await?.ok_or_else(|| Error::NotFound { what: format!("bridge `{name}`") })?;
+        self.half_made = bridge.alias.is_none() && !bridge.up;
         let difference = if bridge.kind != "bridge" {
             "it is no bridge".to_owned()
         } else if self.underlay.links.contains(&bridge.index) {
@@ -280,7 +299,7 @@ impl Ensuring<'_> {
 
     async fn create(&self, arm: &Arm, bridge: &Link) -> Result<()> {
         let owner = &self.spec.owner;
-        let name = arm.wire.link_name(owner)?;
+        let name = arm.wire.link_name(owner);
         match self.net.change(arm.wire.create(&name, owner, bridge.index, self.mtu.bytes())).await {
             Err(error) if error.errno() == Some(libc::EEXIST) => {
                 if let Some(link) = self.net.link(&name).await? {
@@ -288,7 +307,7 @@ impl Ensuring<'_> {
                 }
                 Err(error)
             }
-            result => result.map_err(|error| arm.wire.explain(error)),
+            result => result.map_err(|error| link::explain_full(arm.wire.explain(error))),
         }
     }
 
@@ -298,21 +317,21 @@ impl Ensuring<'_> {
         let name = LinkName::new(&*link.name)?;
         let mut changed = false;
         // Alone, and first: what is not isolated must not be up.
-        if found.link.isolated != arm.isolated {
-            self.net.change(found.isolate(arm.isolated)).await?;
+        if link.is_isolated() != arm.isolated {
+            let isolation = vec![InfoBridgePort::Isolated(arm.isolated)];
+            self.net.change(link::set_port(name.as_str(), link.index, isolation)).await?;
             changed = true;
         }
         let mut changes = Vec::new();
         if link.master.is_none() {
-            let message = MessageBuilder::default().index(link.index).controller(bridge.index).build();
-            changes.push(link::set_link(name.as_str(), message));
+            changes.push(link::make_port(name.as_str(), link.index, bridge.index));
         }
         if let Wire::Vxlan { .. } = arm.wire {
             changes.extend(peers::changes(self.net, link, &arm.peers).await?);
         }
         changes.extend(link.completion(&name, &self.spec.owner, Some(self.mtu)));
         changed |= !changes.is_empty();
-        self.net.change_all(changes).await.map_err(|error| arm.wire.explain(error))?;
+        self.net.change_all(changes).await.map_err(|error| link::explain_full(arm.wire.explain(error)))?;
         Ok(changed)
     }
 
@@ -329,13 +348,6 @@ impl Ensuring<'_> {
             }
             Ok::<_, Error>(())
         };
-        match removed.await {
-            Ok(()) => cause,
-            Err(error) => {
-                tracing::error!(%error, "roll-back failed");
-                let remains = vec![format!("tunnel of \"{}\"", self.spec.owner)];
-                Error::LeftBehind { cause: Box::new(cause), remains }
-            }
-        }
+        Error::after_undoing(cause, removed.await, || format!("tunnel of \"{}\"", self.spec.owner))
     }
 }

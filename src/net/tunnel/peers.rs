@@ -12,8 +12,8 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::Result;
 use crate::net::Netlink;
+use crate::net::change::{Change, Mode};
 use crate::net::link::Link;
-use crate::net::netlink::{Change, Mode};
 
 const NOBODY: [u8; 6] = [0; 6];
 
@@ -24,7 +24,7 @@ pub(super) async fn changes(net: &Netlink, link: &Link, peers: &BTreeSet<IpAddr>
     let question = about(link);
     let mut changes = Vec::new();
     let mut missing = peers.clone();
-    for answer in net.dump(RouteNetlinkMessage::GetNeighbour(question), "RTM_GETNEIGH").await? {
+    for answer in net.dump(RouteNetlinkMessage::GetNeighbour(question)).await? {
         let RouteNetlinkMessage::NewNeighbour(entry) = answer else { continue };
         // The bridge's own entries of this port are in the same list.
         if entry.header.ifindex != link.index || !entry.header.flags.contains(NeighbourFlags::Own) {
@@ -76,13 +76,8 @@ fn flood(link: &Link, host: IpAddr) -> Change {
         NeighbourAttribute::LinkLayerAddress(NOBODY.to_vec()),
         NeighbourAttribute::Destination(host.into()),
     ];
-    Change {
-        call: "RTM_NEWNEIGH",
-        target: format!("peer {host} of link `{}`", link.name),
-        message: RouteNetlinkMessage::NewNeighbour(message),
-        mode: Mode::Append,
-        fine: None,
-    }
+    let target = format!("peer {host} of link `{}`", link.name);
+    Change { mode: Mode::Append, ..Change::new(target, RouteNetlinkMessage::NewNeighbour(message)) }
 }
 
 fn forget(link: &Link, host: IpAddr, entry: NeighbourMessage) -> Change {
@@ -100,12 +95,7 @@ fn forget(link: &Link, host: IpAddr, entry: NeighbourMessage) -> Change {
                 | NeighbourAttribute::IfIndex(_)
         )
     });
-    Change {
-        call: "RTM_DELNEIGH",
-        target: format!("peer {host} of link `{}`", link.name),
-        message: RouteNetlinkMessage::DelNeighbour(message),
-        mode: Mode::Change,
-        // What was learned ages.
-        fine: Some(libc::ENOENT),
-    }
+    let target = format!("peer {host} of link `{}`", link.name);
+    // What was learned ages.
+    Change { fine: Some(libc::ENOENT), ..Change::new(target, RouteNetlinkMessage::DelNeighbour(message)) }
 }

@@ -8,6 +8,7 @@ use super::TunnelTopology;
 use super::arm::Arm;
 use crate::error::{Error, Result};
 use crate::name::LinkName;
+use crate::net::link::MOST_PORTS;
 use crate::net::{LinkOwner, Mtu};
 
 /// What one host has of a network over several hosts.
@@ -35,12 +36,19 @@ impl TunnelSpec {
     }
 
     /// Checks what the types alone do not: addresses that hosts can have, of one family, `local` among them, a hub that
-    /// is no spoke, a VNI for each spoke alone, a port that is not 0. `ensure` does it, too.
+    /// is no spoke, a VNI for each spoke alone, a port that is not 0, no more links than a bridge takes. `ensure` does it,
+    /// too.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the rule that is broken.
     pub fn check(&self) -> Result<()> {
-        self.topology.check(self.local)
+        self.topology.check(self.local)?;
+        let links = self.arms().len();
+        if links > MOST_PORTS {
+            let rule = format!("a bridge takes at most {MOST_PORTS}");
+            return Err(Error::invalid("links of a tunnel", links.to_string(), rule));
+        }
+        Ok(())
     }
 
     /// The largest packet of the network over an underlay whose largest is `underlay`: less by 50 bytes (VXLAN over

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::{Error, Result};
 use crate::net::Netlink;
-use crate::net::netlink::{Change, Mode};
+use crate::net::change::Change;
 
 /// What the host's routes say of the way to some others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,13 +72,7 @@ async fn route(net: &Netlink, to: IpAddr, from: Option<IpAddr>, flags: RouteFlag
         question.header.source_prefix_length = bits;
         question.attributes.push(RouteAttribute::Source(from.into()));
     }
-    let question = Change {
-        call: "RTM_GETROUTE",
-        target: to.to_string(),
-        message: RouteNetlinkMessage::GetRoute(question),
-        mode: Mode::Change,
-        fine: None,
-    };
+    let question = Change::new(to.to_string(), RouteNetlinkMessage::GetRoute(question));
     let answer = match net.exchange(vec![question]).await?.pop().transpose().map(Option::flatten) {
         Ok(Some(RouteNetlinkMessage::NewRoute(answer))) => answer,
         Ok(_) => return Ok(None),

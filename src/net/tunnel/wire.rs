@@ -7,10 +7,10 @@ use rtnetlink::packet_core::DefaultNla;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{GreIOFlags, InfoData, InfoGre, InfoGre6, InfoKind, InfoVxlan};
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::name::LinkName;
+use crate::net::change::{Change, Mode};
 use crate::net::link::MessageBuilder;
-use crate::net::netlink::{Change, Mode};
 use crate::net::{LinkOwner, MacAddress};
 
 /// The hops that a packet of a GRE tunnel lives. VXLAN takes the host's own number.
@@ -90,9 +90,8 @@ impl Wire {
 
     /// The name of `owner`'s link: a hash. The host's address is in it, so that links of one owner on two hosts have
     /// different hardware addresses.
-    pub(super) fn link_name(&self, owner: &LinkOwner) -> Result<LinkName> {
-        let [a, b, c, d, e, f] = MacAddress::derive(owner, &format!("{self} at {}", self.local())).octets();
-        LinkName::new(format!("dkt{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}"))
+    pub(super) fn link_name(&self, owner: &LinkOwner) -> LinkName {
+        LinkName::of_hash("dkt", MacAddress::derive(owner, &format!("{self} at {}", self.local())).octets())
     }
 
     fn local(&self) -> IpAddr {
@@ -118,13 +117,8 @@ impl Wire {
             .controller(bridge)
             .set_info_data(self.data())
             .build();
-        Change {
-            call: "RTM_NEWLINK",
-            target: format!("{} link `{name}`", self.kind()),
-            message: RouteNetlinkMessage::NewLink(message),
-            mode: Mode::Create,
-            fine: None,
-        }
+        let target = format!("{} link `{name}`", self.kind());
+        Change { mode: Mode::Create, ..Change::new(target, RouteNetlinkMessage::NewLink(message)) }
     }
 
     fn data(&self) -> InfoData {
@@ -233,8 +227,8 @@ mod tests {
         let owner = LinkOwner::new("docklet/t").unwrap();
         let at = |local: &str| Wire::Vxlan { vni: 5, port: 4789, local: ip(local) };
         // Written down: a later version must find the links of this one.
-        assert_eq!(at("10.0.0.1").link_name(&owner).unwrap().as_str(), "dkt46f4269c9f4b");
-        assert_ne!(at("10.0.0.1").link_name(&owner).unwrap(), at("10.0.0.2").link_name(&owner).unwrap());
+        assert_eq!(at("10.0.0.1").link_name(&owner).as_str(), "dkt46f4269c9f4b");
+        assert_ne!(at("10.0.0.1").link_name(&owner), at("10.0.0.2").link_name(&owner));
     }
 
     #[test]

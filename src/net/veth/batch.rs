@@ -11,8 +11,8 @@ use super::outer::{self, Outer, Wish};
 use super::pair::{check_bridge, differences};
 use super::{Veth, VethSpec, inner};
 use crate::error::{Error, Result};
-use crate::net::link::Link;
-use crate::net::netlink::{Change, Mode};
+use crate::net::change::Change;
+use crate::net::link::{self, Link, MOST_PORTS};
 use crate::net::{Netlink, NetworkNamespace};
 
 /// How many namespaces are entered at the same time.
@@ -43,7 +43,15 @@ pub(super) async fn ensure_all(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<
     for chunk in missing.chunks(MADE_AT_ONCE) {
         let wishes: Vec<Wish<'_>> = chunk.iter().map(|(_, wish)| *wish).collect();
         for ((position, _), result) in chunk.iter().zip(make(net, &wishes).await?) {
-            results[*position] = result.transpose();
+            results[*position] = match result {
+                // The pair or its bridge may have gone while we were at it.
+                Err(error)
+                    if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)) =>
+                {
+                    None
+                }
+                result => result.transpose(),
+            };
         }
     }
     // What has drifted, and what somebody else was at while we were.
@@ -109,7 +117,25 @@ async fn look(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<Found>> {
             Found::Other
         });
     }
+    check_room(&found, &links)?;
     Ok(found)
+}
+
+/// Refuses more ports than a bridge takes, before the first of them is made.
+fn check_room(found: &[Found], links: &BTreeMap<String, Link>) -> Result<()> {
+    let mut coming: BTreeMap<u32, (&str, usize)> = BTreeMap::new();
+    for found in found {
+        if let Found::Missing(bridge) = found {
+            coming.entry(bridge.index).or_insert((&bridge.name, 0)).1 += 1;
+        }
+    }
+    for (index, (name, count)) in coming {
+        let present = links.values().filter(|link| link.master == Some(index)).count();
+        if present + count > MOST_PORTS {
+            return Err(link::full(format!("bridge `{name}`")));
+        }
+    }
+    Ok(())
 }
 
 /// The numbers that the kernel has for the namespaces, from where `net` is: a link's other end is told by them.
@@ -118,13 +144,8 @@ async fn namespace_ids(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<Option<i
         let mut message = NsidMessage::default();
         let descriptor = u32::try_from(namespace.as_fd().as_raw_fd()).unwrap_or_default();
         message.attributes.push(NsidAttribute::Fd(descriptor));
-        Change {
-            call: "RTM_GETNSID",
-            target: format!("network namespace `{}`", namespace.path().display()),
-            message: RouteNetlinkMessage::GetNsId(message),
-            mode: Mode::Change,
-            fine: None,
-        }
+        let target = format!("network namespace `{}`", namespace.path().display());
+        Change::new(target, RouteNetlinkMessage::GetNsId(message))
     });
     let answers = net.exchange(questions.collect()).await?;
     answers

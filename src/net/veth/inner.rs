@@ -3,7 +3,7 @@
 use super::VethSpec;
 use crate::error::Result;
 use crate::net::link::{self, ATTEMPTS, Link, MessageBuilder};
-use crate::net::{MacAddress, Netlink};
+use crate::net::{MacAddress, Netlink, inet};
 
 /// The other end of `host`, which was just made: nothing has been done with it, so it need not be asked for.
 pub(super) fn born(host: &Link) -> Option<Link> {
@@ -36,18 +36,18 @@ pub(super) async fn complete(inside: &Netlink, spec: &VethSpec, inner: &Link) ->
     if !inner.up {
         changes.push(link::set_link(name, MessageBuilder::default().index(inner.index).up().build()));
     }
-    changes.extend(spec.addresses.iter().map(|address| link::add_address(name, inner.index, *address)));
-    changes.extend(spec.gateways.iter().map(|gateway| link::set_default_route(name, inner.index, *gateway)));
-    inside.change_all(changes).await.map_err(link::explain_ipv6)?;
+    changes.extend(spec.addresses.iter().map(|address| inet::add_address(name, inner.index, *address)));
+    changes.extend(spec.gateways.iter().map(|gateway| inet::set_default_route(name, inner.index, *gateway)));
+    inside.change_all(changes).await.map_err(inet::explain_ipv6)?;
     if spec.addresses.iter().any(|address| address.ip().is_ipv6()) {
-        settle(inside, inner.index).await?;
+        wait_until_usable(inside, inner.index).await?;
     }
     Ok(())
 }
 
-/// Waits until IPv6 has seen that both ends are up, which the kernel tells it a moment after they are. If that takes as long
-/// as never, the addresses are there all the same.
-async fn settle(inside: &Netlink, index: u32) -> Result<()> {
+/// Waits until the IPv6 addresses are in use: the kernel tells IPv6 that both ends are up a moment after they are. The wait
+/// has an end, since the addresses are there all the same.
+async fn wait_until_usable(inside: &Netlink, index: u32) -> Result<()> {
     for attempt in 0..ATTEMPTS {
         link::pause(attempt).await;
         if !inside.has_tentative(index).await? {
@@ -66,12 +66,12 @@ pub(super) async fn replace(inside: &Netlink, spec: &VethSpec, inner: &Link, mtu
     }
     for address in inside.addresses(inner.index).await? {
         if !spec.addresses.iter().any(|asked| ipnet::IpNet::from(*asked) == address) {
-            changes.push(link::remove_address(name, inner.index, address));
+            changes.push(inet::remove_address(name, inner.index, address));
         }
     }
     for ipv6 in [false, true] {
         if !spec.gateways.iter().any(|gateway| gateway.is_ipv6() == ipv6) {
-            changes.push(link::remove_default_route(name, inner.index, ipv6));
+            changes.push(inet::remove_default_route(name, inner.index, ipv6));
         }
     }
     // Routes need the addresses that they go by.

@@ -4,15 +4,14 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rtnetlink::LinkVeth;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkInfo,
-};
+use rtnetlink::packet_route::link::{InfoBridgePort, InfoData, InfoKind, InfoVeth, LinkAttribute};
 use rtnetlink::packet_route::tc::TcMessage;
 
 use super::VethSpec;
 use crate::error::{Error, Result};
+use crate::name::LinkName;
+use crate::net::change::{Change, Mode};
 use crate::net::link::{self, Link, MessageBuilder};
-use crate::net::netlink::{Change, Mode};
 use crate::net::traffic::{self, Bucket, Filter};
 use crate::net::{MacAddress, Mtu, Netlink, NetworkNamespace};
 
@@ -37,7 +36,8 @@ pub(super) struct Made {
 /// A pair to be made: where its inner end will be, what it should be, and its bridge.
 pub(super) type Wish<'a> = (&'a NetworkNamespace, &'a VethSpec, &'a Link);
 
-/// Changes in their order: a part is begun when the one before it has succeeded.
+/// Changes in their order: rules, another bridge, isolation there, and what completes the link, which sets it up. A part is
+/// begun when the one before it has succeeded.
 pub(super) type Stages = [Vec<Change>; 4];
 
 /// Makes all, in as few system calls as fit, and looks at what is there then.
@@ -54,7 +54,7 @@ pub(super) async fn make(net: &Netlink, wishes: &[Wish<'_>]) -> Result<Vec<Resul
         let fresh = match made {
             Ok(_) => true,
             Err(error) if error.errno() == Some(libc::EEXIST) => false,
-            Err(error) => return Err(error),
+            Err(error) => return Err(link::explain_full(error)),
         };
         let [host, shaper] = [host?, shaper?].map(|told| told.and_then(Link::told));
         Ok(Made { fresh, outer: Outer { host, shaper, ..Outer::default() } })
@@ -79,23 +79,15 @@ fn creation(namespace: &NetworkNamespace, spec: &VethSpec, bridge: &Link) -> Cha
         .controller(bridge.index)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
         .build();
-    Change {
-        call: "RTM_NEWLINK",
-        target: format!("veth `{}`", spec.name),
-        message: RouteNetlinkMessage::NewLink(message),
-        mode: Mode::Create,
-        fine: None,
-    }
+    let message = RouteNetlinkMessage::NewLink(message);
+    Change { mode: Mode::Create, ..Change::new(format!("veth `{}`", spec.name), message) }
 }
 
 /// What there is of the pair.
 pub(super) async fn look(net: &Netlink, spec: &VethSpec) -> Result<Outer> {
     let shaper = VethSpec::shaper_name(&spec.name, &spec.owner);
-    let answers = net.exchange(vec![link::ask(&spec.name), link::ask(&shaper)]).await?;
-    let mut links = answers.into_iter();
-    let mut next =
-        || -> Result<Option<Link>> { Ok(links.next().transpose()?.flatten().and_then(Link::told)) };
-    Ok(Outer { host: next()?, shaper: next()?, ..Outer::default() })
+    let [host, shaper] = net.look([link::ask(&spec.name), link::ask(&shaper)]).await?;
+    Ok(Outer { host, shaper, ..Outer::default() })
 }
 
 /// Reads the rules of pairs whose links are known.
@@ -121,7 +113,7 @@ pub(super) async fn look_at_rules(net: &Netlink, pairs: &mut [(&VethSpec, &mut O
     }
     // The kernel has no question for one link's that all versions answer.
     let message = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
-    let found = net.dump(message, "RTM_GETQDISC").await?;
+    let found = net.dump(message).await?;
     let buckets: Vec<(u32, Bucket)> = found.iter().filter_map(traffic::bucket).collect();
     let of = |link: &Option<Link>| {
         let index = link.as_ref()?.index;
@@ -138,24 +130,20 @@ pub(super) async fn look_at_rules(net: &Netlink, pairs: &mut [(&VethSpec, &mut O
 pub(super) async fn ensure_shaper(net: &Netlink, spec: &VethSpec, outer: &mut Outer) -> Result<()> {
     let name = VethSpec::shaper_name(&spec.name, &spec.owner);
     if spec.rates.from_container.is_some() && outer.shaper.is_none() {
-        let mut message = MessageBuilder::new_with_info_kind(InfoKind::Ifb)
+        let message = MessageBuilder::new_with_info_kind(InfoKind::Ifb)
             .name(name.to_string())
             .address(MacAddress::derive(&spec.owner, name.as_str()).octets().to_vec())
             .build();
-        message.header.index = 0;
         let creation = Change {
-            call: "RTM_NEWLINK",
-            target: format!("ifb `{name}`"),
-            message: RouteNetlinkMessage::NewLink(message),
             mode: Mode::Create,
             fine: Some(libc::EEXIST),
+            ..Change::new(format!("ifb `{name}`"), RouteNetlinkMessage::NewLink(message))
         };
         let mut answers = net.exchange(vec![creation, link::ask(&name)]).await?.into_iter();
-        answers.next().transpose().map_err(|error| explain(error, "ifb", "CONFIG_IFB (modprobe ifb)"))?;
+        answers.next().transpose().map_err(|error| explain_shaper(error, &name))?;
         outer.shaper = answers.next().transpose()?.flatten().and_then(Link::told);
         if outer.shaper.is_none() {
-            // Somebody has just removed it.
-            return Err(Error::os("RTM_GETLINK", &name, std::io::Error::from_raw_os_error(libc::ENODEV)));
+            return Err(link::gone(name.as_str()));
         }
     }
     outer.shaper.as_ref().map_or(Ok(()), |shaper| shaper.check_ours(&name, &spec.owner, "ifb"))
@@ -163,28 +151,27 @@ pub(super) async fn ensure_shaper(net: &Netlink, spec: &VethSpec, outer: &mut Ou
 
 /// What the host's side lacks of `spec`, on `bridge`: nothing if all is as it should be.
 pub(super) fn stages(spec: &VethSpec, bridge: &Link, outer: &Outer, mtu: Option<Mtu>) -> Result<Stages> {
-    let Some(host) = &outer.host else { return Ok(Stages::default()) };
-    let moved = host.master != Some(bridge.index);
-    let mut stages = Stages::default();
-    stages[0] = rules(spec, host, outer, mtu)?;
+    let Some(mut host) = outer.host.clone() else { return Ok(Stages::default()) };
     let name = spec.name.as_str();
-    let mut host = host.clone();
-    if moved {
+    let isolation = link::set_port(name, host.index, vec![InfoBridgePort::Isolated(spec.isolated)]);
+    let mut rules = rules(spec, &host, outer, mtu)?;
+    let (mut moving, mut isolating) = (Vec::new(), Vec::new());
+    if host.master == Some(bridge.index) {
+        if spec.isolated != host.is_isolated() {
+            rules.push(isolation);
+        }
+    } else {
+        // Only a port can be isolated, and a new one is not: it is down until then.
         if spec.isolated && host.up {
-            stages[1].push(link::set_link(name, MessageBuilder::default().index(host.index).down().build()));
+            moving.push(link::set_link(name, MessageBuilder::default().index(host.index).down().build()));
             host.up = false;
         }
-        let message = MessageBuilder::default().index(host.index).controller(bridge.index).build();
-        stages[1].push(link::set_link(name, message));
-        // A new port is not isolated.
-        host.isolated = false;
+        moving.push(link::make_port(name, host.index, bridge.index));
+        if spec.isolated {
+            isolating.push(isolation);
+        }
     }
-    if spec.isolated != host.isolated {
-        // Only a port can be: on the bridge that it has, that is as early as the rules.
-        stages[if moved { 2 } else { 0 }].push(isolation(spec, host.index));
-    }
-    stages[3] = host.completion(&spec.name, &spec.owner, mtu);
-    Ok(stages)
+    Ok([rules, moving, isolating, host.completion(&spec.name, &spec.owner, mtu)])
 }
 
 fn rules(spec: &VethSpec, host: &Link, outer: &Outer, mtu: Option<Mtu>) -> Result<Vec<Change>> {
@@ -210,9 +197,9 @@ fn rules(spec: &VethSpec, host: &Link, outer: &Outer, mtu: Option<Mtu>) -> Resul
         None if outer.bucket.is_some() => changes.push(traffic::remove_bucket(name, index)),
         _ => {}
     }
+    let shaper_name = VethSpec::shaper_name(&spec.name, &spec.owner);
     match (spec.rates.from_container, &outer.shaper) {
         (Some(rate), Some(shaper)) => {
-            let shaper_name = VethSpec::shaper_name(&spec.name, &spec.owner);
             if outer.shaper_bucket != Some(Bucket::new(rate, mtu)) {
                 changes.push(traffic::set_bucket(shaper_name.as_str(), shaper.index, rate, mtu));
             }
@@ -225,27 +212,11 @@ fn rules(spec: &VethSpec, host: &Link, outer: &Outer, mtu: Option<Mtu>) -> Resul
             if outer.redirect.is_some() {
                 changes.push(Filter::Redirect.remove(name, index));
             }
-            let shaper_name = VethSpec::shaper_name(&spec.name, &spec.owner);
             changes.extend(shaper.iter().map(|shaper| link::deletion(&shaper_name, shaper.index)));
         }
         (Some(_), None) => {}
     }
     Ok(changes)
-}
-
-fn isolation(spec: &VethSpec, index: u32) -> Change {
-    let mut message = MessageBuilder::default().index(index).build();
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(spec.isolated)])),
-    ]));
-    Change {
-        call: "RTM_NEWLINK",
-        target: format!("isolation of link `{}`", spec.name),
-        message: RouteNetlinkMessage::NewLink(message),
-        mode: Mode::Change,
-        fine: None,
-    }
 }
 
 /// Carries out the stages of several pairs together. Who fails in one is left out of those that follow.
@@ -264,12 +235,7 @@ pub(super) async fn carry_out(net: &Netlink, pairs: Vec<Stages>) -> Result<Vec<R
         for (result, count) in results.iter_mut().zip(counts) {
             for answer in answers.by_ref().take(count) {
                 if let (Err(error), Ok(())) = (answer, &result) {
-                    *result = Err(explain(
-                        error,
-                        "traffic control",
-                        "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF, \
-                        CONFIG_NET_SCH_TBF and CONFIG_NET_ACT_MIRRED, built in or as modules",
-                    ));
+                    *result = Err(explain_traffic_control(error));
                 }
             }
         }
@@ -277,19 +243,27 @@ pub(super) async fn carry_out(net: &Netlink, pairs: Vec<Stages>) -> Result<Vec<R
     Ok(results)
 }
 
-/// Says what a kernel lacks that does not know a kind of object.
-fn explain(error: Error, what: &str, needs: &str) -> Error {
+/// Says what a kernel lacks that does not make the device.
+fn explain_shaper(error: Error, name: &LinkName) -> Error {
+    match error.errno() {
+        Some(libc::EOPNOTSUPP) => Error::Unsupported {
+            what: format!("ifb `{name}`"),
+            needs: "CONFIG_IFB (modprobe ifb)".to_owned(),
+        },
+        _ => error,
+    }
+}
+
+/// Says what a kernel lacks that does not take a port's rules.
+fn explain_traffic_control(error: Error) -> Error {
     match &error {
         Error::Os { call: "RTM_NEWQDISC" | "RTM_NEWTFILTER", target, .. }
             if matches!(error.errno(), Some(libc::ENOENT | libc::EOPNOTSUPP)) =>
         {
+            let needs = "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF, CONFIG_NET_SCH_TBF and CONFIG_NET_ACT_MIRRED, \
+                         built in or as modules";
             Error::Unsupported { what: target.clone(), needs: needs.to_owned() }
         }
-        Error::Os { call: "RTM_NEWLINK", target, .. }
-            if what == "ifb" && error.errno() == Some(libc::EOPNOTSUPP) =>
-        {
-            Error::Unsupported { what: target.clone(), needs: needs.to_owned() }
-        }
-        _ => error,
+        _ => link::explain_full(error),
     }
 }

@@ -104,10 +104,10 @@ impl Veth {
         let names = Self::links(name, owner);
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            let answers = net.exchange(names.iter().map(link::ask).collect()).await?;
+            let links = net.look(names.each_ref().map(link::ask)).await?;
             let mut deletions = Vec::new();
-            for (position, (name, answer)) in names.iter().zip(answers).enumerate() {
-                let Some(link) = answer?.and_then(Link::told) else { continue };
+            for (position, (name, link)) in names.iter().zip(links).enumerate() {
+                let Some(link) = link else { continue };
                 let kind = if position == 1 || link.kind == SHAPER { SHAPER } else { "veth" };
                 link.check_ours(name, owner, kind)?;
                 deletions.push(link::deletion(name, link.index));
@@ -117,10 +117,7 @@ impl Veth {
             }
             net.change_all(deletions).await?;
         }
-        Err(Error::Busy {
-            what: format!("link `{name}`"),
-            reason: "somebody makes it again and again".to_owned(),
-        })
+        Err(link::comes_and_goes(format!("link `{name}`")))
     }
 
     /// The names of the links that the pair `name` of `owner` may have on the host: its end, and the device that holds
@@ -176,14 +173,16 @@ async fn settle(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec, ve
         match attempt_once(net, namespace, spec, verb).await {
             Ok(Some(veth)) => return Ok(veth),
             Ok(None) => {}
-            Err(error) if error.errno() == Some(libc::ENODEV) => {}
+            // Also an end that root inside has just taken down, or an address from it: there is no way to the gateway then.
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(libc::ENODEV | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN)
+                ) => {}
             Err(error) => return Err(error),
         }
     }
-    Err(Error::Busy {
-        what: format!("link `{}`", spec.name),
-        reason: "it comes and goes; does somebody else use it?".to_owned(),
-    })
+    Err(link::comes_and_goes(format!("link `{}`", spec.name)))
 }
 
 /// `None`: begin again.
@@ -196,7 +195,10 @@ async fn attempt_once(
     let (inside, found) = join(Netlink::connect_in(namespace), async {
         let bridge = bridge(net, spec).await?;
         let made = match verb {
-            Verb::Ensure => outer::make(net, &[(namespace, spec, &bridge)]).await?.remove(0)?,
+            Verb::Ensure => {
+                let made = outer::make(net, &[(namespace, spec, &bridge)]).await?.remove(0);
+                link::unless_gone(net, &bridge, made).await?
+            }
             Verb::Apply => Made { fresh: false, outer: outer::look(net, spec).await? },
         };
         Ok((bridge, made))
@@ -213,7 +215,8 @@ async fn attempt_once(
     let found = if fresh { inner::born(&host) } else { inner::find(&inside, &host).await? };
     let Some(inner) = found else {
         if verb == Verb::Apply {
-            return Err(differs(spec, "its inner end is in another namespace".to_owned()));
+            let elsewhere = differs(spec, "its inner end is in another namespace".to_owned());
+            return unless_stale(net, &bridge, &host, elsewhere).await;
         }
         // Where the inner name is taken none can be made anew: the one that there is stays.
         if inside.link(&spec.inner_name).await?.is_some() {
@@ -230,7 +233,10 @@ async fn attempt_once(
     };
     if !fresh {
         if verb == Verb::Ensure {
-            check_adoptable(&inside, spec, &bridge, &host, &inner).await?;
+            match check_adoptable(&inside, spec, &bridge, &host, &inner).await {
+                Err(error @ Error::Differs { .. }) => return unless_stale(net, &bridge, &host, error).await,
+                result => result?,
+            }
         }
         outer::look_at_rules(net, &mut [(spec, &mut outer)]).await?;
     }
@@ -248,9 +254,17 @@ async fn attempt_once(
     };
     let changed = fresh || stages.iter().any(|stage| !stage.is_empty());
     let (outer, inner) = join(outer::carry_out(net, vec![stages]), inner_change).await;
-    outer?.remove(0)?;
+    link::unless_gone(net, &bridge, outer?.remove(0)).await?;
     inner?;
     Ok(Some(Veth::new(spec.name.clone(), host.index, changed)))
+}
+
+/// A difference counts if what was compared is still there; else somebody removed it meanwhile: begin again.
+async fn unless_stale(net: &Netlink, bridge: &Link, host: &Link, difference: Error) -> Result<Option<Veth>> {
+    match net.look([link::ask_at(bridge.index), link::ask_at(host.index)]).await? {
+        [Some(_), Some(_)] => Err(difference),
+        _ => Ok(None),
+    }
 }
 
 async fn bridge(net: &Netlink, spec: &VethSpec) -> Result<Link> {

@@ -110,7 +110,7 @@ impl VethSpec {
 
     /// The name of the device that holds back what comes out, if there is one.
     pub(super) fn shaper_name(name: &LinkName, owner: &LinkOwner) -> LinkName {
-        LinkName::of_companion(MacAddress::derive(owner, &format!("{name}/from")).octets())
+        LinkName::of_hash("di", MacAddress::derive(owner, &format!("{name}/from")).octets())
     }
 
     /// The program that checks what comes out, as the kernel has it.

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use docklet::Error;
 use docklet::error::Chain;
-use docklet::host::{ContainerInfo, ContainerSpec, Host};
+use docklet::host::{ContainerInfo, ContainerSpec, Host, NetworkSpec};
 use docklet::lxc::Exec;
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
 
-use super::fixture::{Fixture, spec};
+use super::fixture::{Fixture, network, spec};
+use super::interfaces::{dmz, interfaces};
+use crate::kernel;
 use crate::sandbox::{alone, open_descriptors};
+use crate::sixteen::{number, processes, wait_for};
 
 /// Tells the test below that it is the second process on a prefix.
 const PREFIX: &str = "DOCKLET_TEST_PREFIX";
@@ -281,4 +284,58 @@ fn fifty_cycles_leave_nothing() {
         assert_eq!(open_descriptors(), descriptors);
         fixture.end().await;
     });
+}
+
+/// Sixteen processes launch and remove in one network that others change, beside one that comes and goes, and one
+/// container whose interfaces all of them set: each call succeeds or says why not now, and in the end nothing is left.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn sixteen_processes_share_networks() {
+    let fixture = Fixture::new().await;
+    fixture.host.launch(spec("shared")).await.unwrap();
+    let all = processes("host::concurrency::one_of_sixteen", PREFIX, fixture.sandbox.paths.prefix());
+    tokio::task::spawn_blocking(|| wait_for(all)).await.unwrap();
+    let report = fixture.host.recover().await.unwrap();
+    assert!(report.complete() && !report.changed(), "{report:?}");
+    let names: Vec<_> = fixture.host.list().unwrap().into_iter().map(|info| info.spec.name).collect();
+    assert_eq!(names, ["shared".parse().unwrap()]);
+    // Its ports are as many as it has interfaces, of all links with this prefix's mark.
+    let shared = fixture.host.get(&names[0]).unwrap();
+    let links = kernel::json("ip", ["-j", "-d", "link", "show", "type", "veth"]);
+    assert_eq!(links.as_array().unwrap().len(), shared.spec.interfaces.len(), "{links}");
+    fixture.host.remove(&names[0]).await.unwrap();
+    fixture.host.remove_network(&dmz().name).await.unwrap();
+    fixture.host.apply_network(&network()).await.unwrap();
+    fixture.end().await;
+}
+
+/// What each of the processes of the test above does; alone, nothing.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn one_of_sixteen() {
+    let Some(prefix) = std::env::var_os(PREFIX) else { return };
+    let host = Host::open(Paths::new(prefix).unwrap()).await.unwrap();
+    let (own, shared) = (spec(&format!("own-{}", number())), "shared".parse().unwrap());
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    let mut step = number() * 5;
+    while std::time::Instant::now() < end {
+        step += number() + 1;
+        let result = match step % 9 {
+            0 | 1 => host.launch(own.clone()).await.map(drop),
+            2 => host.remove(&own.name).await,
+            3 => host.set_interfaces(&shared, interfaces(&[("eth0", &network())])).await.map(drop),
+            4 | 5 => {
+                let both = interfaces(&[("eth0", &network()), ("eth1", &dmz())]);
+                host.set_interfaces(&shared, both).await.map(drop)
+            }
+            6 => host.ensure_network(&dmz()).await,
+            7 => host.remove_network(&dmz().name).await,
+            _ => host.apply_network(&NetworkSpec { nat: step.is_multiple_of(2), ..network() }).await,
+        };
+        match result {
+            Ok(()) | Err(Error::NotFound { .. } | Error::Busy { .. }) => {}
+            Err(error) => panic!("{}: {}", step % 9, Chain(&error)),
+        }
+    }
+    host.remove(&own.name).await.unwrap();
 }

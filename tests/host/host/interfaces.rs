@@ -180,9 +180,9 @@ async fn a_change_that_fails_is_taken_back() {
     let spec = spec("one");
     let name = spec.name.clone();
     let before = fixture.host.launch(spec).await.unwrap();
-    let inventory = fixture.host.inventory().await.unwrap();
     // The container has an interface of that name itself.
     fixture.sh(&name, "ip link add eth7 type veth peer name eth8").await;
+    let inventory = fixture.host.inventory().await.unwrap();
     let mut wanted = interfaces(&[("eth0", &network()), ("eth7", &dmz())]);
     wanted.get_mut(&link("eth0")).unwrap().mtu = Some(Mtu::new(1300).unwrap());
     let error = fixture.host.set_interfaces(&name, wanted).await.unwrap_err();

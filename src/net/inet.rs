@@ -1,0 +1,126 @@
+//! Addresses and default routes of a link (`man 7 rtnetlink`): seen, given, taken.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::change::{Change, Mode};
+use super::{InterfaceAddress, Netlink};
+use crate::error::{Error, Result};
+
+impl Netlink {
+    /// The addresses of the link `index` but those that the kernel gives itself: link-local ones of IPv6, and those that
+    /// it makes of what a router (or who says that he is one) advertises.
+    pub(super) async fn addresses(&self, index: u32) -> Result<Vec<IpNet>> {
+        Ok(self.addresses_with_flags(index).await?.into_iter().map(|(address, _)| address).collect())
+    }
+
+    /// Whether one of these is not in use yet: IPv6 waits until the link's other end is up.
+    pub(super) async fn has_tentative(&self, index: u32) -> Result<bool> {
+        let found = self.addresses_with_flags(index).await?;
+        Ok(found.iter().any(|(_, flags)| flags.contains(AddressHeaderFlags::Tentative)))
+    }
+
+    async fn addresses_with_flags(&self, index: u32) -> Result<Vec<(IpNet, AddressHeaderFlags)>> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        let found = self.dump(RouteNetlinkMessage::GetAddress(message)).await?;
+        Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
+    }
+}
+
+fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<(IpNet, AddressHeaderFlags)> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    if message.header.index != index {
+        return None;
+    }
+    // On a point-to-point link ADDRESS is the other end's; LOCAL, where there is one, is always ours.
+    let mut ours = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => ours = Some(*ip),
+            AddressAttribute::Address(ip) => ours = ours.or(Some(*ip)),
+            _ => {}
+        }
+    }
+    let permanent = message.header.flags.contains(AddressHeaderFlags::Permanent);
+    let ip = ours.filter(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local() || !permanent))?;
+    Some((IpNet::new(ip, message.header.prefix_len).ok()?, message.header.flags))
+}
+
+/// Gives the link `index` an address; it may have it already.
+pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> Change {
+    let mut message = address_message(index, address.into());
+    // Addresses are given out once: the second that the kernel would look for a duplicate is not waited for.
+    if address.ip().is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    message.attributes.extend(address.broadcast().map(AddressAttribute::Broadcast));
+    let message = RouteNetlinkMessage::NewAddress(message);
+    Change {
+        mode: Mode::Create,
+        fine: Some(libc::EEXIST),
+        ..Change::new(format!("{address} of link `{name}`"), message)
+    }
+}
+
+/// Takes an address from the link `index`; it may have lost it already.
+pub(super) fn remove_address(name: &str, index: u32, address: IpNet) -> Change {
+    let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
+    Change { fine: Some(libc::EADDRNOTAVAIL), ..Change::new(format!("{address} of link `{name}`"), message) }
+}
+
+fn address_message(index: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = address.prefix_len();
+    message.header.family = match address.addr() {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.attributes =
+        vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+    message
+}
+
+/// Sets the default route through `gateway` on the link `index`.
+pub(super) fn set_default_route(name: &str, index: u32, gateway: IpAddr) -> Change {
+    let message = match gateway {
+        IpAddr::V4(ip) => RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(ip).build(),
+        IpAddr::V6(ip) => RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).gateway(ip).build(),
+    };
+    let target = format!("default route by {gateway} on link `{name}`");
+    Change { mode: Mode::Replace, ..Change::new(target, RouteNetlinkMessage::NewRoute(message)) }
+}
+
+/// Takes a family's default route, as [`set_default_route`] sets it, from the link `index`, if it has one.
+pub(super) fn remove_default_route(name: &str, index: u32, ipv6: bool) -> Change {
+    let message = if ipv6 {
+        RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).build()
+    } else {
+        RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).build()
+    };
+    let target = format!("default route on link `{name}`");
+    Change { fine: Some(libc::ESRCH), ..Change::new(target, RouteNetlinkMessage::DelRoute(message)) }
+}
+
+/// Says what to do about a host that refuses an IPv6 address because IPv6 is off.
+pub(super) fn explain_ipv6(error: Error) -> Error {
+    match &error {
+        // The only addresses that docklet gives and that a switch of the kernel can refuse.
+        Error::Os { call: "RTM_NEWADDR", target, .. }
+            if matches!(error.errno(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) =>
+        {
+            Error::Unsupported {
+                what: format!("the address {target}"),
+                needs: "IPv6 is off: set net.ipv6.conf.all.disable_ipv6=0 and net.ipv6.conf.default.disable_ipv6=0 \
+                        with sysctl, and boot without ipv6.disable=1"
+                    .to_owned(),
+            }
+        }
+        _ => error,
+    }
+}
