@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use docklet::idmap::IdMap;
-use docklet::lxc::{ConfigPath, ConfigText, ConfigValue, HookPoint, LxcConfig, Seccomp};
+use docklet::lxc::{ConfigPath, ConfigText, ConfigValue, HookPoint, LxcConfig, LxcInterface, Seccomp};
 use docklet::storage::remove_tree;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -646,10 +646,20 @@ fn config_text_rendered() {
         let read = LxcConfig::try_from(ConfigText::parse(texts.last().expect("text").clone()).expect("text"));
         assert_eq!(read.expect("the same"), config);
     }
-    assert_same(&differences(&liblxc, &texts, true));
+    let mut linked = scripted_root::config(&sandbox.dir("root"));
+    let interface = LxcInterface {
+        bridge: Some("br0".parse().expect("name")),
+        mac: Some([0, 0x16, 0x3e, 1, 2, 3]),
+        addresses: vec!["10.0.0.2/24".parse().expect("address"), "fd00::2/64".parse().expect("address")],
+        gateways: vec!["10.0.0.1".parse().expect("address")],
+        ..LxcInterface::default()
+    };
+    linked.interfaces(vec![interface, LxcInterface::default()]).expect("interfaces");
+    texts.push(linked.render(&target).expect("text").into_bytes());
     for text in &texts {
         assert!(ConfigText::parse(text.clone()).is_ok());
     }
+    assert_same(&differences(&liblxc, &texts, true));
 }
 
 /// Included files: where entries come from, and what is not followed.
