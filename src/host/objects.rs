@@ -19,7 +19,7 @@ use super::spec::{ContainerSpec, Privilege};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
-use crate::lxc::{LxcConfig, MountEntry};
+use crate::lxc::{ConfigPath, LxcConfig, MountEntry, Namespace, NamespaceSource};
 use crate::name::VolumeName;
 use crate::net::NetworkNamespace;
 use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
@@ -230,13 +230,15 @@ impl Host {
             config.mount(mount.clone())?;
         }
         if let Privilege::Unprivileged { no_new_privileges } = spec.privilege {
-            config.no_new_privileges(no_new_privileges);
+            config.process.no_new_privileges = no_new_privileges;
         }
         if let Some((manifest, directory)) = place {
             let namespace = namespace_path(directory);
             config.cgroup_dir(&manifest.objects.cgroup)?;
             if let Some(ids) = &manifest.objects.ids {
-                config.id_map(ids, NetworkNamespace::owner_path(&namespace))?;
+                let pin = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
+                config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(pin));
+                config.id_map = Some(ids.clone());
             }
             config.join_network(namespace)?;
         }

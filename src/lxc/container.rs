@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{LxcTarget, render};
+use crate::lxc::{LxcTarget, config};
 use crate::name::{ContainerName, ObjectId};
 use crate::sys::{file, pidfd};
 
@@ -92,7 +92,7 @@ impl Container {
 
     /// The process in the payload's group that is the first one of its pid namespace.
     pub(super) fn find_init(&self) -> Result<Option<Birth>> {
-        let procs = self.group.child(render::PAYLOAD)?.child("inner")?.procs_file()?;
+        let procs = self.group.child(config::PAYLOAD)?.child("inner")?.procs_file()?;
         let Some(list) = file::read_if_exists(&procs)? else { return Ok(None) };
         for pid in list.lines().filter_map(|line| line.parse::<u32>().ok()) {
             let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
@@ -113,7 +113,7 @@ impl Container {
     pub fn state(&self) -> Result<State> {
         match self.running()? {
             None => Ok(State::Stopped),
-            Some(_) if self.group.child(render::PAYLOAD)?.is_frozen()? => Ok(State::Frozen),
+            Some(_) if self.group.child(config::PAYLOAD)?.is_frozen()? => Ok(State::Frozen),
             Some(_) => Ok(State::Running),
         }
     }
@@ -141,7 +141,7 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::freeze`].
     pub fn freeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(render::PAYLOAD)?.freeze(FREEZE_PATIENCE)
+        self.group.child(config::PAYLOAD)?.freeze(FREEZE_PATIENCE)
     }
 
     /// Lets its processes go on.
@@ -150,7 +150,7 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::thaw`].
     pub fn unfreeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(render::PAYLOAD)?.thaw(FREEZE_PATIENCE)
+        self.group.child(config::PAYLOAD)?.thaw(FREEZE_PATIENCE)
     }
 
     /// The control group with its limits.
@@ -158,7 +158,7 @@ impl Container {
     /// # Errors
     /// Never for a container that could be made.
     pub fn payload(&self) -> Result<Cgroup> {
-        self.group.child(render::PAYLOAD)
+        self.group.child(config::PAYLOAD)
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {

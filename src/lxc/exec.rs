@@ -17,7 +17,7 @@ use crate::lxc::config::check_variable;
 use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::exec_output::{ExecOutput, ExecStatus};
 use crate::lxc::record::Birth;
-use crate::lxc::{pump, reason, render, text};
+use crate::lxc::{config, pump, reason, text};
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::pidfd;
 use crate::sys::process::{Child, Ended, Program, Stream};
@@ -153,7 +153,7 @@ impl Container {
     pub fn spawn(&self, exec: &Exec) -> Result<ExecChild> {
         exec.check()?;
         let running = self.must_run()?;
-        if self.group.child(render::PAYLOAD)?.is_frozen()? {
+        if self.group.child(config::PAYLOAD)?.is_frozen()? {
             // So is what is killed, for a moment.
             if running.is_ending()? {
                 return Err(self.not_running());

@@ -31,8 +31,8 @@ impl LxcConfig {
     /// [`Error::Differs`] if a target is a directory and its source is not, or the other way round;
     /// [`Error::Invalid`] if the way to a target runs through a symbolic link.
     pub fn prepare_targets(&self) -> Result<()> {
-        match &self.user {
-            Some(user) => userns::as_root_of_map(user.map.root(), || self.prepare_all()),
+        match &self.id_map {
+            Some(map) => userns::as_root_of_map(map.root(), || self.prepare_all()),
             None => self.prepare_all(),
         }
     }
@@ -114,7 +114,7 @@ impl LxcConfig {
         if let Network::Joined(path) = &self.network {
             check_pinned("network namespace", path)?;
         }
-        self.user.as_ref().map_or(Ok(()), |user| check_pinned("user namespace", &user.namespace))
+        self.mapped()?.map_or(Ok(()), |(_, namespace)| check_pinned("user namespace", namespace))
     }
 
     /// Checks that somebody whose id is `root` on the host gets to the root and to what is mounted: LXC mounts them as the

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{LxcConfig, Mapped, Network};
+use crate::lxc::config::{LxcConfig, Network, PAYLOAD};
 use crate::lxc::container::{Container, has_executed};
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{lock_file, reason, render};
+use crate::lxc::{lock_file, reason};
 use crate::sys::kernel::boot_id;
 use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
@@ -44,7 +45,8 @@ impl Container {
     /// earlier, unfinished start left is removed first. After an error nothing of it runs.
     ///
     /// # Errors
-    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
+    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`]; [`Error::Invalid`] for an id map without its
+    /// namespaces;
     /// [`Error::NotFound`] if the root, its init or a namespace to join is missing; [`Error::Unsupported`] if the root of an id map
     /// may not search a directory above the root, or above the source of a mount; [`Error::Differs`] if something in the
     /// root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
@@ -55,12 +57,13 @@ impl Container {
         if self.running()?.is_some() {
             return Err(Error::Busy { what: self.shown(), reason: "it runs already".to_owned() });
         }
+        let mapped = config.mapped()?;
         let text = config.render_in(&self.target, Some(self.group.path()))?;
         config.check_init()?;
         config.check_openings()?;
         config.check_namespaces()?;
-        if let Some(user) = &config.user {
-            config.check_ways(user.map.root())?;
+        if let Some((map, _)) = mapped {
+            config.check_ways(map.root())?;
         }
         config.prepare_targets()?;
         self.clean()?;
@@ -88,10 +91,10 @@ impl Container {
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
         self.run_lxc_start(&dir.join("config"), &log)?;
         let (init, monitor) = self.await_init()?;
-        self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
+        self.group.child(PAYLOAD)?.verify(&config.limits)?;
         self.verify_devices()?;
         verify_network(init.pid, &config.network)?;
-        config.user.as_ref().map_or(Ok(()), |user| verify_ids(init.pid, user))?;
+        config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
         let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
@@ -119,7 +122,7 @@ impl Container {
     /// the memory limit, by a person) while it was set up. On a busy host it is only slow, so what makes progress is
     /// waited for.
     fn watch_start(&self, child: &mut Child) -> Result<Option<Ended>> {
-        let payload = self.group.child(render::PAYLOAD)?;
+        let payload = self.group.child(PAYLOAD)?;
         let deadline = Instant::now() + START_PATIENCE;
         let (mut still_for, mut last) = (Duration::ZERO, None);
         while Instant::now() < deadline && still_for < STILL_PATIENCE {
@@ -169,7 +172,7 @@ impl Container {
     /// program that the kernel does not show; LXC fails when it cannot load it.
     fn verify_devices(&self) -> Result<()> {
         let Some(devices) = self.target.devices() else { return Ok(()) };
-        let list = devices.mount.join(self.group.path()).join(render::PAYLOAD).join("devices.list");
+        let list = devices.mount.join(self.group.path()).join(PAYLOAD).join("devices.list");
         if file::read(&list)?.lines().any(|line| line.starts_with("a *:*")) {
             let difference = "every device is allowed".to_owned();
             return Err(Error::Differs { what: list.display().to_string(), difference });
@@ -202,14 +205,14 @@ impl Container {
 }
 
 /// Checks that init has the ids it should have: LXC could not have joined, and it would be privileged without a word.
-fn verify_ids(init: u32, user: &Mapped) -> Result<()> {
+fn verify_ids(init: u32, map: &IdMap) -> Result<()> {
     let fields = |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let wanted = fields(&user.map.to_string());
+    let wanted = fields(&map.to_string());
     for name in ["uid_map", "gid_map"] {
         let path = format!("/proc/{init}/{name}");
         let found = file::read(Path::new(&path))?;
         if fields(&found) != wanted {
-            let difference = format!("it is {}, not {}", found.trim(), user.map.to_string().trim());
+            let difference = format!("it is {}, not {}", found.trim(), map.to_string().trim());
             return Err(Error::Differs { what: path, difference });
         }
     }
@@ -225,7 +228,7 @@ fn verify_network(init: u32, network: &Network) -> Result<()> {
     let inside = inode(Path::new(&format!("/proc/{init}/ns/net")))?;
     let (right, wanted) = match network {
         Network::Joined(path) => (inode(path)? == inside, format!("it is not in {}", path.display())),
-        Network::Isolated => {
+        Network::Isolated | Network::Interfaces(_) => {
             (inode(Path::new("/proc/thread-self/ns/net"))? != inside, "it is in the host's".to_owned())
         }
     };

@@ -10,6 +10,7 @@ mod bridge_vlan;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod cgroup;
+mod config_text;
 mod connections;
 mod container;
 mod debian;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use docklet::Error;
 use docklet::idmap::IdMap;
-use docklet::lxc::{LxcConfig, State};
+use docklet::lxc::{ConfigPath, LxcConfig, Namespace, NamespaceSource, State};
 use docklet::net::NetworkNamespace;
 
 use crate::kernel;
@@ -27,7 +27,9 @@ fn root(sandbox: &Sandbox, map: &IdMap) -> PathBuf {
 
 fn config(root: &std::path::Path, map: &IdMap, pin: &std::path::Path) -> LxcConfig {
     let mut config = scripted_root::config(root);
-    config.join_network(pin).expect("network").id_map(map, NetworkNamespace::owner_path(pin)).expect("ids");
+    config.join_network(pin).expect("network").id_map = Some(map.clone());
+    let user = ConfigPath::new(NetworkNamespace::owner_path(pin)).expect("pin");
+    config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(user));
     config
 }
 
