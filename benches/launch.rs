@@ -1,5 +1,6 @@
-//! A launch with volume, root, network and limits, against bare `lxc-start -d` of an equivalent configuration that
-//! has no volume; and a removal against bare `lxc-stop -k`. Both sides in turns, in one run.
+//! A launch with volume, root, network and limits, against the same of a privileged container, and against bare
+//! `lxc-start -d` of an equivalent configuration that is privileged and has no volume; and a removal against bare `lxc-stop -k`.
+//! All sides in turns, in one run.
 //!
 //! Run it as root with `cargo bench --bench launch`. `DOCKLET_PAIRS` sets the number of pairs (default 40).
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
-use docklet::host::{ContainerSpec, Host, NetworkSpec};
+use docklet::host::{ContainerSpec, Host, NetworkSpec, Privilege};
 use docklet::paths::Paths;
 use nix::sched::{CloneFlags, unshare};
 
@@ -75,13 +76,20 @@ fn main() {
 /// What [`mark`] asks for; it does not exist.
 const MARK: &str = "/docklet-bench-mark";
 
-const SIDES: [&str; 4] = ["docklet launch", "lxc-start -d", "docklet remove", "lxc-stop -k"];
+const SIDES: [&str; 6] = [
+    "docklet launch",
+    "privileged launch",
+    "lxc-start -d",
+    "docklet remove",
+    "privileged remove",
+    "lxc-stop -k",
+];
 
-/// The measurements of both sides. Each pair is measured together; criterion takes them one side at a time.
+/// The measurements of all sides. Each pair is measured together; criterion takes them one side at a time.
 #[derive(Default)]
 struct Sides {
-    waiting: [VecDeque<Duration>; 4],
-    all: [Vec<Duration>; 4],
+    waiting: [VecDeque<Duration>; 6],
+    all: [Vec<Duration>; 6],
 }
 
 impl Sides {
@@ -95,9 +103,11 @@ impl Sides {
     }
 
     fn pair(&mut self, bench: &Bench, runtime: &tokio::runtime::Runtime) {
-        let (launch, remove) = runtime.block_on(bench.one_pair_of_ours());
+        let (launch, remove) = runtime.block_on(bench.one_pair_of_ours(Privilege::default()));
+        let (privileged, removed) = runtime.block_on(bench.one_pair_of_ours(Privilege::Privileged));
         let (start, stop) = bench.bare.start_and_stop();
-        for (side, duration) in [launch, start, remove, stop].into_iter().enumerate() {
+        let durations = [launch, privileged, start, remove, removed, stop];
+        for (side, duration) in durations.into_iter().enumerate() {
             self.waiting[side].push_back(duration);
             self.all[side].push(duration);
         }
@@ -109,8 +119,10 @@ impl Sides {
             let [low, middle, high] = [10, 50, 90].map(|percent| percentile(side, percent));
             println!("  {name:<24} {middle:>8.2} {low:>8.2} {high:>8.2} ms");
         }
-        println!("  launch / lxc-start -d    {:>8.2}", ratio(&self.all[0], &self.all[1]));
-        println!("  remove / lxc-stop -k     {:>8.2}", ratio(&self.all[2], &self.all[3]));
+        println!("  launch / privileged      {:>8.2}", ratio(&self.all[0], &self.all[1]));
+        println!("  remove / privileged      {:>8.2}", ratio(&self.all[3], &self.all[4]));
+        println!("  launch / lxc-start -d    {:>8.2}", ratio(&self.all[0], &self.all[2]));
+        println!("  remove / lxc-stop -k     {:>8.2}", ratio(&self.all[3], &self.all[5]));
     }
 }
 
@@ -154,13 +166,14 @@ impl Bench {
         };
         let bench = Self { host, spec, network, bare };
         // Makes the volume's template.
-        bench.one_pair_of_ours().await;
+        bench.one_pair_of_ours(Privilege::default()).await;
         bench
     }
 
-    async fn one_pair_of_ours(&self) -> (Duration, Duration) {
+    async fn one_pair_of_ours(&self, privilege: Privilege) -> (Duration, Duration) {
+        let spec = ContainerSpec { privilege, ..self.spec.clone() };
         let started = Instant::now();
-        self.host.launch(self.spec.clone()).await.expect("launch");
+        self.host.launch(spec).await.expect("launch");
         let launch = started.elapsed();
         let started = Instant::now();
         self.host.remove(&self.spec.name).await.expect("remove");

@@ -1,14 +1,15 @@
-//! Prints the LXC configuration of a container for this host. Needs LXC, but changes nothing.
+//! Prints the LXC configuration of a container for this host, or what is wrong with a file. Needs LXC, but changes nothing.
 //!
-//! `cargo run --example lxc_config`
+//! `cargo run --example lxc_config`, `cargo run --example lxc_config -- /var/lib/lxc/NAME/config`
 
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use docklet::error::Chain;
-use docklet::lxc::{HaltSignal, LxcConfig, LxcTarget, MountEntry};
+use docklet::lxc::{ConfigText, HaltSignal, LxcConfig, LxcTarget, MountEntry};
 use docklet::name::ContainerName;
 
 fn main() -> ExitCode {
@@ -22,6 +23,23 @@ fn main() -> ExitCode {
 }
 
 fn run() -> docklet::Result<()> {
+    match std::env::args_os().nth(1) {
+        Some(file) => judge(Path::new(&file)),
+        None => print(),
+    }
+}
+
+/// What LXC would not take of a file, then what has no place in a typed configuration.
+fn judge(file: &Path) -> docklet::Result<()> {
+    let text = ConfigText::read(file)?;
+    match LxcConfig::try_from(&text) {
+        Ok(config) => println!("a container with the root {}", config.root().display()),
+        Err(problems) => problems.list().iter().for_each(|problem| println!("{problem}")),
+    }
+    Ok(())
+}
+
+fn print() -> docklet::Result<()> {
     let target = LxcTarget::detect(&Hierarchies::detect()?)?;
     let mut config = LxcConfig::new(&ContainerName::new("web")?, "/srv/roots/web")?;
     config.init(["/sbin/init"])?.halt_signal(HaltSignal::SYSTEMD_HALT);

@@ -91,8 +91,8 @@
 //!
 //! - Nothing restarts by itself: a container that ends stays down until somebody calls [`host::Host::start`] or
 //!   [`host::Host::recover`], or a process runs [`host::Host::supervise`].
-//! - Containers are privileged: root inside is root outside, held by namespaces, dropped capabilities, a device list and
-//!   control groups. Do not let people you do not trust be root in them.
+//! - A [privileged](host::Privilege) container holds nobody whom you do not trust: its root is root outside. The default is
+//!   another: each container has ids of its own.
 //! - What does not carry docklet's mark is never changed or removed, whatever its name is. Two exceptions: NAT, port
 //!   forwards and what networks may reach switch `net.ipv4.ip_forward` on for the whole host, and do not take it back; and
 //!   [`Bridge::attach_foreign`](net::Bridge::attach_foreign) makes a link of others a port, when it is told to.

@@ -10,12 +10,13 @@
 //!   isolation.json           what holds for all networks
 //!   containers/ID/           configuration, log, root, network namespace, hosts and resolv.conf of one container
 //!   volumes/                 the pool of loop-file volumes
+//!   last-ids                 where the search for a free range of ids goes on
 //!   locks/                   one lock file per container, the registry's, and that of their names
 //! ```
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -40,7 +41,8 @@ impl Paths {
         Self::new(env::var_os("FS_PREFIX").unwrap_or_else(|| DEFAULT_PREFIX.into()))
     }
 
-    /// Takes `prefix` and makes the directories beneath it that are missing (mode 0700).
+    /// Takes `prefix` and makes the directories beneath it that are missing: mode 0700, but 0711 for those on the way to
+    /// containers, whose roots are ordinary users of the host, and for the prefix itself if it is made here.
     ///
     /// # Errors
     /// [`Error::Invalid`] if `prefix` is relative, is `/`, is not a directory, or has `..` or control characters in it;
@@ -65,7 +67,9 @@ impl Paths {
         if given.exists() && !given.is_dir() {
             return Err(invalid("exists and is not a directory"));
         }
-        make_dir(&given).map_err(|error| unusable(&given, error))?;
+        if !given.exists() {
+            make_dir(&given, PASSABLE).map_err(|error| unusable(&given, error))?;
+        }
         // One prefix has one name, however it was spelled: marks on host objects are made from it.
         let prefix = fs::canonicalize(&given).map_err(|e| Error::os("realpath", given.display(), e))?;
         if prefix.components().count() < 2 {
@@ -74,16 +78,17 @@ impl Paths {
         access(&prefix, Access::WRITE_OK | Access::EXEC_OK)
             .map_err(|e| unusable(&prefix, Error::os("access", prefix.display(), e)))?;
         let paths = Self { prefix: prefix.clone() };
-        for dir in [
-            paths.images(),
-            paths.layers(),
-            paths.manifests(),
-            paths.networks(),
-            paths.containers(),
-            paths.volumes(),
-            paths.locks(),
+        for (dir, mode) in [
+            (prefix.join("local"), PASSABLE),
+            (paths.containers(), PASSABLE),
+            (paths.images(), PRIVATE),
+            (paths.layers(), PRIVATE),
+            (paths.manifests(), PRIVATE),
+            (paths.networks(), PRIVATE),
+            (paths.volumes(), PRIVATE),
+            (paths.locks(), PRIVATE),
         ] {
-            make_dir(&dir).map_err(|error| unusable(&prefix, error))?;
+            make_dir(&dir, mode).map_err(|error| unusable(&prefix, error))?;
         }
         Ok(paths)
     }
@@ -136,6 +141,11 @@ impl Paths {
         self.prefix.join("local/volumes")
     }
 
+    /// Which range of ids was given last.
+    pub(crate) fn last_ids(&self) -> PathBuf {
+        self.prefix.join("local/last-ids")
+    }
+
     /// Lock files.
     #[must_use]
     pub fn locks(&self) -> PathBuf {
@@ -177,12 +187,24 @@ fn unusable(prefix: &Path, error: Error) -> Error {
     }
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
+/// Of directories that are root's alone.
+const PRIVATE: u32 = 0o700;
+/// Of those that others may pass, and not read.
+const PASSABLE: u32 = 0o711;
+
+fn make_dir(dir: &Path, mode: u32) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(mode)
         .create(dir)
-        .map_err(|e| Error::os("mkdir", dir.display(), e))
+        .map_err(|e| Error::os("mkdir", dir.display(), e))?;
+    let failed = |call: &'static str| move |e: std::io::Error| Error::os(call, dir.display(), e);
+    let found = fs::metadata(dir).map_err(failed("stat"))?.permissions().mode();
+    if found & mode == mode {
+        return Ok(());
+    }
+    // The caller's mask took a part of it.
+    fs::set_permissions(dir, fs::Permissions::from_mode(found | mode)).map_err(failed("chmod"))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("paths", &["error"]),
     ("sys", &["error"]),
     ("storage", &["sys", "name", "idmap", "error"]),
-    ("net", &["sys", "name", "error"]),
+    ("net", &["sys", "name", "idmap", "error"]),
     ("cgroup", &["sys", "error"]),
     ("lxc", &["cgroup", "sys", "name", "idmap", "error"]),
     ("host", &["storage", "net", "cgroup", "lxc", "sys", "paths", "name", "idmap", "error"]),

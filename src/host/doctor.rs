@@ -6,11 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::handle::{blocking_on, require_root, runtime};
+use super::ids;
 use super::record::{Manifest, Records};
 use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use crate::error::{Chain, Error, Result};
-use crate::lxc::LxcTarget;
-use crate::name::LinkName;
+use crate::lxc::{LxcConfig, LxcTarget};
+use crate::name::{ContainerName, LinkName};
 use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace, forward_obstacles};
 use crate::paths::Paths;
 use crate::storage::{OverlayRoot, PoolSpec};
@@ -120,6 +121,8 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
         "overlay",
         OverlayRoot::supported().map(|()| "overlay file systems can be mounted".to_owned()),
     ));
+    checks.push(check("user namespaces", user_namespaces()));
+    checks.push(check("way to containers", way(paths)));
     checks.push(check("loop devices", device("/dev/loop-control", "modprobe loop")));
     checks.push(check("apparmor", apparmor()));
     checks.push(check("mkfs.ext4", program("mkfs.ext4", "e2fsprogs")));
@@ -172,6 +175,18 @@ fn kernel() -> Result<String> {
 
 fn prefix(paths: &Paths) -> Result<String> {
     Ok(format!("{} can be written", paths.prefix().display()))
+}
+
+/// What all containers but privileged ones have.
+fn user_namespaces() -> Result<String> {
+    let map = ids::map(0)?;
+    sys::userns::with_map(&map.to_string()).map(|_| "containers can have ids of their own".to_owned())
+}
+
+fn way(paths: &Paths) -> Result<String> {
+    let anyone = LxcConfig::new(&ContainerName::new("check")?, paths.containers().join("check"))?;
+    anyone.check_ways(ids::map(0)?.root())?;
+    Ok("their roots, ordinary users of this host, get to their files".to_owned())
 }
 
 fn space(paths: &Paths) -> Check {

@@ -143,8 +143,8 @@ impl Host {
     ) -> Result<Image> {
         let volume = self.pool_of(manifest)?.open(&manifest.objects.volume)?;
         let space = volume.mount()?;
-        let committed =
-            self.inner.images.commit(&manifest.image, &space.path().join("upper"), image, options, None);
+        let (upper, ids) = (space.path().join("upper"), manifest.objects.ids.as_ref());
+        let committed = self.inner.images.commit(&manifest.image, &upper, image, options, ids);
         let unmounted = if stopped { volume.unmount() } else { Ok(()) };
         // The first error is the one to tell.
         let image = committed?;

@@ -8,6 +8,7 @@ use super::Host;
 use super::record::{Manifest, Phase, Port};
 use super::spec::ContainerSpec;
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
 use crate::lxc::{Container, State};
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId};
 use crate::net::InterfaceAddress;
@@ -23,6 +24,8 @@ pub struct ContainerInfo {
     pub should_run: bool,
     /// Its interfaces, by their names inside.
     pub interfaces: BTreeMap<LinkName, Interface>,
+    /// The ids that it has on the host. `None`: it is privileged, and its ids are those of the host.
+    pub ids: Option<IdMap>,
     /// What it was asked to be.
     pub spec: ContainerSpec,
 }
@@ -94,6 +97,7 @@ impl Host {
             state: self.container(&manifest)?.state()?,
             id: manifest.id,
             should_run: manifest.run,
+            ids: manifest.objects.ids,
             interfaces: manifest.objects.ports.into_iter().map(|(name, port)| (name, port.into())).collect(),
             spec: manifest.spec,
         })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{Instrument, info_span};
 
 use super::record::{Manifest, Objects, Phase};
-use super::spec::ContainerSpec;
+use super::spec::{ContainerSpec, Privilege};
 use super::{ContainerInfo, Host};
 use crate::error::{Error, Result};
 use crate::lxc::State;
@@ -103,7 +103,11 @@ impl Host {
         let ports = self.plan_ports(&id, &spec.interfaces, &BTreeMap::new())?;
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         let (volume, pool) = (id.volume_name(), self.recorded_pool());
-        let objects = Objects { volume, pool, cgroup, ports, leaving: None };
+        let ids = match spec.privilege {
+            Privilege::Unprivileged { .. } => Some(self.plan_ids()?),
+            Privilege::Privileged => None,
+        };
+        let objects = Objects { volume, pool, cgroup, ids, ports, leaving: None };
         let manifest = Manifest::new(id, spec, image, objects);
         self.check_rules(Some(&manifest), None)?;
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;

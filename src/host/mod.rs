@@ -38,6 +38,7 @@
 mod doctor;
 mod etc;
 mod handle;
+mod ids;
 mod images;
 mod info;
 mod inventory;
@@ -58,5 +59,6 @@ pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
 pub use spec::{
-    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Resolver, RootVolume, Span,
+    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, RootVolume,
+    Span,
 };

@@ -3,8 +3,8 @@
 //! `raise` makes what is missing, `lower` releases what the running container needs, `tear_down` removes all of it.
 //! Each can be run again after it was cut off anywhere: launching, rolling back and recovering are these three.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -13,13 +13,17 @@ use tracing::{Instrument, debug_span};
 
 use super::etc::mounts_of_names;
 use super::handle::Host;
+use super::ids;
 use super::record::{Manifest, Phase};
-use super::spec::ContainerSpec;
+use super::spec::{ContainerSpec, Privilege};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
-use crate::lxc::{LxcConfig, MountEntry};
+use crate::idmap::IdMap;
+use crate::lxc::{ConfigPath, LxcConfig, MountEntry, Namespace, NamespaceSource};
 use crate::name::VolumeName;
+use crate::net::NetworkNamespace;
 use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
+use crate::sys::userns;
 
 impl Host {
     /// Checks what can be checked of `spec` before anything is written down. Returns what its image is made of, which is on
@@ -38,14 +42,21 @@ impl Host {
             ));
         }
         // Every rule of the configuration is checked by building it once, over a root that is made later.
-        self.configure(spec, &inner.paths.containers().join("check"), None)?.render(&inner.target)?;
+        let config = self.configure(spec, &inner.paths.containers().join("check"), None)?;
+        config.render(&inner.target)?;
+        if spec.privilege != Privilege::Privileged {
+            config.check_ways(ids::map(0)?.root())?;
+        }
         Ok(image.content)
     }
 
     /// Makes what is missing of a container and starts it. Returns the manifest as it is written down then.
     pub(super) async fn raise(&self, manifest: &Manifest) -> Result<Manifest> {
         let directory = self.directory(manifest);
-        make_directory(&directory)?;
+        make_own_directory(&directory, manifest.objects.ids.as_ref())?;
+        if manifest.objects.ids.is_none() {
+            tracing::warn!(container = %manifest.spec.name, "starting a privileged container: its root is root of this host");
+        }
         // All parts run to their end whatever becomes of the others: nothing goes on behind a roll-back's back.
         let (root, ports, names, rules) = tokio::join!(
             self.raise_root(manifest).instrument(debug_span!("raise_root")),
@@ -164,8 +175,16 @@ impl Host {
             let directory = host.directory(&manifest);
             let target = root_path(&directory);
             make_directory(&target)?;
-            let root = OverlayRoot::over(&layers).on(&space).mount(&target)?;
-            let files = mounts_of_names(&directory, root.path(), &manifest.spec.mounts)?;
+            let mut plan = OverlayRoot::over(&layers).on(&space);
+            if let Some(ids) = &manifest.objects.ids {
+                plan = plan.id_map(ids);
+            }
+            let root = plan.mount(&target)?;
+            let names = || mounts_of_names(&directory, root.path(), &manifest.spec.mounts);
+            let files = match &manifest.objects.ids {
+                Some(ids) => userns::as_root_of_map(ids.root(), names)?,
+                None => names()?,
+            };
             Ok((root.path().to_owned(), files))
         })
         .await
@@ -210,9 +229,18 @@ impl Host {
         for mount in &spec.mounts {
             config.mount(mount.clone())?;
         }
+        if let Privilege::Unprivileged { no_new_privileges } = spec.privilege {
+            config.process.no_new_privileges = no_new_privileges;
+        }
         if let Some((manifest, directory)) = place {
+            let namespace = namespace_path(directory);
             config.cgroup_dir(&manifest.objects.cgroup)?;
-            config.join_network(namespace_path(directory))?;
+            if let Some(ids) = &manifest.objects.ids {
+                let pin = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
+                config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(pin));
+                config.id_map = Some(ids.clone());
+            }
+            config.join_network(namespace)?;
         }
         Ok(config)
     }
@@ -244,6 +272,17 @@ pub(super) fn root_path(directory: &Path) -> PathBuf {
 /// Where a container's network namespace is pinned.
 pub(super) fn namespace_path(directory: &Path) -> PathBuf {
     directory.join("netns")
+}
+
+/// Makes the directory of a container. Those of its ids may pass, since its runtime mounts its root as one of them, and
+/// nobody else: there may be set-uid programs in that root. They own nothing of it. The group also tells whose the ids are
+/// when the manifest cannot be read.
+fn make_own_directory(path: &Path, ids: Option<&IdMap>) -> Result<()> {
+    make_directory(path)?;
+    let Some(ids) = ids else { return Ok(()) };
+    chown(path, Some(0), Some(ids.root())).map_err(|e| Error::os("chown", path.display(), e))?;
+    fs::set_permissions(path, Permissions::from_mode(0o710))
+        .map_err(|e| Error::os("chmod", path.display(), e))
 }
 
 fn make_directory(path: &Path) -> Result<()> {

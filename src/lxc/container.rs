@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{LxcTarget, render};
+use crate::lxc::{LxcTarget, config};
 use crate::name::{ContainerName, ObjectId};
 use crate::sys::{file, pidfd};
 
@@ -59,6 +59,13 @@ pub(crate) struct Running {
     pub(crate) record: Record,
 }
 
+impl Running {
+    /// Whether it is being killed, or has just ended: its monitor goes first.
+    pub(crate) fn is_ending(&self) -> Result<bool> {
+        Ok(self.record.monitor.open()?.is_none())
+    }
+}
+
 impl Container {
     /// The container `id` whose directory is `id` beneath `lxc_path`, and whose control group is `cgroup`
     /// (`docklet/TAG/ID`).
@@ -85,7 +92,7 @@ impl Container {
 
     /// The process in the payload's group that is the first one of its pid namespace.
     pub(super) fn find_init(&self) -> Result<Option<Birth>> {
-        let procs = self.group.child(render::PAYLOAD)?.child("inner")?.procs_file()?;
+        let procs = self.group.child(config::PAYLOAD)?.child("inner")?.procs_file()?;
         let Some(list) = file::read_if_exists(&procs)? else { return Ok(None) };
         for pid in list.lines().filter_map(|line| line.parse::<u32>().ok()) {
             let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
@@ -106,7 +113,7 @@ impl Container {
     pub fn state(&self) -> Result<State> {
         match self.running()? {
             None => Ok(State::Stopped),
-            Some(_) if self.group.child(render::PAYLOAD)?.is_frozen()? => Ok(State::Frozen),
+            Some(_) if self.group.child(config::PAYLOAD)?.is_frozen()? => Ok(State::Frozen),
             Some(_) => Ok(State::Running),
         }
     }
@@ -134,7 +141,7 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::freeze`].
     pub fn freeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(render::PAYLOAD)?.freeze(FREEZE_PATIENCE)
+        self.group.child(config::PAYLOAD)?.freeze(FREEZE_PATIENCE)
     }
 
     /// Lets its processes go on.
@@ -143,7 +150,7 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::thaw`].
     pub fn unfreeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(render::PAYLOAD)?.thaw(FREEZE_PATIENCE)
+        self.group.child(config::PAYLOAD)?.thaw(FREEZE_PATIENCE)
     }
 
     /// The control group with its limits.
@@ -151,11 +158,15 @@ impl Container {
     /// # Errors
     /// Never for a container that could be made.
     pub fn payload(&self) -> Result<Cgroup> {
-        self.group.child(render::PAYLOAD)
+        self.group.child(config::PAYLOAD)
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {
-        self.running()?.ok_or_else(|| Error::NotFound { what: format!("a running {}", self.shown()) })
+        self.running()?.ok_or_else(|| self.not_running())
+    }
+
+    pub(super) fn not_running(&self) -> Error {
+        Error::NotFound { what: format!("a running {}", self.shown()) }
     }
 
     /// Its processes, if a start was completed in this boot and has not ended.

@@ -17,7 +17,7 @@ use crate::lxc::config::check_variable;
 use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::exec_output::{ExecOutput, ExecStatus};
 use crate::lxc::record::Birth;
-use crate::lxc::{pump, reason, render, text};
+use crate::lxc::{config, pump, reason, text};
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::pidfd;
 use crate::sys::process::{Child, Ended, Program, Stream};
@@ -153,7 +153,11 @@ impl Container {
     pub fn spawn(&self, exec: &Exec) -> Result<ExecChild> {
         exec.check()?;
         let running = self.must_run()?;
-        if self.group.child(render::PAYLOAD)?.is_frozen()? {
+        if self.group.child(config::PAYLOAD)?.is_frozen()? {
+            // So is what is killed, for a moment.
+            if running.is_ending()? {
+                return Err(self.not_running());
+            }
             return Err(Error::Busy {
                 what: self.shown(),
                 reason: "it is frozen: a command would stand still; unfreeze it first".to_owned(),
@@ -258,7 +262,8 @@ impl ExecChild {
         if pidfd::wait_exit(self.init_fd.as_fd(), Some(GONE_PATIENCE))? {
             return Ok(true);
         }
-        Ok(self.container.running()?.is_none_or(|running| running.init != self.init))
+        let Some(running) = self.container.running()? else { return Ok(true) };
+        Ok(running.init != self.init || running.is_ending()?)
     }
 
     /// Kills the command. Processes that it started and left behind belong to the container and go on.

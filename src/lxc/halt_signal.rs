@@ -44,6 +44,15 @@ impl HaltSignal {
     /// `SIGRTMIN+3`: systemd halts.
     pub const SYSTEMD_HALT: Self = Self(REAL_TIME_MIN + 3);
 
+    /// The signal of a number, by the same rules as by name.
+    pub(crate) fn from_number(number: u32) -> Result<Self> {
+        let signal = i32::try_from(number).ok().filter(|number| {
+            NAMED.iter().any(|(_, named)| named == number)
+                || (REAL_TIME_MIN..=REAL_TIME_MIN + 30).contains(number)
+        });
+        signal.map_or_else(|| number.to_string().parse(), |number| Ok(Self(number)))
+    }
+
     /// The number, as this kernel and C library count.
     #[must_use]
     pub fn number(self) -> i32 {

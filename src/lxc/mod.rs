@@ -1,13 +1,26 @@
 //! LXC: typed configuration, and the life of one container.
 //!
-//! [`LxcConfig`] says what a container should be; [`MountEntry`] is one bind mount of it; [`LxcTarget`] is the LXC and
-//! the control groups of this host, which the configuration is rendered for. A [`Container`] is started, stopped, frozen
-//! and entered.
+//! [`LxcConfig`] says what a container should be, with a field and a type for each topic (capabilities, devices, namespaces,
+//! hooks, …); [`MountEntry`] is one bind mount of it; [`LxcTarget`] is the LXC and the control groups of this host, which the
+//! configuration is rendered for. A [`Container`] is started, stopped, frozen and entered.
+//!
+//! [`ConfigText`] is any configuration file, byte for byte: what liblxc takes, it takes, and what liblxc refuses is listed
+//! ([`ConfigProblems`]). An [`LxcConfig`] is made of it where everything in it has a place.
+//!
+//! ```
+//! # use docklet::lxc::{ConfigText, LxcConfig};
+//! let text: ConfigText = "lxc.uts.name = web\nlxc.rootfs.path = overlay:/a:/b\nlxc.net.0.type = none\n".parse()?;
+//! let problems = LxcConfig::try_from(&text).unwrap_err();
+//! assert_eq!(problems.count(), 3);
+//! let root = problems.list()[1].to_string();
+//! assert!(root.starts_with("line 2, column 19: `lxc.rootfs.path` = \"overlay:/a:/b\": must be a directory"), "{root}");
+//! # Ok::<(), docklet::lxc::ConfigProblems>(())
+//! ```
 //!
 //! The runtime is liblxc (from 5.0 on) by its programs `lxc-start` and `lxc-attach`: its monitor is a fork of whoever
 //! starts a container, and so must not be a fork of a large program.
 //!
-//! Needs root. Not here: user namespaces, network links, the root's file system.
+//! Needs root, but for configurations. Not here: making namespaces, network links, the root's file system.
 
 mod birthplace;
 mod config;
@@ -20,14 +33,18 @@ mod mount_entry;
 mod pump;
 mod reason;
 mod record;
-mod render;
 mod root;
 mod start;
 mod stop;
 mod target;
 mod text;
 
-pub use config::{DROPPED_CAPABILITIES, LxcConfig};
+pub use config::{
+    AppArmor, Architecture, AutoMount, AutoMounts, Autostart, Capabilities, Capability, ConfigPath,
+    ConfigValue, DROPPED_CAPABILITIES, DeviceRule, HookPoint, Hooks, InitProcess, LogLevel, LxcConfig,
+    LxcInterface, LxcLog, Namespace, NamespaceSource, Resource, ResourceLimit, Seccomp, SettingName,
+    Terminals,
+};
 pub use container::{Container, State};
 pub use exec::{Exec, ExecChild};
 pub use exec_output::{ExecOutput, ExecStatus};
@@ -39,3 +56,4 @@ pub use mount_entry::{Create, MountEntry, Submounts};
 pub use start::Started;
 pub use stop::StopOutcome;
 pub use target::{LxcTarget, LxcVersion};
+pub use text::{ConfigProblem, ConfigProblems, ConfigText, Entry};

@@ -14,6 +14,7 @@ use crate::lxc::config::{CheckedMount, LxcConfig, Network};
 use crate::lxc::mount_entry::Create;
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::netns::NSFS_MAGIC;
+use crate::sys::userns;
 
 /// Directories that LXC mounts file systems on.
 const MOUNTED_BY_LXC: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -21,7 +22,8 @@ const MOUNTED_BY_LXC: [&str; 3] = ["/proc", "/sys", "/dev"];
 const PIN: &str = "/.lxc_keep";
 
 impl LxcConfig {
-    /// Makes the targets of the mounts, where they are missing and were asked for. No link is followed.
+    /// Makes the targets of the mounts, where they are missing and were asked for. No link is followed. They belong to the
+    /// container's root.
     /// [`Container::start`](crate::lxc::Container::start) does it by itself.
     ///
     /// # Errors
@@ -29,6 +31,13 @@ impl LxcConfig {
     /// [`Error::Differs`] if a target is a directory and its source is not, or the other way round;
     /// [`Error::Invalid`] if the way to a target runs through a symbolic link.
     pub fn prepare_targets(&self) -> Result<()> {
+        match &self.id_map {
+            Some(map) => userns::as_root_of_map(map.root(), || self.prepare_all()),
+            None => self.prepare_all(),
+        }
+    }
+
+    fn prepare_all(&self) -> Result<()> {
         let root = self.open_root()?;
         for (index, mount) in self.mounts.iter().enumerate() {
             let target = mount.entry.target();
@@ -100,20 +109,28 @@ impl LxcConfig {
         Ok(())
     }
 
-    /// Checks that a network namespace is pinned where one is to be joined.
-    pub(crate) fn check_network(&self) -> Result<()> {
-        let Network::Joined(path) = &self.network else { return Ok(()) };
-        match statfs(path) {
-            Ok(found) if u64::try_from(found.f_type) == Ok(NSFS_MAGIC) => Ok(()),
-            Ok(_) => {
-                let rule = "must be a pinned namespace (a bind mount of /proc/PID/ns/net)";
-                Err(Error::invalid("network namespace", path.to_string_lossy(), rule))
-            }
-            Err(Errno::NOENT) => {
-                Err(Error::NotFound { what: format!("network namespace `{}`", path.display()) })
-            }
-            Err(error) => Err(Error::os("statfs", path.display(), error)),
+    /// Checks that namespaces are pinned where some are to be joined.
+    pub(crate) fn check_namespaces(&self) -> Result<()> {
+        if let Network::Joined(path) = &self.network {
+            check_pinned("network namespace", path)?;
         }
+        self.mapped()?.map_or(Ok(()), |(_, namespace)| check_pinned("user namespace", namespace))
+    }
+
+    /// Checks that somebody whose id is `root` on the host gets to the root and to what is mounted: LXC mounts them as the
+    /// container's root.
+    pub(crate) fn check_ways(&self, root: u32) -> Result<()> {
+        let sources = self.mounts.iter().map(|mount| mount.source.clone());
+        let paths: Vec<PathBuf> = [self.root.clone()].into_iter().chain(sources).collect();
+        let Some(barred) = userns::first_barred(root, &paths)? else { return Ok(()) };
+        Err(Error::Unsupported {
+            what: format!("an unprivileged container with files beneath `{}`", barred.display()),
+            needs: format!(
+                "its root is an ordinary user of the host, who may not search that directory: `chmod o+x {}`, or put the files \
+                 elsewhere (the root is beneath FS_PREFIX)",
+                barred.display()
+            ),
+        })
     }
 
     fn open_root(&self) -> Result<ConfinedRoot> {
@@ -122,6 +139,18 @@ impl LxcConfig {
             Some(libc::ENOTDIR) => Error::invalid("root", self.root.to_string_lossy(), "must be a directory"),
             _ => error,
         })
+    }
+}
+
+fn check_pinned(what: &'static str, path: &Path) -> Result<()> {
+    match statfs(path) {
+        Ok(found) if u64::try_from(found.f_type) == Ok(NSFS_MAGIC) => Ok(()),
+        Ok(_) => {
+            let rule = "must be a pinned namespace (a bind mount of a file in /proc/PID/ns)";
+            Err(Error::invalid(what, path.to_string_lossy(), rule))
+        }
+        Err(Errno::NOENT) => Err(Error::NotFound { what: format!("{what} `{}`", path.display()) }),
+        Err(error) => Err(Error::os("statfs", path.display(), error)),
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{LxcConfig, Network};
+use crate::lxc::config::{LxcConfig, Network, PAYLOAD};
 use crate::lxc::container::{Container, has_executed};
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{lock_file, reason, render};
+use crate::lxc::{lock_file, reason};
 use crate::sys::kernel::boot_id;
 use crate::sys::process::{Child, Ended, Program};
 use crate::sys::{file, pidfd};
@@ -40,12 +41,14 @@ pub struct Started {
 }
 
 impl Container {
-    /// Starts it, waits until its init runs, and checks that its limits and its network are those of `config`. What an
+    /// Starts it, waits until its init runs, and checks that its limits, its network and its ids are those of `config`. What an
     /// earlier, unfinished start left is removed first. After an error nothing of it runs.
     ///
     /// # Errors
-    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`];
-    /// [`Error::NotFound`] if the root, its init or the network namespace is missing; [`Error::Differs`] if something in the
+    /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`]; [`Error::Invalid`] for an id map without its
+    /// namespaces;
+    /// [`Error::NotFound`] if the root, its init or a namespace to join is missing; [`Error::Unsupported`] if the root of an id map
+    /// may not search a directory above the root, or above the source of a mount; [`Error::Differs`] if something in the
     /// root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
     /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
     /// [`Error::LeftBehind`] if what was begun could not be removed.
@@ -54,10 +57,14 @@ impl Container {
         if self.running()?.is_some() {
             return Err(Error::Busy { what: self.shown(), reason: "it runs already".to_owned() });
         }
+        let mapped = config.mapped()?;
         let text = config.render_in(&self.target, Some(self.group.path()))?;
         config.check_init()?;
         config.check_openings()?;
-        config.check_network()?;
+        config.check_namespaces()?;
+        if let Some((map, _)) = mapped {
+            config.check_ways(map.root())?;
+        }
         config.prepare_targets()?;
         self.clean()?;
         self.attempt(config, &text).map_err(|cause| match self.clean() {
@@ -84,9 +91,10 @@ impl Container {
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
         self.run_lxc_start(&dir.join("config"), &log)?;
         let (init, monitor) = self.await_init()?;
-        self.group.child(render::PAYLOAD)?.verify(&config.limits)?;
+        self.group.child(PAYLOAD)?.verify(&config.limits)?;
         self.verify_devices()?;
         verify_network(init.pid, &config.network)?;
+        config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
         let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
@@ -94,7 +102,8 @@ impl Container {
     }
 
     fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
-        let mut program = Program::new(&self.target.lxc_start)?;
+        // LXC asks `newuidmap`, where it is installed, also for what root can do itself; that knows only `/etc/subuid`.
+        let mut program = Program::new(&self.target.lxc_start)?.without_others();
         for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
             program = program.arg(arg)?;
         }
@@ -113,7 +122,7 @@ impl Container {
     /// the memory limit, by a person) while it was set up. On a busy host it is only slow, so what makes progress is
     /// waited for.
     fn watch_start(&self, child: &mut Child) -> Result<Option<Ended>> {
-        let payload = self.group.child(render::PAYLOAD)?;
+        let payload = self.group.child(PAYLOAD)?;
         let deadline = Instant::now() + START_PATIENCE;
         let (mut still_for, mut last) = (Duration::ZERO, None);
         while Instant::now() < deadline && still_for < STILL_PATIENCE {
@@ -163,7 +172,7 @@ impl Container {
     /// program that the kernel does not show; LXC fails when it cannot load it.
     fn verify_devices(&self) -> Result<()> {
         let Some(devices) = self.target.devices() else { return Ok(()) };
-        let list = devices.mount.join(self.group.path()).join(render::PAYLOAD).join("devices.list");
+        let list = devices.mount.join(self.group.path()).join(PAYLOAD).join("devices.list");
         if file::read(&list)?.lines().any(|line| line.starts_with("a *:*")) {
             let difference = "every device is allowed".to_owned();
             return Err(Error::Differs { what: list.display().to_string(), difference });
@@ -195,6 +204,21 @@ impl Container {
     }
 }
 
+/// Checks that init has the ids it should have: LXC could not have joined, and it would be privileged without a word.
+fn verify_ids(init: u32, map: &IdMap) -> Result<()> {
+    let fields = |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let wanted = fields(&map.to_string());
+    for name in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{init}/{name}");
+        let found = file::read(Path::new(&path))?;
+        if fields(&found) != wanted {
+            let difference = format!("it is {}, not {}", found.trim(), map.to_string().trim());
+            return Err(Error::Differs { what: path, difference });
+        }
+    }
+    Ok(())
+}
+
 /// Checks that init is in the namespace it should be in: with the type "none" and a join that did not take place it
 /// would have the host's network.
 fn verify_network(init: u32, network: &Network) -> Result<()> {
@@ -204,7 +228,7 @@ fn verify_network(init: u32, network: &Network) -> Result<()> {
     let inside = inode(Path::new(&format!("/proc/{init}/ns/net")))?;
     let (right, wanted) = match network {
         Network::Joined(path) => (inode(path)? == inside, format!("it is not in {}", path.display())),
-        Network::Isolated => {
+        Network::Isolated | Network::Interfaces(_) => {
             (inode(Path::new("/proc/thread-self/ns/net"))? != inside, "it is in the host's".to_owned())
         }
     };

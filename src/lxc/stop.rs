@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::record::Record;
-use crate::lxc::{lock_file, render};
+use crate::lxc::{config, lock_file};
 use crate::sys::{file, pidfd, wait};
 
 /// How long killed processes are waited for one by one, before the group is killed as a whole. One that is frozen by v1
@@ -50,7 +50,7 @@ impl Container {
             None => StopOutcome::NotRunning,
             Some(_) if graceful.is_zero() => StopOutcome::Killed,
             Some(running) => {
-                self.group.child(render::PAYLOAD)?.thaw(KILL_PATIENCE)?;
+                self.group.child(config::PAYLOAD)?.thaw(KILL_PATIENCE)?;
                 pidfd::signal(running.init_fd.as_fd(), running.record.halt_signal.number())?;
                 tracing::debug!(init = running.init.pid, signal = %running.record.halt_signal, "sent halt signal");
                 match pidfd::wait_exit(running.init_fd.as_fd(), Some(graceful))? {

@@ -1,7 +1,7 @@
 //! What a configuration is rendered for: this host's liblxc and its control groups.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,9 +43,11 @@ pub struct LxcTarget {
     pub lxc_attach: PathBuf,
     /// The system calls that Debian's lxc denies to privileged containers, if the file is there.
     pub seccomp: Option<PathBuf>,
+    /// Whether the kernel has AppArmor on.
+    pub apparmor: bool,
 }
 
-const SECCOMP: &str = "/usr/share/lxc/config/common.seccomp";
+pub(crate) const SECCOMP: &str = "/usr/share/lxc/config/common.seccomp";
 
 impl LxcTarget {
     /// Finds LXC's programs and asks `lxc-start --version`. Do it once, not for each container.
@@ -68,7 +70,9 @@ impl LxcTarget {
             });
         }
         let seccomp = Path::new(SECCOMP).is_file().then(|| PathBuf::from(SECCOMP));
-        Ok(Self { version, hierarchies: hierarchies.clone(), lxc_start, lxc_attach, seccomp })
+        let apparmor =
+            fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"));
+        Ok(Self { version, hierarchies: hierarchies.clone(), lxc_start, lxc_attach, seccomp, apparmor })
     }
 
     /// The v1 hierarchy with the device rules. In v2 they are not a controller's.

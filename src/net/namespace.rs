@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
 use crate::sys::netns;
 
 /// How long to wait for another process that makes the same namespace; it takes a few milliseconds.
@@ -32,8 +33,33 @@ impl NetworkNamespace {
     pub fn ensure(path: &Path) -> Result<Self> {
         check(path)?;
         let _span = tracing::debug_span!("network_namespace", path = %path.display()).entered();
-        let file = netns::ensure_pinned(path, MAKING)?;
+        let file = netns::ensure_pinned(path, None, MAKING)?;
         Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// As [`NetworkNamespace::ensure`], but the namespace belongs to a user namespace with the ids of `map`, which is made
+    /// with it and pinned on [another file](NetworkNamespace::owner_path). Root there may set this network up, and mount its
+    /// `/sys`; it may not in a network that belongs to the host. The kernel shows no map of a namespace that is adopted:
+    /// one path is for one map.
+    ///
+    /// # Errors
+    /// As [`NetworkNamespace::ensure`]; [`Error::Differs`] also if the one that is there belongs to the host;
+    /// [`Error::Unsupported`] if the kernel has no user namespaces, or makes no more of them.
+    pub fn ensure_mapped(path: &Path, map: &IdMap) -> Result<Self> {
+        check(path)?;
+        let _span = tracing::debug_span!("network_namespace", path = %path.display()).entered();
+        let (pin, map) = (Self::owner_path(path), map.to_string());
+        let owner = netns::Owner { path: &pin, map: &map };
+        let file = netns::ensure_pinned(path, Some(owner), MAKING)?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Where the user namespace is pinned that the network namespace at `path` belongs to: `path` with `.user` at its end.
+    #[must_use]
+    pub fn owner_path(path: &Path) -> PathBuf {
+        let mut owner = path.as_os_str().to_owned();
+        owner.push(".user");
+        owner.into()
     }
 
     /// The network namespace that is pinned on the file `path`.
@@ -47,15 +73,16 @@ impl NetworkNamespace {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Unpins the namespace at `path` and removes the file, also one that nothing is pinned on. What is gone is
-    /// removed.
+    /// Unpins the namespace at `path` and removes the file, also one that nothing is pinned on; likewise the user namespace
+    /// that was made with it. What is gone is removed.
     ///
     /// # Errors
     /// [`Error::Invalid`] if `path` is not absolute; [`Error::Differs`] if there is something else than a network
     /// namespace or an empty file at `path`: it is left as it is; [`Error::Os`] if the system refuses.
     pub fn remove(path: &Path) -> Result<()> {
         check(path)?;
-        netns::remove_pinned(path)?;
+        netns::remove_pinned(path, libc::CLONE_NEWNET)?;
+        netns::remove_pinned(&Self::owner_path(path), libc::CLONE_NEWUSER)?;
         tracing::debug!(path = %path.display(), "network namespace removed");
         Ok(())
     }

@@ -77,6 +77,12 @@ impl<'a> Program<'a> {
         })
     }
 
+    /// Finds no other program by its name: its `PATH` leads nowhere.
+    pub(crate) fn without_others(mut self) -> Self {
+        self.env = vec![c"PATH=/nonexistent".to_owned()];
+        self
+    }
+
     /// Adds one argument.
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Result<Self> {
         self.args.push(c_string(arg.as_ref())?);

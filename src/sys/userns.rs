@@ -1,4 +1,5 @@
-//! User namespaces (`man 7 user_namespaces`): making one for its map of ids, and working with another id.
+//! User namespaces (`man 7 user_namespaces`): making one for its map of ids, and working with another id; and network
+//! namespaces that belong to one.
 //!
 //! A process of several threads cannot make one for itself. So a child does, which shares the caller's memory (nothing
 //! is copied), waits, and is killed as soon as there is a descriptor of its namespace. It dies with its maker.
@@ -10,9 +11,14 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::thread;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::Gid;
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    CapabilitySet, capabilities, set_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 
 use crate::error::{Error, Result};
 use crate::sys::clone::{CLONE_CLEAR_SIGHAND, block_all_signals, clone3_call};
@@ -45,25 +51,16 @@ struct Sleeper {
 
 /// A new user namespace whose `uid_map` and `gid_map` are `map`.
 pub(crate) fn with_map(map: &str) -> Result<UserNamespace> {
-    let failed = |e: io::Error| match e.raw_os_error() {
-        Some(libc::ENOSPC | libc::EPERM | libc::ENOSYS | libc::EINVAL) => Error::Unsupported {
-            what: "a map of ids".to_owned(),
-            needs: format!(
-                "it takes user namespaces (CONFIG_USER_NS, sysctl user.max_user_namespaces above the number in use), and root \
-                 in the initial one: {e}"
-            ),
-        },
-        _ => Error::os("clone3", "a user namespace", e),
-    };
-    let sleeper = Sleeper::start().map_err(failed)?;
-    let proc = PathBuf::from(format!("/proc/{}", sleeper.pid));
-    for name in ["uid_map", "gid_map"] {
-        write_map(&proc.join(name), map)?;
-    }
-    let path = proc.join("ns/user");
-    let namespace = File::open(&path).map_err(|e| Error::os("open", path.display(), e))?.into();
-    sleeper.kill();
-    Ok(UserNamespace { namespace, _maker: sleeper })
+    let maker = Sleeper::with_map(map, 0)?;
+    let namespace = maker.namespace("user")?;
+    maker.kill();
+    Ok(UserNamespace { namespace, _maker: maker })
+}
+
+/// A new network namespace that belongs to a new user namespace with that map: root there may set it up and mount its
+/// `/sys`. It keeps the user namespace.
+pub(super) fn network_with_map(map: &str) -> Result<OwnedFd> {
+    Sleeper::with_map(map, libc::CLONE_NEWNET)?.namespace("net")
 }
 
 fn write_map(path: &Path, map: &str) -> Result<()> {
@@ -74,13 +71,45 @@ fn write_map(path: &Path, map: &str) -> Result<()> {
         .map_err(|e| Error::os("write", format_args!("{} ({map:?})", path.display()), e))
 }
 
+/// Why no namespace of a map could be made.
+fn unmade(e: io::Error) -> Error {
+    match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EPERM | libc::ENOSYS | libc::EINVAL) => Error::Unsupported {
+            what: "a map of ids".to_owned(),
+            needs: format!(
+                "it takes user namespaces (CONFIG_USER_NS, sysctl user.max_user_namespaces above the number in use), and root \
+                 in the initial one: {e}"
+            ),
+        },
+        _ => Error::os("clone3", "a user namespace", e),
+    }
+}
+
 impl Sleeper {
-    fn start() -> io::Result<Self> {
+    /// In a user namespace of this map, and in new namespaces of the kinds `more`.
+    fn with_map(map: &str, more: i32) -> Result<Self> {
+        let sleeper = Self::start(more).map_err(unmade)?;
+        for name in ["uid_map", "gid_map"] {
+            write_map(&sleeper.proc().join(name), map)?;
+        }
+        Ok(sleeper)
+    }
+
+    fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.pid))
+    }
+
+    fn namespace(&self, kind: &str) -> Result<OwnedFd> {
+        let path = self.proc().join("ns").join(kind);
+        File::open(&path).map(OwnedFd::from).map_err(|e| Error::os("open", path.display(), e))
+    }
+
+    fn start(more: i32) -> io::Result<Self> {
         let mut stack: Vec<u128> = vec![0; STACK / mem::size_of::<u128>()];
         let mut pidfd: RawFd = -1;
         // SAFETY: all zero is a valid clone_args.
         let mut args: libc::clone_args = unsafe { mem::zeroed() };
-        let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_NEWUSER;
+        let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_NEWUSER | more;
         args.flags = u64::from(flags.unsigned_abs()) | CLONE_CLEAR_SIGHAND;
         args.pidfd = ptr::from_mut(&mut pidfd) as u64;
         // No signal when it ends, and no `wait` of the embedding program sees it.
@@ -149,11 +178,56 @@ extern "C" fn sleep(parent: *mut libc::c_void) -> ! {
 /// Gives the calling thread the ids that root of a map has outside, for files that it makes. It keeps the right to write
 /// where such a root may. There is no way back: for a thread that ends soon.
 pub(crate) fn become_root_of_map(id: u32) -> Result<()> {
-    let failed = |call: &'static str| move |e: rustix::io::Errno| Error::os(call, format!("id {id}"), e);
+    become_user(id, CapabilitySet::DAC_OVERRIDE)
+}
+
+/// Runs `job` on a thread that [is](become_root_of_map) root of a map, so that what it makes is that root's from the first
+/// moment on.
+pub(crate) fn as_root_of_map<T: Send>(id: u32, job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_a_thread(|| {
+        become_root_of_map(id)?;
+        job()
+    })
+}
+
+/// The first of `paths`, or of the directories above them, that root of a map may not pass, as any other user of the host
+/// may not. What does not exist is in nobody's way.
+pub(crate) fn first_barred(id: u32, paths: &[PathBuf]) -> Result<Option<PathBuf>> {
+    on_a_thread(|| {
+        become_user(id, CapabilitySet::empty())?;
+        for path in paths {
+            let mut above: Vec<&Path> = path.ancestors().collect();
+            above.reverse();
+            for pair in above.windows(2) {
+                match rustix::fs::open(pair[1], OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+                    Ok(_) | Err(Errno::NOENT) => {}
+                    Err(Errno::ACCESS) => return Ok(Some(pair[0].to_owned())),
+                    Err(error) => return Err(Error::os("open", pair[1].display(), error)),
+                }
+            }
+        }
+        Ok(None)
+    })
+}
+
+fn become_user(id: u32, effective: CapabilitySet) -> Result<()> {
+    let failed = |call: &'static str| move |e: Errno| Error::os(call, format!("id {id}"), e);
     let (root, user) = (rustix::process::Uid::ROOT, rustix::process::Uid::from_raw(id));
+    set_thread_groups(&[]).map_err(failed("setgroups"))?;
     set_thread_res_gid(Gid::ROOT, Gid::from_raw(id), Gid::ROOT).map_err(failed("setresgid"))?;
     set_thread_res_uid(root, user, root).map_err(failed("setresuid"))?;
     let mut sets = capabilities(None).map_err(failed("capget"))?;
-    sets.effective = CapabilitySet::DAC_OVERRIDE;
+    sets.effective = effective;
     set_capabilities(None, sets).map_err(failed("capset"))
+}
+
+fn on_a_thread<T: Send>(job: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let span = tracing::Span::current();
+        let worker = thread::Builder::new()
+            .name("docklet-ids".to_owned())
+            .spawn_scoped(scope, move || span.in_scope(job))
+            .map_err(|e| Error::os("clone", "a thread with other ids", e))?;
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

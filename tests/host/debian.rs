@@ -55,6 +55,12 @@ async fn debian_boots_and_halts_by_itself() {
         "4755 root:root\n1777 root:root"
     );
 
+    // Its own set-uid programs work, with its own PAM.
+    run(&["/usr/bin/passwd", "--delete", "root"]).await;
+    let su = ["/usr/sbin/runuser", "-u", "nobody", "--", "/usr/bin/su", "-c", "/usr/bin/id -u"];
+    assert_eq!(run(&su).await, "0");
+    assert!(host.get(&container).expect("container").ids.is_some());
+
     // What systemd does on the way down is there when it comes up again: it was not just killed.
     let unit =
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/touch /halted\n";

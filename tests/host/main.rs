@@ -10,6 +10,7 @@ mod bridge_vlan;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod cgroup;
+mod config_text;
 mod connections;
 mod container;
 mod debian;
@@ -51,6 +52,7 @@ mod storage_errors;
 mod tar_archive;
 mod tree;
 mod tunnel;
+mod unprivileged;
 mod user_namespace;
 mod vanishing;
 mod veth;

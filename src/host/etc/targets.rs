@@ -77,7 +77,8 @@ fn make_room(etc: &OwnedFd, name: &str) -> rustix::io::Result<bool> {
     };
     match unlinkat(etc, name, flags) {
         Ok(()) => Ok(true),
-        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        // Also what the container's root may not remove itself, in a sticky directory for one.
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::PERM) => Ok(false),
         Err(error) => Err(error),
     }
 }

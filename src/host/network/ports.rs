@@ -64,8 +64,12 @@ impl Host {
 
     /// Makes what is missing of a container's ports, and of its network namespace.
     pub(crate) async fn raise_ports(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
-        let path = namespace_path(directory);
-        let namespace = self.blocking(move || NetworkNamespace::ensure(&path)).await?;
+        let (path, ids) = (namespace_path(directory), manifest.objects.ids.clone());
+        let ensure = move || match ids {
+            Some(ids) => NetworkNamespace::ensure_mapped(&path, &ids),
+            None => NetworkNamespace::ensure(&path),
+        };
+        let namespace = self.blocking(ensure).await?;
         let specs = self.recorded_veth_specs(manifest)?;
         match specs.as_slice() {
             [] => Ok(()),

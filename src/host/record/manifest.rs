@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{FORMAT, Record};
 use crate::host::ContainerSpec;
+use crate::idmap::IdMap;
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
 use crate::storage::{ImageContent, PoolSpec};
@@ -45,6 +46,9 @@ pub(crate) struct Objects {
     pub(crate) pool: Option<PoolSpec>,
     /// Beneath every hierarchy's root.
     pub(crate) cgroup: String,
+    /// The ids that it has on the host, and no other container. `None`: it is privileged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ids: Option<IdMap>,
     /// The ports of its interfaces, by the interfaces' names inside.
     pub(crate) ports: BTreeMap<LinkName, Port>,
     /// While its interfaces are being changed: the ports that it had, or was to have, and that may still be there, also with

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Attachment;
+use super::{Attachment, Privilege};
 use crate::cgroup::CgroupLimits;
 use crate::lxc::{HaltSignal, MountEntry};
 use crate::name::{ContainerName, ImageName, LinkName, NetworkName};
@@ -48,6 +48,9 @@ pub struct ContainerSpec {
     /// Directories and files of the host that are shown inside.
     #[serde(default)]
     pub mounts: Vec<MountEntry>,
+    /// What root inside is on the host. Default: an ordinary user with ids of the container's own.
+    #[serde(default)]
+    pub privilege: Privilege,
     /// The first process and how it is asked to stop.
     #[serde(default)]
     pub init: Init,
@@ -67,6 +70,7 @@ impl ContainerSpec {
             interfaces: BTreeMap::new(),
             limits: CgroupLimits::default(),
             mounts: Vec::new(),
+            privilege: Privilege::default(),
             init: Init::default(),
             environment: BTreeMap::new(),
         }
@@ -92,6 +96,7 @@ impl ContainerSpec {
         compare("interfaces", self.interfaces == other.interfaces);
         compare("limits", self.limits == other.limits);
         compare("mounts", self.mounts == other.mounts);
+        compare("privilege", self.privilege == other.privilege);
         compare("init", self.init == other.init);
         compare("environment", self.environment == other.environment);
         fields

@@ -5,6 +5,7 @@ mod container;
 mod forward;
 mod isolation;
 mod network;
+mod privilege;
 mod resolver;
 mod span;
 
@@ -13,5 +14,6 @@ pub use container::{ContainerSpec, Init, RootVolume};
 pub use forward::Forward;
 pub use isolation::IsolationSpec;
 pub use network::NetworkSpec;
+pub use privilege::Privilege;
 pub use resolver::Resolver;
 pub use span::Span;

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use docklet::error::Chain;
+use docklet::host::Privilege;
 use docklet::lxc::{Exec, MountEntry};
 
 use super::fixture::{Fixture, spec};
@@ -14,6 +15,17 @@ use crate::kernel;
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn a_root_made_of_traps_leads_nowhere() {
+    traps_lead_nowhere(Privilege::default()).await;
+}
+
+/// The same with a root that can make devices, and whose mounts are made by root of the host.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_privileged_root_made_of_traps_leads_nowhere() {
+    traps_lead_nowhere(Privilege::Privileged).await;
+}
+
+async fn traps_lead_nowhere(privilege: Privilege) {
     let fixture = Fixture::new().await;
     let outside = fixture.sandbox.dir("outside");
     fs::create_dir(outside.join("pts")).unwrap();
@@ -21,6 +33,7 @@ async fn a_root_made_of_traps_leads_nowhere() {
     fs::write(source.join("file"), "").unwrap();
     let mut spec = spec("trap");
     spec.limits.cpu = None;
+    spec.privilege = privilege;
     spec.mounts = vec![
         MountEntry::bind(source.join("file"), "/mnt/file").unwrap().create_file(),
         MountEntry::bind(&source, "/mnt/dir").unwrap().create_dir(),
@@ -43,6 +56,9 @@ async fn a_root_made_of_traps_leads_nowhere() {
     ];
     for path in ["/dev", "/proc", "/sys"] {
         cases.extend([(link(path), path), (fifo(path), path), (device(path), path)]);
+    }
+    if privilege != Privilege::Privileged {
+        cases.retain(|(script, _)| !script.contains("mknod"));
     }
     for (script, refused) in cases {
         fixture.host.launch(spec.clone()).await.unwrap();

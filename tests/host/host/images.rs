@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use docklet::Error;
 use docklet::error::Chain;
-use docklet::host::ContainerSpec;
+use docklet::host::{ContainerSpec, Privilege};
 use docklet::name::{ContainerName, ImageName};
 use docklet::storage::{CollectOptions, Compression, ImageOptions};
 
@@ -24,6 +24,11 @@ fn image(text: &str) -> ImageName {
 
 fn offline(name: &str, image: &str) -> ContainerSpec {
     ContainerSpec { interfaces: BTreeMap::new(), image: image.parse().expect("a name"), ..spec(name) }
+}
+
+/// Its owners on the host are those inside, and it may make devices.
+fn privileged(name: &str, image: &str) -> ContainerSpec {
+    ContainerSpec { privilege: Privilege::Privileged, ..offline(name, image) }
 }
 
 async fn root(fixture: &Fixture, name: &ContainerName) -> PathBuf {
@@ -74,7 +79,7 @@ const FURTHER: &str = r"
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn a_committed_container_is_what_it_was() {
     let fixture = Fixture::new().await;
-    let (host, one) = (&fixture.host, offline("one", "busybox"));
+    let (host, one) = (&fixture.host, privileged("one", "busybox"));
     host.launch(one.clone()).await.unwrap();
     fixture.sh(&one.name, CHANGES).await;
     let source = root(&fixture, &one.name).await;
@@ -107,14 +112,14 @@ async fn a_committed_container_is_what_it_was() {
         "its volume was put away again"
     );
 
-    let two = offline("two", "two");
+    let two = privileged("two", "two");
     host.launch(two.clone()).await.unwrap();
     assert_tree(&tree(&root(&fixture, &two.name).await), &expected);
     fixture.sh(&two.name, FURTHER).await;
     host.freeze(&two.name).await.unwrap();
     let expected = tree(&root(&fixture, &two.name).await);
     assert_eq!(host.commit(&two.name, &image("three"), &options).await.unwrap().layers.len(), 3);
-    let three = offline("three", "three");
+    let three = privileged("three", "three");
     host.launch(three.clone()).await.unwrap();
     assert_tree(&tree(&root(&fixture, &three.name).await), &expected);
     let described = host.images().describe(&image("three")).unwrap();
@@ -125,6 +130,30 @@ async fn a_committed_container_is_what_it_was() {
         host.remove(name).await.unwrap();
     }
     assert_eq!(host.images().verify().unwrap().damaged, Vec::<String>::new());
+    fixture.end().await;
+}
+
+/// Each container has other ids on the host, and an image has none of them: it can be committed, and run with or without.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_commit_has_the_ids_of_the_inside() {
+    let fixture = Fixture::new().await;
+    let (host, one) = (&fixture.host, offline("one", "busybox"));
+    host.launch(one.clone()).await.unwrap();
+    fixture.sh(&one.name, &CHANGES.replace("mknod null c 1 3", "touch null")).await;
+    let list = "find / -xdev ! -path / ! -path /etc ! -path /etc/hosts ! -path /etc/resolv.conf ! -path '/proc*' ! -path '/sys*' ! -path '/dev*' \
+        -exec stat -c '%n %A %u:%g %s %Y' {} + | sort; stat -c '%A %u:%g' / /etc";
+    let expected = fixture.sh(&one.name, list).await;
+    assert!(expected.contains("/var/deep/file -rw-r--r-- 1000:2000"), "{expected}");
+    host.stop(&one.name, Duration::ZERO).await.unwrap();
+    host.commit(&one.name, &image("two"), &ImageOptions::default()).await.unwrap();
+    for spec in [offline("two", "two"), privileged("three", "two")] {
+        let info = host.launch(spec.clone()).await.unwrap();
+        assert_ne!(info.ids, host.get(&one.name).unwrap().ids);
+        assert_eq!(fixture.sh(&spec.name, list).await, expected);
+        host.remove(&spec.name).await.unwrap();
+    }
+    host.remove(&one.name).await.unwrap();
     fixture.end().await;
 }
 

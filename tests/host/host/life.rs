@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use docklet::Error;
@@ -18,6 +19,8 @@ async fn a_container_lives_and_leaves_nothing() {
     let fixture = Fixture::new().await;
     let shared = fixture.sandbox.dir("shared");
     fs::write(shared.join("file"), "from the host").unwrap();
+    // The container's root is an ordinary user of the host.
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
     let mut spec = spec("one");
     spec.mounts.push(MountEntry::bind(&shared, "/srv/shared").unwrap().create_dir());
     spec.environment.insert("GREETING".to_owned(), "hello world".to_owned());

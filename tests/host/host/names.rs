@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use docklet::host::{ContainerSpec, NetworkSpec, Resolver};
+use docklet::host::{ContainerSpec, NetworkSpec, Privilege, Resolver};
 use docklet::name::ContainerName;
 use docklet::storage::ImageBuilder;
 
@@ -162,12 +162,13 @@ async fn whatever_is_in_the_way_does_no_harm() {
     check(&fixture, "directory", true, "true").await;
     build(&fixture, "full", |root| root.write_file("etc/hosts/file", b"kept", 0o644));
     check(&fixture, "full", false, "true").await;
-    for plant in
-        ["mkfifo hosts", "mknod hosts c 1 11", "mkdir -p hosts/full", &format!("ln -s {to}/hosts hosts")]
-    {
+    for plant in ["mkfifo hosts", "mkdir -p hosts/full", &format!("ln -s {to}/hosts hosts")] {
         let script = format!("cd /etc && umount hosts && rm -r hosts && {plant}");
         check(&fixture, "none", true, &script).await;
+        check_as(Privilege::Privileged, &fixture, "none", true, &script).await;
     }
+    let script = "cd /etc && umount hosts && rm -r hosts && mknod hosts c 1 11";
+    check_as(Privilege::Privileged, &fixture, "none", true, script).await;
     for file in ["hosts", "resolv.conf"] {
         assert_eq!(fs::read_to_string(outside.join(file)).unwrap(), "precious");
     }
@@ -192,7 +193,11 @@ fn build(fixture: &Fixture, case: &str, plant: impl FnOnce(&mut ImageBuilder) ->
 }
 
 async fn check(fixture: &Fixture, case: &str, has_names: bool, script: &str) {
-    let spec = ContainerSpec { image: format!("odd-{case}").parse().unwrap(), ..spec("odd") };
+    check_as(Privilege::default(), fixture, case, has_names, script).await;
+}
+
+async fn check_as(privilege: Privilege, fixture: &Fixture, case: &str, has_names: bool, script: &str) {
+    let spec = ContainerSpec { image: format!("odd-{case}").parse().unwrap(), privilege, ..spec("odd") };
     fixture.host.launch(spec.clone()).await.unwrap();
     if has_names {
         let hosts = fixture.sh(&spec.name, "cat /etc/hosts").await;

@@ -4,28 +4,14 @@ use std::fmt::Write;
 
 use crate::cgroup::{Version, settings};
 use crate::error::{Error, Result};
-use crate::lxc::config::{LxcConfig, Network};
+use crate::lxc::config::{
+    LxcConfig, devices, environment, group, id_map, kernel_settings, namespaces, resource_limits,
+};
 use crate::lxc::target::LxcTarget;
-use crate::lxc::{DROPPED_CAPABILITIES, text};
+use crate::lxc::text;
 
 /// The group with the limits, beneath the container's.
 pub(crate) const PAYLOAD: &str = "payload";
-
-/// Devices a container may use, as the kernel's `devices.allow` wants them: making any node (an unpacked archive has
-/// them) but opening only these. Source: LXC's `common.conf`, without fuse.
-const DEVICES: [&str; 11] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",   // null
-    "c 1:5 rwm",   // zero
-    "c 1:7 rwm",   // full
-    "c 1:8 rwm",   // random
-    "c 1:9 rwm",   // urandom
-    "c 5:0 rwm",   // tty
-    "c 5:1 rwm",   // console
-    "c 5:2 rwm",   // ptmx
-    "c 136:* rwm", // pts
-];
 
 impl LxcConfig {
     /// The text of LXC's configuration file for this host.
@@ -43,65 +29,38 @@ impl LxcConfig {
         lines.add("lxc.rootfs.path", &format!("dir:{}", self.root.display()));
         lines.add("lxc.init.cmd", &self.init.join(" "));
         lines.add("lxc.signal.halt", &self.halt_signal.number().to_string());
-        for (name, value) in &self.environment {
-            lines.add("lxc.environment", &format!("{name}={value}"));
-        }
-        self.render_isolation(target, &mut lines);
-        self.render_terminals(&mut lines);
-        self.render_network(&mut lines);
+        self.process.render(&mut lines);
+        environment::render(&self.environment, &mut lines);
+        self.capabilities.render(&mut lines);
+        self.seccomp.render(target, &mut lines);
+        self.apparmor.render(target, &mut lines)?;
+        id_map::render(self.id_map.as_ref(), &mut lines);
+        lines.add("lxc.autodev", "1");
+        self.terminals.render(&mut lines);
+        self.console.render(&mut lines);
+        self.network.render(&mut lines);
+        namespaces::render(&self.namespaces, &mut lines);
         if let Some(base) = cgroup {
-            lines.add("lxc.cgroup.dir.monitor", &format!("{base}/monitor"));
-            // Where the monitor goes when it ends. Otherwise a group `lxc.pivot` stays at each hierarchy's root.
-            lines.add("lxc.cgroup.dir.monitor.pivot", &format!("{base}/pivot"));
-            lines.add("lxc.cgroup.dir.container", &format!("{base}/{PAYLOAD}"));
-            // The limits stand above the container's own group: its root mounts this one and no higher one.
-            lines.add("lxc.cgroup.dir.container.inner", "inner");
+            group::render(base, &mut lines);
         }
         self.render_cgroup(target, &mut lines)?;
-        lines.add("lxc.mount.auto", "proc:mixed sys:mixed");
+        self.auto_mounts.render(&mut lines);
         for mount in &self.mounts {
             lines.add("lxc.mount.entry", &mount.entry.render(&mount.source));
         }
+        resource_limits::render(&self.resource_limits, &mut lines);
+        kernel_settings::render("lxc.sysctl.", &self.sysctls, &mut lines);
+        kernel_settings::render("lxc.proc.", &self.proc, &mut lines);
+        self.hooks.render(&mut lines);
+        self.log.render(&mut lines);
+        self.autostart.render(&mut lines);
         Ok(lines.0)
     }
 
-    fn render_isolation(&self, target: &LxcTarget, lines: &mut Lines) {
-        lines.add("lxc.cap.drop", &DROPPED_CAPABILITIES.join(" "));
-        if let Some(profile) = &target.seccomp {
-            lines.add("lxc.seccomp.profile", &profile.to_string_lossy());
-        }
-        lines.add("lxc.autodev", "1");
-    }
-
-    fn render_terminals(&self, lines: &mut Lines) {
-        lines.add("lxc.tty.max", "0");
-        lines.add("lxc.pty.max", "1024");
-        match &self.console_log {
-            Some((path, max_bytes)) => {
-                let size = max_bytes.clamp(&4096, &(1 << 30)).next_power_of_two().to_string();
-                lines.add("lxc.console.logfile", &path.to_string_lossy());
-                lines.add("lxc.console.size", &size);
-                lines.add("lxc.console.rotate", "1");
-            }
-            None => lines.add("lxc.console.path", "none"),
-        }
-    }
-
-    fn render_network(&self, lines: &mut Lines) {
-        match &self.network {
-            Network::Isolated => lines.add("lxc.net.0.type", "empty"),
-            Network::Joined(path) => {
-                // "none" leaves the namespace as it is; that it is the joined one is verified after the start.
-                lines.add("lxc.net.0.type", "none");
-                lines.add("lxc.namespace.share.net", &path.to_string_lossy());
-            }
-        }
-    }
-
     fn render_cgroup(&self, target: &LxcTarget, lines: &mut Lines) -> Result<()> {
-        let devices = target.devices().is_some();
+        let has_v1_devices = target.devices().is_some();
         let limits = settings(&self.limits, &target.hierarchies)?;
-        if target.version.major >= 7 && (devices || limits.iter().any(|s| s.version == Version::V1)) {
+        if target.version.major >= 7 && (has_v1_devices || limits.iter().any(|s| s.version == Version::V1)) {
             return Err(Error::Unsupported {
                 what: format!("limiting a container with liblxc {} on cgroup v1", target.version),
                 needs: "it takes cgroup v2 (boot with systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=all), or liblxc 5 or 6: \
@@ -112,27 +71,25 @@ impl LxcConfig {
         for setting in limits {
             lines.add(&format!("{}.{}", prefix(setting.version), setting.file), &setting.value);
         }
-        // Root in the container can make device nodes: opening the host's disks is what must not work.
-        let prefix = prefix(if devices { Version::V1 } else { Version::V2 });
-        lines.add(&format!("{prefix}.devices.deny"), "a");
-        for device in DEVICES {
-            lines.add(&format!("{prefix}.devices.allow"), device);
-        }
+        devices::render(&self.devices, if has_v1_devices { Version::V1 } else { Version::V2 }, lines);
         Ok(())
     }
 }
 
-fn prefix(version: Version) -> &'static str {
+/// What LXC's keys for a version of control groups begin with.
+pub(crate) fn prefix(version: Version) -> &'static str {
     match version {
         Version::V1 => "lxc.cgroup",
         Version::V2 => "lxc.cgroup2",
     }
 }
 
-struct Lines(String);
+/// The text while it is written.
+pub(crate) struct Lines(String);
 
 impl Lines {
-    fn add(&mut self, key: &str, value: &str) {
+    /// Adds a line that liblxc reads as exactly this key and this value.
+    pub(crate) fn add(&mut self, key: &str, value: &str) {
         debug_assert!(text::check("configuration value", value).is_ok(), "{key} = {value:?}");
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "{key} = {}", text::quoted(value));
@@ -140,12 +97,13 @@ impl Lines {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::PathBuf;
 
     use super::*;
     use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, HierarchyProbe, Limit};
-    use crate::lxc::{HaltSignal, LxcVersion, MountEntry};
+    use crate::idmap::IdMap;
+    use crate::lxc::{ConfigPath, HaltSignal, LxcVersion, MountEntry, Namespace, NamespaceSource};
     use crate::name::ContainerName;
 
     const V1: [&str; 4] = ["cpu", "memory", "pids", "devices"];
@@ -171,14 +129,15 @@ mod tests {
             lxc_start: PathBuf::from("/usr/bin/lxc-start"),
             lxc_attach: PathBuf::from("/usr/bin/lxc-attach"),
             seccomp: Some(PathBuf::from("/usr/share/lxc/config/common.seccomp")),
+            apparmor: false,
         }
     }
 
-    fn hybrid() -> LxcTarget {
+    pub(crate) fn hybrid() -> LxcTarget {
         target(&V1, "/sys/fs/cgroup/unified", "", 5)
     }
 
-    fn v2() -> LxcTarget {
+    pub(crate) fn v2() -> LxcTarget {
         target(&[], "/sys/fs/cgroup", "cpu memory pids", 5)
     }
 
@@ -242,6 +201,24 @@ lxc.mount.auto = proc:mixed sys:mixed
 lxc.mount.entry = /etc a\\040b none bind,private,ro 0 0
 "
         ));
+    }
+
+    #[test]
+    fn ids_are_rendered_with_their_namespaces() {
+        let mut config = config();
+        config.id_map = Some(IdMap::new([(0, 100_000, 1000), (1000, 300_000, 1)]).unwrap());
+        config.process.no_new_privileges = true;
+        let pinned = NamespaceSource::Pinned(ConfigPath::new("/run/user").unwrap());
+        config.namespaces.insert(Namespace::User, pinned);
+        let text = config.join_network("/run/net").unwrap().render(&hybrid()).unwrap();
+        for lines in [
+            "lxc.idmap = u 0 100000 1000\nlxc.idmap = u 1000 300000 1\nlxc.idmap = g 0 100000 1000\n\
+             lxc.idmap = g 1000 300000 1\n",
+            "lxc.namespace.share.user = /run/user\n",
+            "lxc.no_new_privs = 1\n",
+        ] {
+            assert!(text.contains(lines), "{text}");
+        }
     }
 
     #[test]

@@ -1,37 +1,65 @@
 //! A container's configuration as typed data (`man 5 lxc.container.conf`).
 
+mod autostart;
+mod capabilities;
+mod devices;
+mod environment;
+mod group;
+mod hooks;
+mod id_map;
+mod init;
+mod kernel_settings;
+mod limits;
+mod log;
+mod mounts;
+mod namespaces;
+mod network;
+mod read;
+mod reader;
+mod render;
+mod resource_limits;
+mod security;
+mod terminals;
+mod values;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::CgroupLimits;
 use crate::error::{Error, Result};
+use crate::idmap::IdMap;
+use crate::lxc::HaltSignal;
 use crate::lxc::mount_entry::MountEntry;
-use crate::lxc::{HaltSignal, text};
 use crate::name::ContainerName;
 
-/// Where a container's network comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) enum Network {
-    /// A new namespace with a loopback interface and nothing else.
-    #[default]
-    Isolated,
-    /// A namespace that exists, pinned at a path.
-    Joined(PathBuf),
-}
+pub use autostart::Autostart;
+pub use capabilities::{Capabilities, Capability, DROPPED_CAPABILITIES};
+pub use devices::DeviceRule;
+pub use hooks::{HookPoint, Hooks};
+pub use init::{Architecture, InitProcess};
+pub use kernel_settings::SettingName;
+pub use log::{LogLevel, LxcLog};
+pub use mounts::{AutoMount, AutoMounts};
+pub use namespaces::{Namespace, NamespaceSource};
+pub use network::LxcInterface;
+pub use resource_limits::{Resource, ResourceLimit};
+pub use security::{AppArmor, Seccomp};
+pub use terminals::Terminals;
+pub use values::{ConfigPath, ConfigValue};
 
-/// A mount whose host side was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CheckedMount {
-    pub(crate) entry: MountEntry,
-    /// The source without links.
-    pub(crate) source: PathBuf,
-    pub(crate) is_dir: bool,
-}
+pub(crate) use environment::check_variable;
+pub(crate) use mounts::CheckedMount;
+pub(crate) use network::Network;
+pub(crate) use render::PAYLOAD;
+pub(crate) use terminals::Console;
 
 /// The configuration of one container. What can be built with it is valid; rendering says whether this host can do it.
+/// Fields stand for themselves; what has rules with others (mounts, environment) or for what is there on the host has a method.
+/// It is also made of a [`ConfigText`](crate::lxc::ConfigText), by `TryFrom`.
 ///
-/// The container's root is root of the host as well (there is no user namespace): what keeps it inside are the
-/// namespaces, [`DROPPED_CAPABILITIES`], the device rules and a list of denied system calls. Run only what you would run
-/// as root with some care.
+/// Without an [`id_map`](Self::id_map) the container is privileged: its root is root of the host as well, and what keeps it
+/// inside are the other namespaces, [`DROPPED_CAPABILITIES`], the device rules and a list of denied system calls. Run only
+/// what you would run as root with some care.
 ///
 /// ```no_run
 /// # use docklet::{cgroup::{CgroupLimits, Hierarchies}, lxc::{LxcConfig, LxcTarget, MountEntry}, name::ContainerName};
@@ -52,29 +80,45 @@ pub struct LxcConfig {
     pub(crate) cgroup: Option<String>,
     pub(crate) network: Network,
     pub(crate) mounts: Vec<CheckedMount>,
-    pub(crate) console_log: Option<(PathBuf, u64)>,
+    pub(crate) console: Console,
+    /// As whom init runs.
+    pub process: InitProcess,
+    /// What the container's root may do.
+    pub capabilities: Capabilities,
+    /// Which system calls are denied.
+    pub seccomp: Seccomp,
+    /// AppArmor's profile.
+    pub apparmor: AppArmor,
+    /// The devices that may be opened. Default: [`DeviceRule::standard`].
+    pub devices: Vec<DeviceRule>,
+    /// The container's ids on the host, which make it unprivileged. Default: the host's own.
+    ///
+    /// [`Container::start`](crate::lxc::Container::start) takes a map with two namespaces that were made for it, and verifies
+    /// it: the user namespace in [`namespaces`](Self::namespaces), and the network namespace that the container
+    /// [joins](LxcConfig::join_network)
+    /// ([`NetworkNamespace::ensure_mapped`](crate::net::NetworkNamespace::ensure_mapped) makes both). No entry in
+    /// `/etc/subuid` is needed. The root's files belong to the ids of the map, and the root of the map, an ordinary user of
+    /// the host, must be able to search all directories above it, and above the sources of mounts.
+    pub id_map: Option<IdMap>,
+    /// How many terminals there are.
+    pub terminals: Terminals,
+    /// The kernel's file systems that are mounted.
+    pub auto_mounts: AutoMounts,
+    /// Namespaces that are not the container's own. Default: none.
+    pub namespaces: BTreeMap<Namespace, NamespaceSource>,
+    /// Limits of each process. Default: those of whoever starts the container.
+    pub resource_limits: BTreeMap<Resource, ResourceLimit>,
+    /// Settings beneath `/proc/sys`. Default: none.
+    pub sysctls: BTreeMap<SettingName, ConfigValue>,
+    /// Settings in init's directory of `/proc`. Default: none.
+    pub proc: BTreeMap<SettingName, ConfigValue>,
+    /// Programs that LXC runs.
+    pub hooks: Hooks,
+    /// LXC's log.
+    pub log: LxcLog,
+    /// What `lxc-autostart` does.
+    pub autostart: Autostart,
 }
-
-/// The capabilities (`man 7 capabilities`) that a container's root does not have: those that reach the whole machine
-/// rather than the container's namespaces (clock, modules, raw I/O, kernel log, audit, BPF, tracing, waking the machine),
-/// and opening files by handle, which leaves the root.
-///
-/// It keeps the others, `sys_admin` above all, which a system's init needs to mount its file systems.
-pub const DROPPED_CAPABILITIES: [&str; 13] = [
-    "audit_control",
-    "audit_read",
-    "block_suspend",
-    "bpf",
-    "dac_read_search",
-    "mac_admin",
-    "mac_override",
-    "perfmon",
-    "sys_module",
-    "sys_rawio",
-    "sys_time",
-    "syslog",
-    "wake_alarm",
-];
 
 impl LxcConfig {
     /// A container whose host name is `name` and whose root is the directory `root`. Its init is `/sbin/init`, it has
@@ -83,7 +127,7 @@ impl LxcConfig {
     /// # Errors
     /// [`Error::Invalid`] if `root` is relative, is `/`, has `..`, is not UTF-8, or holds what LXC cannot express.
     pub fn new(name: &ContainerName, root: impl Into<PathBuf>) -> Result<Self> {
-        let root = config_path("root", root.into())?;
+        let root = ConfigPath::of("root", root.into())?.as_path().to_owned();
         Ok(Self {
             host_name: name.clone(),
             root,
@@ -94,7 +138,22 @@ impl LxcConfig {
             cgroup: None,
             network: Network::default(),
             mounts: Vec::new(),
-            console_log: None,
+            console: Console::default(),
+            process: InitProcess::default(),
+            capabilities: Capabilities::default(),
+            seccomp: Seccomp::default(),
+            apparmor: AppArmor::default(),
+            devices: DeviceRule::standard(),
+            id_map: None,
+            terminals: Terminals::default(),
+            auto_mounts: AutoMounts::default(),
+            namespaces: BTreeMap::new(),
+            resource_limits: BTreeMap::new(),
+            sysctls: BTreeMap::new(),
+            proc: BTreeMap::new(),
+            hooks: Hooks::default(),
+            log: LxcLog::default(),
+            autostart: Autostart::default(),
         })
     }
 
@@ -104,22 +163,7 @@ impl LxcConfig {
     /// [`Error::Invalid`] if there is none, if its path is not absolute, or if an argument is empty or holds white space
     /// or a control character: LXC splits the line at spaces and knows no quotes.
     pub fn init(&mut self, command: impl IntoIterator<Item = impl Into<String>>) -> Result<&mut Self> {
-        let command: Vec<String> = command.into_iter().map(Into::into).collect();
-        let Some(program) = command.first() else {
-            return Err(Error::invalid("init command", "", "must name a program"));
-        };
-        text::check_path("init command", Path::new(program))?;
-        for arg in &command {
-            if arg.is_empty() || arg.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                return Err(Error::invalid(
-                    "init command",
-                    arg,
-                    "its parts must not be empty nor hold white space or control characters: LXC splits at spaces and \
-                     knows no quotes; put such a command into a script",
-                ));
-            }
-        }
-        self.init = command;
+        self.init = init::check_command(command.into_iter().map(Into::into).collect())?;
         Ok(self)
     }
 
@@ -135,13 +179,7 @@ impl LxcConfig {
     /// [`Error::Invalid`] if `name` is not letters, digits and `_`, or if it begins with a digit or was set already; or if
     /// `value` holds a newline, a carriage return or a zero byte.
     pub fn environment(&mut self, name: impl Into<String>, value: impl Into<String>) -> Result<&mut Self> {
-        let (name, value) = (name.into(), value.into());
-        check_variable(&name)?;
-        if self.environment.iter().any(|(other, _)| *other == name) {
-            return Err(Error::invalid("environment variable", name, "is given twice"));
-        }
-        text::check("environment variable's value", &value)?;
-        self.environment.push((name, value));
+        environment::add(&mut self.environment, name.into(), value.into())?;
         Ok(self)
     }
 
@@ -159,7 +197,7 @@ impl LxcConfig {
     /// [`Error::Invalid`] if it is absolute, or has a component that is not a plain name of letters, digits, `-`, `_`, `.`.
     pub fn cgroup_dir(&mut self, base: impl Into<String>) -> Result<&mut Self> {
         let base = base.into();
-        check_cgroup(&base)?;
+        group::check(&base)?;
         self.cgroup = Some(base);
         Ok(self)
     }
@@ -169,7 +207,21 @@ impl LxcConfig {
     /// # Errors
     /// [`Error::Invalid`] by the same rules as for the root.
     pub fn join_network(&mut self, path: impl Into<PathBuf>) -> Result<&mut Self> {
-        self.network = Network::Joined(config_path("network namespace", path.into())?);
+        let path = ConfigPath::of("network namespace", path.into())?;
+        self.network = Network::Joined(path.as_path().to_owned());
+        Ok(self)
+    }
+
+    /// Gives the container a network namespace of its own with these interfaces, which LXC makes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is none, or if one has two gateways of one family.
+    pub fn interfaces(&mut self, interfaces: Vec<LxcInterface>) -> Result<&mut Self> {
+        if interfaces.is_empty() {
+            return Err(Error::invalid("interfaces", "", "must be at least one"));
+        }
+        interfaces.iter().try_for_each(LxcInterface::check)?;
+        self.network = Network::Interfaces(interfaces);
         Ok(self)
     }
 
@@ -179,11 +231,11 @@ impl LxcConfig {
     /// # Errors
     /// [`Error::Invalid`] by the same rules as for the root, or if `max_bytes` is over 1 GiB.
     pub fn console_log(&mut self, path: impl Into<PathBuf>, max_bytes: u64) -> Result<&mut Self> {
-        let path = config_path("console log", path.into())?;
-        if max_bytes > 1 << 30 {
+        let path = ConfigPath::of("console log", path.into())?;
+        if max_bytes > terminals::CONSOLE_LOG_MAX {
             return Err(Error::invalid("console log size", max_bytes.to_string(), "must be at most 1 GiB"));
         }
-        self.console_log = Some((path, max_bytes));
+        self.console = Console::Log { path, max_bytes };
         Ok(self)
     }
 
@@ -194,22 +246,7 @@ impl LxcConfig {
     /// source, if a plain bind's source has submounts, if read-only and recursive meet, if the target is one that was
     /// given already, or if it would hide one: the upper of two nested targets comes first.
     pub fn mount(&mut self, entry: MountEntry) -> Result<&mut Self> {
-        let (source, is_dir) = entry.check_source()?;
-        let target = entry.target();
-        for earlier in &self.mounts {
-            let other = earlier.entry.target();
-            let rule = if other == target {
-                "is the target of another mount already".to_owned()
-            } else if other.starts_with(target) {
-                format!("would hide the earlier mount on {}: add the upper one first", other.display())
-            } else if target.starts_with(other) && !earlier.is_dir {
-                format!("lies beneath {}, where another mount puts a file", other.display())
-            } else {
-                continue;
-            };
-            return Err(Error::invalid("mount target", target.to_string_lossy(), rule));
-        }
-        self.mounts.push(CheckedMount { entry, source, is_dir });
+        mounts::add(&mut self.mounts, entry)?;
         Ok(self)
     }
 
@@ -218,40 +255,6 @@ impl LxcConfig {
     pub fn root(&self) -> &Path {
         &self.root
     }
-}
-
-pub(crate) fn check_variable(name: &str) -> Result<()> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if name.is_empty() || !name.bytes().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err(Error::invalid(
-            "environment variable",
-            name,
-            "must be letters, digits and '_', and must not begin with a digit",
-        ));
-    }
-    Ok(())
-}
-
-fn config_path(what: &'static str, path: PathBuf) -> Result<PathBuf> {
-    let path: PathBuf = path.components().collect();
-    let shown = text::check_path(what, &path)?;
-    text::check(what, shown)?;
-    if shown.len() > text::LINE_MAX / 2 {
-        return Err(Error::invalid(what, shown, "must have at most 2048 bytes"));
-    }
-    Ok(path)
-}
-
-fn check_cgroup(base: &str) -> Result<()> {
-    let plain = |name: &str| {
-        let safe = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        !name.is_empty() && name != "." && name != ".." && name.bytes().all(safe)
-    };
-    if base.len() > 512 || !base.split('/').all(plain) {
-        let rule = "must be a relative path of plain names: letters, digits, '-', '_', '.'";
-        return Err(Error::invalid("cgroup directory", base, rule));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
