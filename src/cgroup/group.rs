@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::controller::{Controller, Version};
 use super::hierarchy::{Hierarchies, Hierarchy};
+use super::path::CgroupPath;
 use super::walk;
 use crate::error::{Error, Result};
 use crate::sys::wait::until_true;
 use crate::sys::{file, process};
 
-/// The first component of every path: what is not beneath it is not ours.
-const OURS: &str = "docklet";
 /// How long [`Cgroup::remove`] waits for processes that are already dying.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -24,7 +23,7 @@ const REMOVE_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     hierarchies: Hierarchies,
-    path: String,
+    path: CgroupPath,
 }
 
 impl Cgroup {
@@ -34,18 +33,13 @@ impl Cgroup {
     /// [`Error::Invalid`] unless `path` has at least two components, the first is `docklet`, and each is a plain name
     /// of letters, digits, `-`, `_` and `.`: nothing else on the host is ever touched.
     pub fn new(hierarchies: &Hierarchies, path: impl Into<String>) -> Result<Self> {
-        let path = path.into();
-        check_path(&path)?;
-        if !path.contains('/') {
-            return Err(Error::invalid("cgroup path", path, "must have at least two components"));
-        }
-        Ok(Self { hierarchies: hierarchies.clone(), path })
+        Ok(Self { hierarchies: hierarchies.clone(), path: CgroupPath::new(path)? })
     }
 
     /// The path, relative to each hierarchy's root.
     #[must_use]
     pub fn path(&self) -> &str {
-        &self.path
+        self.path.as_str()
     }
 
     /// The group beneath this one that is called `name`.
@@ -53,7 +47,7 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Invalid`] as [`Cgroup::new`].
     pub fn child(&self, name: &str) -> Result<Self> {
-        Self::new(&self.hierarchies, format!("{}/{name}", self.path))
+        Self::new(&self.hierarchies, format!("{}/{name}", self.path()))
     }
 
     /// The hierarchies it is in.
@@ -68,7 +62,7 @@ impl Cgroup {
     /// [`Error::Busy`] if a v2 group above it has processes, which cannot have controllers for its children, too;
     /// [`Error::Os`] naming the directory or file otherwise.
     pub fn ensure(&self) -> Result<()> {
-        let _span = tracing::debug_span!("cgroup_ensure", path = %self.path).entered();
+        let _span = tracing::debug_span!("cgroup_ensure", path = %self.path()).entered();
         for hierarchy in self.hierarchies.mounts() {
             self.ensure_in(hierarchy)?;
         }
@@ -82,7 +76,7 @@ impl Cgroup {
     /// [`Error::Unsupported`] if the host has no such hierarchy; [`Error::Os`] otherwise.
     pub fn ensure_tracking(&self) -> Result<()> {
         let hierarchy = self.tracking()?;
-        make_dirs(&hierarchy.mount, &self.path, |_| Ok(()))
+        make_dirs(&hierarchy.mount, self.path(), |_| Ok(()))
     }
 
     /// Whether it exists in any hierarchy.
@@ -91,15 +85,13 @@ impl Cgroup {
         self.dirs().any(|dir| dir.is_dir())
     }
 
-    /// The names of the groups directly beneath `path` in any hierarchy, sorted. A path that does not exist has none.
+    /// The names of the groups directly beneath it in any hierarchy, sorted. A group that does not exist has none.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `path` is not `docklet` or beneath it; [`Error::Os`] if a directory cannot be read.
-    pub fn list(hierarchies: &Hierarchies, path: &str) -> Result<Vec<String>> {
-        check_path(path)?;
+    /// [`Error::Os`] if a directory cannot be read.
+    pub fn children(&self) -> Result<Vec<String>> {
         let mut names = BTreeSet::new();
-        for hierarchy in hierarchies.mounts() {
-            let dir = hierarchy.mount.join(path);
+        for dir in self.dirs() {
             let failed = |error| Error::os("getdents", dir.display(), error);
             let Some(entries) = walk::gone_is_none(fs::read_dir(&dir)).map_err(failed)? else { continue };
             for entry in entries {
@@ -118,10 +110,10 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Busy`] naming processes that are still in it after two seconds; [`Error::Os`] otherwise.
     pub fn remove(&self) -> Result<()> {
-        let _span = tracing::debug_span!("cgroup_remove", path = %self.path).entered();
+        let _span = tracing::debug_span!("cgroup_remove", path = %self.path()).entered();
         let deadline = Instant::now() + REMOVE_PATIENCE;
         for hierarchy in self.hierarchies.mounts() {
-            if !until_true(deadline, || walk::remove(&hierarchy.mount, &self.path))? {
+            if !until_true(deadline, || walk::remove(&hierarchy.mount, self.path()))? {
                 return Err(self.busy(&format!("not empty in {}", hierarchy.mount.display())));
             }
         }
@@ -143,21 +135,21 @@ impl Cgroup {
 
     /// Its directory in each hierarchy, there or not.
     pub(super) fn dirs(&self) -> impl Iterator<Item = PathBuf> {
-        self.hierarchies.mounts().iter().map(|hierarchy| hierarchy.mount.join(&self.path))
+        self.hierarchies.mounts().iter().map(|hierarchy| hierarchy.mount.join(self.path()))
     }
 
     /// Its directory in v2.
     pub(super) fn unified_dir(&self) -> Option<PathBuf> {
-        Some(self.hierarchies.unified()?.join(&self.path))
+        Some(self.hierarchies.unified()?.join(self.path()))
     }
 
     /// Its directory in the v1 hierarchy of `controller`.
     pub(super) fn v1_dir(&self, controller: Controller) -> Option<PathBuf> {
-        Some(self.hierarchies.v1_mount(controller.as_str())?.join(&self.path))
+        Some(self.hierarchies.v1_mount(controller.as_str())?.join(self.path()))
     }
 
     pub(super) fn not_found(&self) -> Error {
-        Error::NotFound { what: format!("cgroup `{}`", self.path) }
+        Error::NotFound { what: format!("cgroup `{}`", self.path()) }
     }
 
     /// The error for what could not be emptied or stopped in time.
@@ -166,43 +158,24 @@ impl Cgroup {
         for pid in self.processes().unwrap_or_default().into_iter().take(8) {
             reason.push_str(&format!("; process {}", process::shown(pid)));
         }
-        Error::Busy { what: format!("cgroup `{}`", self.path), reason }
+        Error::Busy { what: format!("cgroup `{}`", self.path()), reason }
     }
 
     fn ensure_in(&self, hierarchy: &Hierarchy) -> Result<()> {
         match hierarchy.version {
-            Version::V1 if hierarchy.has("cpuset") => make_dirs(&hierarchy.mount, &self.path, inherit_cpuset),
-            Version::V1 => make_dirs(&hierarchy.mount, &self.path, |_| Ok(())),
+            Version::V1 if hierarchy.has("cpuset") => {
+                make_dirs(&hierarchy.mount, self.path(), inherit_cpuset)
+            }
+            Version::V1 => make_dirs(&hierarchy.mount, self.path(), |_| Ok(())),
             Version::V2 => {
                 let wanted: Vec<_> = [Controller::Cpu, Controller::Memory, Controller::Pids]
                     .into_iter()
                     .filter(|c| self.hierarchies.serving(*c).is_some_and(|h| h.version == Version::V2))
                     .collect();
-                make_dirs(&hierarchy.mount, &self.path, |dir| delegate(dir, &wanted))
+                make_dirs(&hierarchy.mount, self.path(), |dir| delegate(dir, &wanted))
             }
         }
     }
-}
-
-fn check_path(path: &str) -> Result<()> {
-    let invalid = |rule| Err(Error::invalid("cgroup path", path, rule));
-    if path.split('/').next() != Some(OURS) {
-        return invalid("must be relative and begin with 'docklet': other groups are not ours");
-    }
-    for name in path.split('/') {
-        if name.is_empty() || name.len() > 255 {
-            return invalid("each component must have 1 to 255 bytes");
-        }
-        // A leading dot would allow "..", and no interface file begins with "docklet".
-        if name.starts_with('.')
-            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        {
-            return invalid(
-                "only letters, digits, '-', '_' and '.' are allowed, and no component begins with '.'",
-            );
-        }
-    }
-    Ok(())
 }
 
 /// Makes each directory of `path` beneath `root`, and calls `prepare` with each that was made, or with its parent's
@@ -301,7 +274,6 @@ mod tests {
         }
         let message = Cgroup::new(&host, format!("docklet/{}", "x".repeat(256))).unwrap_err().to_string();
         assert!(message.contains("1 to 255 bytes"), "{message}");
-        assert!(Cgroup::list(&host, "/").is_err());
         let group = Cgroup::new(&host, "docklet/0a/payload").unwrap();
         assert_eq!(group.child("inner").unwrap().path(), "docklet/0a/payload/inner");
         assert!(group.child("..").is_err());

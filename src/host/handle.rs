@@ -123,8 +123,13 @@ impl Host {
 
     pub(super) fn container(&self, manifest: &Manifest) -> Result<Container> {
         let inner = &self.inner;
-        Container::new(&inner.paths.containers(), &manifest.id, &inner.target, &manifest.objects.cgroup)
-            .map(|container| container.named(&manifest.spec.name))
+        Container::new(
+            &inner.paths.containers(),
+            &manifest.id,
+            &inner.target,
+            manifest.objects.cgroup.as_str(),
+        )
+        .map(|container| container.named(&manifest.spec.name))
     }
 
     /// Where one container's own files are.

@@ -125,13 +125,13 @@ impl Host {
         for mount in mountinfo::mounts_beneath(prefix)? {
             inventory.mounts.insert(format!("{} {}", mount.target.display(), mount.filesystem));
         }
-        let parent = format!("docklet/{}", inner.tag);
-        for name in Cgroup::list(&inner.hierarchies, &parent)? {
-            let path = format!("{parent}/{name}");
-            for pid in Cgroup::new(&inner.hierarchies, &path)?.processes()? {
-                inventory.processes.insert(format!("{pid} in {path}"));
+        let parent = Cgroup::new(&inner.hierarchies, format!("docklet/{}", inner.tag))?;
+        for name in parent.children()? {
+            let group = parent.child(&name)?;
+            for pid in group.processes()? {
+                inventory.processes.insert(format!("{pid} in {}", group.path()));
             }
-            inventory.cgroups.insert(path);
+            inventory.cgroups.insert(group.path().to_owned());
         }
         walk(&lxc::lock_directory(&inner.paths.containers()), &mut |path| {
             inventory.lxc.insert(path.display().to_string())

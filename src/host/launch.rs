@@ -8,6 +8,7 @@ use tracing::{Instrument, info_span};
 use super::record::{Manifest, Objects, Phase};
 use super::spec::{ContainerSpec, Privilege};
 use super::{ContainerInfo, Host};
+use crate::cgroup::CgroupPath;
 use crate::error::{Error, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, ObjectId};
@@ -101,7 +102,7 @@ impl Host {
         // A collection of garbage, which holds this lock too, may have come in between; from now on the manifest counts.
         inner.images.layers_of(&image)?;
         let ports = self.plan_ports(&id, &spec.interfaces, &BTreeMap::new())?;
-        let cgroup = format!("docklet/{}/{id}", inner.tag);
+        let cgroup = CgroupPath::new(format!("docklet/{}/{id}", inner.tag))?;
         let (volume, pool) = (id.volume_name(), self.recorded_pool());
         let ids = match spec.privilege {
             Privilege::Unprivileged { .. } => Some(self.plan_ids()?),

@@ -234,7 +234,7 @@ impl Host {
         }
         if let Some((manifest, directory)) = place {
             let namespace = namespace_path(directory);
-            config.cgroup_dir(&manifest.objects.cgroup)?;
+            config.cgroup_dir(manifest.objects.cgroup.as_str())?;
             if let Some(ids) = &manifest.objects.ids {
                 let pin = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
                 config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(pin));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::files::{FORMAT, Record};
+use crate::cgroup::CgroupPath;
 use crate::host::ContainerSpec;
 use crate::idmap::IdMap;
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
@@ -45,7 +46,7 @@ pub(crate) struct Objects {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pool: Option<PoolSpec>,
     /// Beneath every hierarchy's root.
-    pub(crate) cgroup: String,
+    pub(crate) cgroup: CgroupPath,
     /// The ids that it has on the host, and no other container. `None`: it is privileged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ids: Option<IdMap>,

@@ -21,9 +21,8 @@ impl Host {
         let inner = &self.inner;
         let mut marked =
             Marked { links: inner.netlink.links_owned(&self.mark_prefix()).await?, ids: BTreeSet::new() };
-        let parent = format!("docklet/{}", inner.tag);
         let containers = inner.paths.containers();
-        let mut names = Cgroup::list(&inner.hierarchies, &parent)?;
+        let mut names = Cgroup::new(&inner.hierarchies, format!("docklet/{}", inner.tag))?.children()?;
         names.extend(lxc::lock_names(&containers)?);
         // Volumes of others, if there are any in the pool, have names of another form.
         let (pools, _) = self.pools()?;

@@ -25,6 +25,14 @@ async fn damaged_records_harm_nobody() {
     let paths = &fixture.sandbox.paths;
     for file in [paths.manifests().join("one.json"), paths.networks().join("lan.json")] {
         let good = fs::read(&file).unwrap();
+        for place in 0..good.len() {
+            let mut turned = good.clone();
+            turned[place] ^= 1 << (place % 8);
+            fs::write(&file, &turned).unwrap();
+            if let Err(error) = host.list() {
+                panic!("{}: {error}", String::from_utf8_lossy(&turned));
+            }
+        }
         let step = good.len() / 12;
         for place in (0..good.len()).step_by(step) {
             let mut turned = good.clone();
