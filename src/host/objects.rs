@@ -70,7 +70,7 @@ impl Host {
         let (root, files) = root?;
         let mut config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
         for file in files {
-            config.mount(file)?;
+            config.mount_own(file)?;
         }
         let container = self.container(manifest)?;
         let started = self.blocking(move || container.start(&config));
