@@ -35,6 +35,7 @@ mod layer_hostile;
 mod layer_trees;
 mod listing;
 mod mount_entry;
+mod mount_kinds;
 mod netns;
 mod overlay;
 mod overlay_changes;
