@@ -45,6 +45,7 @@ mod inventory;
 mod launch;
 mod life;
 mod marks;
+mod mounts;
 mod network;
 mod objects;
 mod pools;

@@ -215,7 +215,7 @@ impl Host {
     }
 
     /// The runtime's configuration. `place` is `None` when only the rules are to be checked.
-    fn configure(
+    pub(super) fn configure(
         &self,
         spec: &ContainerSpec,
         root: &Path,

@@ -46,7 +46,8 @@ impl LxcConfig {
             }
             None => None,
         };
-        let ids = namespace.as_ref().map(|(root, namespace)| Ids { root: *root, namespace: namespace.as_fd() });
+        let ids =
+            namespace.as_ref().map(|(root, namespace)| Ids { root: *root, namespace: namespace.as_fd() });
         let mut opened = Vec::with_capacity(self.mounts.len());
         for mount in &self.mounts {
             let tree = if mount.is_own { None } else { mount.entry.tree(ids)? };
@@ -54,7 +55,10 @@ impl LxcConfig {
                 let rule = node.rule(mount.entry.is_read_only());
                 if !rule.is_some_and(|rule| self.devices.contains(&rule)) {
                     let difference = "the container may not use it: it is another device than it was, or is not in `devices`";
-                    return Err(Error::Differs { what: mount.entry.source().shown(), difference: difference.to_owned() });
+                    return Err(Error::Differs {
+                        what: mount.entry.source().shown(),
+                        difference: difference.to_owned(),
+                    });
                 }
             }
             if mount.is_own || tree.is_some() {
@@ -160,7 +164,9 @@ impl LxcConfig {
 
     /// Checks that somebody whose id is `root` on the host gets to the root: LXC mounts it as the container's root.
     pub(crate) fn check_ways(&self, root: u32) -> Result<()> {
-        let Some(barred) = userns::first_barred(root, std::slice::from_ref(&self.root))? else { return Ok(()) };
+        let Some(barred) = userns::first_barred(root, std::slice::from_ref(&self.root))? else {
+            return Ok(());
+        };
         Err(Error::Unsupported {
             what: format!("an unprivileged container with files beneath `{}`", barred.display()),
             needs: format!(

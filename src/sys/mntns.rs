@@ -62,8 +62,14 @@ struct Plan {
 }
 
 /// What the child does, one after the other.
-const STEPS: [&str; 6] =
-    ["fchdir", "setns(CLONE_NEWUSER)", "unshare(CLONE_NEWNS)", "open_tree", "setns(CLONE_NEWNS)", "move_mount"];
+const STEPS: [&str; 6] = [
+    "fchdir",
+    "setns(CLONE_NEWUSER)",
+    "unshare(CLONE_NEWNS)",
+    "open_tree",
+    "setns(CLONE_NEWNS)",
+    "move_mount",
+];
 
 impl Graft<'_> {
     /// Puts it there.
@@ -83,10 +89,11 @@ impl Graft<'_> {
             step: 0,
             errno: 0,
         };
-        let failed = |call: &'static str, e: io::Error| Error::os(call, format_args!("mount {}", self.name), e);
+        let failed =
+            |call: &'static str, e: io::Error| Error::os(call, format_args!("mount {}", self.name), e);
         // SAFETY: `child` never returns, and touches nothing but `plan`, which lives here until it has ended.
-        let (_, pidfd) =
-            unsafe { vfork(child, ptr::from_mut(&mut plan).cast(), None) }.map_err(|e| failed("clone3", e))?;
+        let (_, pidfd) = unsafe { vfork(child, ptr::from_mut(&mut plan).cast(), None) }
+            .map_err(|e| failed("clone3", e))?;
         reap(&pidfd).map_err(|e| failed("waitid", e))?;
         match (STEPS.get(plan.step), plan.errno) {
             (None, _) => Ok(()),
@@ -138,14 +145,7 @@ unsafe fn graft(plan: &mut Plan) -> bool {
         }
         plan.step = 5;
         let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
-        let moved = libc::syscall(
-            libc::SYS_move_mount,
-            tree,
-            c"".as_ptr(),
-            plan.target,
-            c"".as_ptr(),
-            flags,
-        );
+        let moved = libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), plan.target, c"".as_ptr(), flags);
         if moved != 0 {
             return false;
         }

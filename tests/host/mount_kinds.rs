@@ -36,7 +36,10 @@ impl Stage {
         let mut config = scripted_root::config(&root);
         let container = scripted_root::container(&sandbox);
         let pin = unprivileged.then(|| {
-            kernel::run("chown", ["-R", "--no-dereference", &format!("{ROOT}:{ROOT}"), root.to_str().unwrap()]);
+            kernel::run(
+                "chown",
+                ["-R", "--no-dereference", &format!("{ROOT}:{ROOT}"), root.to_str().unwrap()],
+            );
             let map = IdMap::new([(0, ROOT, 65_536)]).unwrap();
             let pin = sandbox.dir("pins").join("net");
             drop(NetworkNamespace::ensure_mapped(&pin, &map).unwrap());
@@ -49,9 +52,7 @@ impl Stage {
     }
 
     fn start(&self) {
-        self.container
-            .start(&self.config)
-            .unwrap_or_else(|e| panic!("{}", docklet::error::Chain(&e)));
+        self.container.start(&self.config).unwrap_or_else(|e| panic!("{}", docklet::error::Chain(&e)));
     }
 
     fn sh(&self, line: &str) -> String {
@@ -116,7 +117,13 @@ fn mount_kinds_targets_are_never_taken_for_lxcs_own() {
     stage.start();
     assert_eq!(stage.sh("ls /not/there"), "here\n");
     let text = fs::read_to_string(
-        fs::read_dir(stage.sandbox.paths.containers()).unwrap().next().unwrap().unwrap().path().join("config"),
+        fs::read_dir(stage.sandbox.paths.containers())
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path()
+            .join("config"),
     )
     .unwrap();
     assert!(text.contains(" not/there none rbind 0 0"), "{text}");
@@ -161,7 +168,10 @@ fn mount_kinds_owners_are_mapped() {
     // A target beneath it is made with the owner that root has there.
     stage.config.mount(bind(&source, "/mapped/in").create_dir()).unwrap();
     stage.start();
-    assert_eq!(stage.sh("stat -c %u:%g /mapped/file /file /mapped /plain/file"), "1000:1001\n1000:1001\n0:0\n65534:65534\n");
+    assert_eq!(
+        stage.sh("stat -c %u:%g /mapped/file /file /mapped /plain/file"),
+        "1000:1001\n1000:1001\n0:0\n65534:65534\n"
+    );
     stage.sh("echo y > /mapped/new; chown 5:6 /mapped/new; touch /mapped/root; chmod 600 /mapped/file");
     stage.refused("touch /plain/new", "Permission denied");
     for (name, owner) in [("new", (5, 6)), ("root", (0, 0)), ("in", (0, 0)), ("file", (1000, 1001))] {
@@ -176,7 +186,10 @@ fn mount_kinds_owners_are_mapped() {
 #[ignore = "needs root: containers"]
 fn mount_kinds_owners_that_cannot_be_mapped_are_refused() {
     let mut stage = Stage::new(true);
-    stage.config.mount(bind(Path::new("/proc/sys"), "/x").without_submounts().id_mapped().create_dir()).unwrap();
+    stage
+        .config
+        .mount(bind(Path::new("/proc/sys"), "/x").without_submounts().id_mapped().create_dir())
+        .unwrap();
     let error = stage.container.start(&stage.config).unwrap_err();
     assert!(matches!(error, docklet::Error::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains("a file system that can be mounted so"), "{error}");
@@ -264,7 +277,10 @@ fn mount_kinds_tmpfs_has_its_size_and_mode() {
         assert!(["nosuid", "nodev", "noexec"].iter().all(|option| options.contains(option)), "{options}");
         if unprivileged {
             stage.refused("mount -o remount,size=100m /scratch", "mount");
-            stage.refused("dd if=/dev/zero of=/scratch/full bs=64k count=32; rm /scratch/full && false", "No space left");
+            stage.refused(
+                "dd if=/dev/zero of=/scratch/full bs=64k count=32; rm /scratch/full && false",
+                "No space left",
+            );
             stage.refused("mount -o remount,bind,exec /scratch", "ermission denied");
         }
         stage.container.kill().unwrap();
@@ -297,7 +313,9 @@ fn mount_kinds_file_systems_are_mounted_by_the_host() {
     stage.container.kill().unwrap();
     let fresh = |stage: &Stage, entry: MountEntry| {
         let mut config = stage.config.clone();
-        config.mount(MountEntry::bind("/etc", "/etc-of-host").unwrap().without_submounts().create_dir()).unwrap();
+        config
+            .mount(MountEntry::bind("/etc", "/etc-of-host").unwrap().without_submounts().create_dir())
+            .unwrap();
         let mut other = scripted_root::config(&stage.root);
         (other.id_map, other.namespaces) = (config.id_map, config.namespaces);
         other.join_network(stage.pin.as_ref().unwrap()).unwrap().mount(entry).unwrap();

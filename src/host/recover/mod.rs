@@ -111,8 +111,9 @@ impl Host {
     }
 
     async fn converge_created(&self, manifest: &Manifest) -> Result<Outcome> {
-        let changing = manifest.objects.leaving.is_some();
-        let manifest = &self.settle_interfaces(manifest.clone(), &BTreeSet::new()).await?;
+        let changing = manifest.objects.leaving.is_some() || manifest.objects.unmounting.is_some();
+        let manifest = self.settle_interfaces(manifest.clone(), &BTreeSet::new()).await?;
+        let manifest = &self.settle_mounts(manifest).await?;
         let running = self.state(manifest).await? != State::Stopped;
         if manifest.run {
             if running {

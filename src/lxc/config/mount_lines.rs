@@ -26,7 +26,9 @@ const OPTIONS: [(MountOption, &str); 3] =
 pub(crate) fn by_lxc(entry: &MountEntry) -> Result<String> {
     let alone = |what: &str| Error::Unsupported {
         what: format!("the mount on `{}` in a configuration alone", entry.target().display()),
-        needs: format!("LXC cannot do it ({what}): start the container with `Container::start`, which prepares it"),
+        needs: format!(
+            "LXC cannot do it ({what}): start the container with `Container::start`, which prepares it"
+        ),
     };
     if entry.is_id_mapped() {
         return Err(alone("mapped owners"));
@@ -54,7 +56,10 @@ pub(crate) fn by_lxc(entry: &MountEntry) -> Result<String> {
         options.push("ro".to_owned());
     }
     options.extend(
-        OPTIONS.iter().filter(|(option, _)| entry.options().contains(option)).map(|(_, word)| (*word).to_owned()),
+        OPTIONS
+            .iter()
+            .filter(|(option, _)| entry.options().contains(option))
+            .map(|(_, word)| (*word).to_owned()),
     );
     let (source, kind) = match entry.source() {
         MountSource::Bind(path) | MountSource::Device(path) => (escape(path), "none"),
@@ -116,8 +121,7 @@ pub(super) fn parse(text: &str) -> Result<MountEntry> {
             return invalid(format!("the option `{option}` has no place in a typed configuration"));
         }
         let is_slave = |word: &&str| matches!(*word, "private" | "rprivate");
-        let propagation =
-            if words.iter().any(is_slave) { Propagation::Private } else { Propagation::Slave };
+        let propagation = if words.iter().any(is_slave) { Propagation::Private } else { Propagation::Slave };
         if target.starts_with("/dev/") {
             MountEntry::device(source, target)?
         } else if is_recursive {
@@ -154,8 +158,18 @@ pub(super) fn parse(text: &str) -> Result<MountEntry> {
 /// Options that are not the file system's.
 fn is_lxc_s(option: &str) -> bool {
     let plain = [
-        "bind", "rbind", "private", "rprivate", "slave", "rslave", "ro", "rw", "defaults", "create=dir",
-        "create=file", "optional",
+        "bind",
+        "rbind",
+        "private",
+        "rprivate",
+        "slave",
+        "rslave",
+        "ro",
+        "rw",
+        "defaults",
+        "create=dir",
+        "create=file",
+        "optional",
     ];
     plain.contains(&option) || OPTIONS.iter().any(|(_, word)| *word == option)
 }

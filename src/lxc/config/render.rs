@@ -21,7 +21,8 @@ impl LxcConfig {
     pub fn render(&self, target: &LxcTarget) -> Result<String> {
         // One whose source is missing, and may be, is left out: LXC's own `optional` hides every error.
         let there = self.mounts.iter().filter(|mount| !matches!(mount.entry.look(), Ok(None)));
-        let mounts: Vec<String> = there.map(|mount| mount_lines::by_lxc(&mount.entry)).collect::<Result<_>>()?;
+        let mounts: Vec<String> =
+            there.map(|mount| mount_lines::by_lxc(&mount.entry)).collect::<Result<_>>()?;
         self.render_in(target, self.cgroup.as_deref(), &mounts)
     }
 

@@ -94,7 +94,8 @@ impl Place {
             }
             Tree::File(mount) => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| Error::os("open", path.display(), e))?;
+                rustix::fs::open(&path, flags, Mode::empty())
+                    .map_err(|e| Error::os("open", path.display(), e))?;
                 mount
             }
             Tree::Node(node) => return node.make(&path, root),

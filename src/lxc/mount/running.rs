@@ -64,9 +64,9 @@ impl Container {
         }
         let (place, ours, inside) = (Place::of(&self.dir()), mountinfo::mounts()?, mounts_of(init)?);
         for entry in prepared {
-            let is_there = place
-                .shown(&ours, entry)?
-                .is_some_and(|shown| inside.iter().any(|mount| mount.target == entry.target() && shown.is(mount)));
+            let is_there = place.shown(&ours, entry)?.is_some_and(|shown| {
+                inside.iter().any(|mount| mount.target == entry.target() && shown.is(mount))
+            });
             if !is_there {
                 return Err(Error::Differs {
                     what: format!("mount target `{}`", entry.target().display()),
@@ -85,23 +85,20 @@ impl Container {
     /// [`LxcConfig::prepare_targets`](crate::lxc::LxcConfig::prepare_targets) for the entry; [`Error::Differs`] if the container has
     /// something else mounted there; [`Error::Unsupported`] for a device, which takes a start.
     pub fn ensure_mount(&self, entry: &MountEntry) -> Result<()> {
-        if matches!(entry.source(), MountSource::Device(_)) {
-            return Err(Error::Unsupported {
-                what: format!("the device `{}` for a container that runs", entry.source().shown()),
-                needs: "its control group lets a device through from the start: stop it first".to_owned(),
-            });
-        }
         let inside = self.inside()?;
         let place = Place::of(&self.dir());
-        place.ensure()?;
-        match place.shown(&mountinfo::mounts()?, entry)? {
-            Some(shown) if inside.has(entry, &shown)? => return Ok(()),
-            Some(_) => {}
-            None => {
-                let Some(tree) = entry.tree(inside.ids())? else { return Ok(()) };
-                entry.restrict(&tree)?;
-                place.put(entry, &tree, inside.root)?;
-            }
+        let shown = place.shown(&mountinfo::mounts()?, entry)?;
+        if let Some(shown) = &shown
+            && inside.has(entry, shown)?
+        {
+            return Ok(());
+        }
+        check_hot(entry)?;
+        if shown.is_none() {
+            let Some(tree) = entry.tree(inside.ids())? else { return Ok(()) };
+            entry.restrict(&tree)?;
+            place.ensure()?;
+            place.put(entry, &tree, inside.root)?;
         }
         let grafted = self.graft(entry, &inside, &place);
         if grafted.is_err() {
@@ -145,14 +142,15 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the container does not run; [`Error::Busy`] if a process inside uses the mount, or something is
-    /// mounted on it: it stays. One that shows submounts goes as a whole, whoever uses it: the kernel does not part them, and
-    /// files that are open there stay open.
+    /// mounted on it: it stays; [`Error::Unsupported`] for a device. One that shows submounts goes as a whole, whoever uses it:
+    /// the kernel does not part them, and files that are open there stay open.
     pub fn remove_mount(&self, entry: &MountEntry) -> Result<()> {
         let inside = self.inside()?;
         let place = Place::of(&self.dir());
         if let Some(shown) = place.shown(&mountinfo::mounts()?, entry)?
             && inside.has(entry, &shown)?
         {
+            check_hot(entry)?;
             inside.unmount(entry, &shown)?;
         }
         place.remove(entry)
@@ -216,6 +214,17 @@ impl Inside {
             Err(error) => Err(Error::os("umount2", target.display(), error)),
         }
     }
+}
+
+/// Checks that it can come and go while its container runs.
+fn check_hot(entry: &MountEntry) -> Result<()> {
+    if !matches!(entry.source(), MountSource::Device(_)) {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!("changing the device `{}` of a container that runs", entry.source().shown()),
+        needs: "its control group lets a device through from start to end: stop it first".to_owned(),
+    })
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -112,10 +112,18 @@ impl MountSource {
 impl Tmpfs {
     fn check(&self) -> Result<()> {
         if self.size_bytes == 0 {
-            return Err(Error::invalid("tmpfs size", "0", "must be at least 1 byte: 0 means no limit to the kernel"));
+            return Err(Error::invalid(
+                "tmpfs size",
+                "0",
+                "must be at least 1 byte: 0 means no limit to the kernel",
+            ));
         }
         if self.mode & !0o7777 != 0 {
-            return Err(Error::invalid("tmpfs mode", format!("{:o}", self.mode), "must be at most 7777, octal"));
+            return Err(Error::invalid(
+                "tmpfs mode",
+                format!("{:o}", self.mode),
+                "must be at most 7777, octal",
+            ));
         }
         Ok(())
     }
@@ -136,7 +144,9 @@ impl FilesystemMount {
             let (name, value) = self::option(option);
             let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
             if name.is_empty() || name.len() > OPTION_MAX || !name.chars().all(is_plain) {
-                return invalid("must be NAME or NAME=VALUE, the name of letters, digits, `_`, `-`, `.` and `:`");
+                return invalid(
+                    "must be NAME or NAME=VALUE, the name of letters, digits, `_`, `-`, `.` and `:`",
+                );
             }
             if name == "source" {
                 return invalid("is the source itself");

@@ -103,7 +103,8 @@ impl MountEntry {
                 Some((_, Found::Device(node))) => return Ok(Some(Tree::Node(node))),
                 Some((source, found)) => {
                     let recursive = self.submounts() == Submounts::Include;
-                    let mount = detached::clone_tree(source, recursive).map_err(|e| self.failed("open_tree", e))?;
+                    let mount =
+                        detached::clone_tree(source, recursive).map_err(|e| self.failed("open_tree", e))?;
                     if found.is_directory() { Tree::Directory(mount) } else { Tree::File(mount) }
                 }
             },
@@ -146,7 +147,8 @@ impl MountEntry {
             Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
         };
         let recursive = self.submounts() == Submounts::Include;
-        detached::restrict(mount, attributes, propagation, recursive).map_err(|e| self.failed("mount_setattr", e))
+        detached::restrict(mount, attributes, propagation, recursive)
+            .map_err(|e| self.failed("mount_setattr", e))
     }
 
     /// Opens the source, through no link. `None` if it is missing, and may be.
@@ -178,9 +180,13 @@ impl MountEntry {
             _ => Found::File,
         };
         match (self.source(), found) {
-            (MountSource::Device(_), Found::Directory | Found::File) => return Err(self.invalid("is no device")),
+            (MountSource::Device(_), Found::Directory | Found::File) => {
+                return Err(self.invalid("is no device"));
+            }
             (MountSource::Bind(_), Found::Device(_)) => {
-                return Err(self.invalid("is a device: use MountEntry::device, which lets the container open it"));
+                return Err(
+                    self.invalid("is a device: use MountEntry::device, which lets the container open it")
+                );
             }
             _ => {}
         }

@@ -129,7 +129,8 @@ impl Assembly {
         };
         let cover = |layer: &Directory| {
             let clone = detached::clone_tree(layer.open()?, false).map_err(failed("open_tree", layer))?;
-            detached::map_ids(&clone, map.namespace.as_fd(), false).map_err(failed("mount_setattr", layer))?;
+            detached::map_ids(&clone, map.namespace.as_fd(), false)
+                .map_err(failed("mount_setattr", layer))?;
             detached::attach(&clone, layer.open()?).map_err(failed("move_mount", layer))?;
             Ok(Lower { path: layer.path().to_owned(), mapped: Some(clone), directory: None })
         };
