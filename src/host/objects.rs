@@ -43,7 +43,8 @@ impl Host {
         }
         // Every rule of the configuration is checked by building it once, over a root that is made later.
         let config = self.configure(spec, &inner.paths.containers().join("check"), None)?;
-        config.render(&inner.target)?;
+        // Its mounts are LXC's in another form, when they are prepared.
+        config.render_in(&inner.target, None, &[])?;
         if spec.privilege != Privilege::Privileged {
             config.check_ways(ids::map(0)?.root())?;
         }

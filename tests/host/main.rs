@@ -36,6 +36,7 @@ mod layer_trees;
 mod listing;
 mod mount_entry;
 mod mount_kinds;
+mod mount_races;
 mod netns;
 mod overlay;
 mod overlay_changes;

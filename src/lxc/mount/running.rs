@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::fchdir;
 
 use super::place::{Place, Shown};
-use super::{Ids, MountEntry, MountSource};
+use super::{Ids, MountEntry, MountSource, Submounts};
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::config;
@@ -20,6 +20,9 @@ use crate::sys::confined::ConfinedRoot;
 use crate::sys::mntns::{self, Graft};
 use crate::sys::mountinfo::{self, Mount};
 use crate::sys::{file, userns};
+
+/// How often a mount that a container moves about is looked for.
+const TAKE_BACK_TRIES: usize = 1000;
 
 /// The namespaces of a container that runs.
 struct Inside {
@@ -109,11 +112,13 @@ impl Container {
     }
 
     fn graft(&self, entry: &MountEntry, inside: &Inside, place: &Place) -> Result<()> {
-        if mounts_of(inside.init)?.iter().any(|mount| mount.target == entry.target()) {
-            return Err(Error::Differs {
-                what: format!("mount target `{}`", entry.target().display()),
-                difference: "the container has something else mounted on it".to_owned(),
-            });
+        let before = mounts_of(inside.init)?;
+        let differs = |difference: &str| Error::Differs {
+            what: format!("mount target `{}`", entry.target().display()),
+            difference: difference.to_owned(),
+        };
+        if before.iter().any(|mount| mount.target == entry.target()) {
+            return Err(differs("the container has something else mounted on it"));
         }
         let path = place.path_of(entry);
         let is_dir = fs::metadata(&path).map_err(|e| Error::os("stat", path.display(), e))?.is_dir();
@@ -133,12 +138,17 @@ impl Container {
             target: target.as_fd(),
         };
         graft.attach()?;
-        tracing::debug!(target = %entry.target().display(), "mounted inside");
-        Ok(())
+        let shown = place.shown(&mountinfo::mounts()?, entry)?.ok_or_else(|| differs("it went meanwhile"))?;
+        if inside.has(entry, &shown)? {
+            tracing::debug!(target = %entry.target().display(), "mounted inside");
+            return Ok(());
+        }
+        inside.take_back(&shown, &before)?;
+        Err(differs("the container moved it while it was mounted on"))
     }
 
-    /// Takes a mount away from the container while it runs. What is not there is gone; what the container has mounted there
-    /// itself stays.
+    /// Takes a mount away from the container while it runs. What is not at its target is gone: where the container has bound or
+    /// moved it itself, it keeps it until it is stopped.
     ///
     /// # Errors
     /// [`Error::NotFound`] if the container does not run; [`Error::Busy`] if a process inside uses the mount, or something is
@@ -188,31 +198,60 @@ impl Inside {
             reason: reason.to_owned(),
         };
         let mounts = mounts_of(self.init)?;
-        if !mounts.iter().rev().find(|mount| mount.target == target).is_some_and(|mount| shown.is(mount)) {
+        let topmost = mounts.iter().rev().find(|mount| mount.target == target);
+        let Some(mount) = topmost.filter(|mount| shown.is(mount)) else {
             return Err(busy("the container has mounted something over it"));
-        }
+        };
         // Submounts are locked to it.
-        let is_whole = entry.submounts() == super::Submounts::Include
-            && mounts.iter().any(|mount| mount.target != target && mount.target.starts_with(target));
+        let is_whole = entry.submounts() == Submounts::Include
+            && mounts.iter().any(|other| other.target != target && other.target.starts_with(target));
         let flags = if is_whole { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-        let unmounted = mntns::within(self.mounts.as_fd(), || {
-            let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-                return Ok(Err(Errno::INVAL));
-            };
-            let root = ConfinedRoot::open(Path::new("/"))?;
-            let parent = root
-                .open_at(parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), false)
-                .map_err(|e| Error::os("openat2", target.display(), e))?;
-            // This thread alone goes there.
-            fchdir(parent).map_err(|e| Error::os("fchdir", target.display(), e))?;
-            Ok(unmount(name, flags | UnmountFlags::NOFOLLOW))
-        })?;
-        match unmounted {
+        match self.unmount_one(mount, flags)? {
             // The container was faster.
             Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
             Err(Errno::BUSY) => Err(busy("a process inside uses it, or something is mounted beneath it")),
             Err(error) => Err(Error::os("umount2", target.display(), error)),
         }
+    }
+
+    /// Takes away what came beside `before` and is `shown`, wherever the container has moved it to.
+    fn take_back(&self, shown: &Shown, before: &[Mount]) -> Result<()> {
+        let is_new = |mount: &&Mount| shown.is(mount) && !before.iter().any(|old| old.id == mount.id);
+        for _ in 0..TAKE_BACK_TRIES {
+            let mounts = mounts_of(self.init)?;
+            let Some(mount) = mounts.iter().find(is_new) else { return Ok(()) };
+            // It may be moved again at any time; then this is another try.
+            let _ = self.unmount_one(mount, UnmountFlags::DETACH);
+        }
+        Err(Error::Busy {
+            what: "a mount in the container".to_owned(),
+            reason: "the container moves it from place to place: stop it".to_owned(),
+        })
+    }
+
+    /// Unmounts exactly `mount`, if it is where it was.
+    fn unmount_one(&self, mount: &Mount, flags: UnmountFlags) -> Result<rustix::io::Result<()>> {
+        let target = &mount.target;
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Ok(Err(Errno::INVAL));
+        };
+        mntns::within(self.mounts.as_fd(), || {
+            let parent = ConfinedRoot::open(Path::new("/"))?
+                .open_at(parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), false)
+                .map_err(|e| Error::os("openat2", target.display(), e))?;
+            let found =
+                statx(&parent, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::MNT_ID)
+                    .map_err(|e| Error::os("statx", target.display(), e))?;
+            // Kernels before 5.8 do not tell.
+            if StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID)
+                && found.stx_mnt_id != mount.id
+            {
+                return Ok(Err(Errno::INVAL));
+            }
+            // This thread alone goes there.
+            fchdir(parent).map_err(|e| Error::os("fchdir", target.display(), e))?;
+            Ok(unmount(name, flags | UnmountFlags::NOFOLLOW))
+        })
     }
 }
 

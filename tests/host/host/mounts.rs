@@ -116,9 +116,13 @@ async fn mounts_change(privilege: Privilege) {
     fixture.host.start(&name).await.unwrap();
     assert_eq!(seen(&fixture, &name).await, "/srv/one /srv/one/below");
     fixture.host.stop(&name, Duration::ZERO).await.unwrap();
-    fixture.host.set_mounts(&name, vec![bind(&one, "/srv/later")]).await.unwrap();
+    let later = vec![bind(&one, "/srv/later").id_mapped(), bind(&two, "/srv/all").recursive().read_only()];
+    fixture.host.set_mounts(&name, later).await.unwrap();
     fixture.host.start(&name).await.unwrap();
-    assert_eq!(fixture.sh(&name, "cat /srv/later/name").await, "one");
+    assert_eq!(
+        fixture.sh(&name, "cat /srv/later/name; stat -c %u /srv/later/name; ls /srv/all/below").await,
+        "one0\ndeep\n"
+    );
     fixture.host.set_mounts(&name, Vec::new()).await.unwrap();
     assert_eq!((seen(&fixture, &name).await, ready(&fixture, &name)), (String::new(), 0));
     fixture.host.remove(&name).await.unwrap();
