@@ -45,7 +45,8 @@ pub struct ContainerSpec {
     /// Limits on memory, CPU time and processes. Default: none.
     #[serde(default)]
     pub limits: CgroupLimits,
-    /// Directories and files of the host that are shown inside.
+    /// What is mounted inside: directories, files and devices of the host, memory, file systems. Default: nothing but what
+    /// LXC mounts. [`Host::set_mounts`](crate::host::Host::set_mounts) changes it.
     #[serde(default)]
     pub mounts: Vec<MountEntry>,
     /// What root inside is on the host. Default: an ordinary user with ids of the container's own.
