@@ -220,7 +220,7 @@ async fn mounts_outlive_a_reboot_from_inside() {
     let first = runtime.init_pid().unwrap().unwrap();
     fixture.host.exec(&name, Exec::new(["reboot", "-f"])).await.ok();
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !runtime.init_pid().unwrap().is_some_and(|init| init != first) {
+    while runtime.init_pid().unwrap().is_none_or(|init| init == first) {
         assert!(Instant::now() < deadline, "it did not come back");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
