@@ -201,6 +201,18 @@ async fn a_container_that_changes_its_mounts_itself() {
     fixture.end().await;
 }
 
+/// Reboots it from inside, and waits until it runs again.
+async fn reboot(fixture: &Fixture, name: &ContainerName) {
+    let runtime = fixture.host.runtime(name).unwrap();
+    let first = runtime.init_pid().unwrap().unwrap();
+    fixture.host.exec(name, Exec::new(["reboot", "-f"])).await.ok();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while runtime.init_pid().unwrap().is_none_or(|init| init == first) {
+        assert!(Instant::now() < deadline, "it did not come back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// After a reboot from inside it has what it was started with, with its content, and the rest for the asking.
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts, LXC"]
@@ -216,18 +228,16 @@ async fn mounts_outlive_a_reboot_from_inside() {
     wanted.push(bind(&one, "/srv/later"));
     fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
     fixture.sh(&name, "echo kept > /srv/memory/file").await;
-    let runtime = fixture.host.runtime(&name).unwrap();
-    let first = runtime.init_pid().unwrap().unwrap();
-    fixture.host.exec(&name, Exec::new(["reboot", "-f"])).await.ok();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while runtime.init_pid().unwrap().is_none_or(|init| init == first) {
-        assert!(Instant::now() < deadline, "it did not come back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    reboot(&fixture, &name).await;
     assert_eq!(seen(&fixture, &name).await, "/srv/memory /srv/one");
     assert_eq!(fixture.sh(&name, "cat /srv/memory/file; stat -c %u /srv/one/name").await, "kept\n0\n");
-    fixture.host.set_mounts(&name, wanted).await.unwrap();
+    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
     assert_eq!(seen(&fixture, &name).await, "/srv/later /srv/memory /srv/one");
+    // What was taken away does not come back, and does not keep it from coming back.
+    wanted.truncate(1);
+    fixture.host.set_mounts(&name, wanted).await.unwrap();
+    reboot(&fixture, &name).await;
+    assert_eq!(seen(&fixture, &name).await, "/srv/one");
     fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
 }
