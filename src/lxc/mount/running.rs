@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
@@ -19,8 +20,11 @@ use crate::lxc::root::{self, Opened};
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::mntns::{self, Graft};
 use crate::sys::mountinfo::{self, Mount};
-use crate::sys::{file, userns};
+use crate::sys::{file, userns, wait};
 
+/// How long a mount may be busy: who only looks at it is gone sooner, and so is a program that some thread of this one starts,
+/// which has copies of our descriptors for a moment.
+const BUSY_PATIENCE: Duration = Duration::from_millis(300);
 /// How often a mount that a container moves about is looked for.
 const TAKE_BACK_TRIES: usize = 1000;
 
@@ -206,12 +210,14 @@ impl Inside {
         let is_whole = entry.submounts() == Submounts::Include
             && mounts.iter().any(|other| other.target != target && other.target.starts_with(target));
         let flags = if is_whole { UnmountFlags::DETACH } else { UnmountFlags::empty() };
-        match self.unmount_one(mount, flags)? {
-            // The container was faster.
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
-            Err(Errno::BUSY) => Err(busy("a process inside uses it, or something is mounted beneath it")),
-            Err(error) => Err(Error::os("umount2", target.display(), error)),
-        }
+        let done =
+            wait::until_true(wait::deadline(BUSY_PATIENCE), || match self.unmount_one(mount, flags)? {
+                // The container was faster.
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(true),
+                Err(Errno::BUSY) => Ok(false),
+                Err(error) => Err(Error::os("umount2", target.display(), error)),
+            })?;
+        if done { Ok(()) } else { Err(busy("a process inside uses it, or something is mounted beneath it")) }
     }
 
     /// Takes away what came beside `before` and is `shown`, wherever the container has moved it to.
