@@ -44,6 +44,7 @@ mod info;
 mod inventory;
 mod launch;
 mod life;
+mod limits;
 mod marks;
 mod network;
 mod objects;

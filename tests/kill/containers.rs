@@ -46,6 +46,7 @@ pub(crate) fn spec() -> std::result::Result<ContainerSpec, Box<dyn Error>> {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5)?),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         },
         mounts: vec![MountEntry::bind(scratch()?.join("shared"), "/srv/shared")?.create_dir()],
         ..ContainerSpec::new(name(), "busybox".parse()?).in_network("net".parse()?)
