@@ -131,7 +131,7 @@ impl Cgroup {
         }
     }
 
-    fn write(&self, setting: &Setting) -> Result<()> {
+    pub(super) fn write(&self, setting: &Setting) -> Result<()> {
         let Some(path) = self.file(setting.controller, &setting.file) else { return Err(self.not_found()) };
         let Err(error) = file::write_interface(&path, &setting.value) else { return Ok(()) };
         match (error.errno(), &*setting.file) {

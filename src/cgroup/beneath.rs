@@ -1,4 +1,4 @@
-//! Limits that v1 keeps for each group by itself, written to the groups beneath, too: the kernel's
+//! Limits that take more than one write: v1 keeps some for each group by itself, so that those beneath get them, too. See the kernel's
 //! `Documentation/admin-guide/cgroup-v1/blkio-controller.rst` ("Hierarchical Cgroups") and `cpusets.rst`.
 
 use std::io;
@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 
+use super::controller::Version;
 use super::cpu_set::CpuSet;
 use super::group::Cgroup;
+use super::hierarchy::Layout;
 use super::limits::CgroupLimits;
 use super::setting::Setting;
 use super::settings::settings;
@@ -16,10 +18,18 @@ use super::walk;
 use crate::error::{Error, Result};
 
 impl Cgroup {
-    /// Gives the groups beneath those of `limits` that v1 does not inherit, when this group has them already.
-    pub(crate) fn spread(&self, limits: &CgroupLimits) -> Result<()> {
-        let table = settings(limits, self.hierarchies())?;
-        table.iter().filter(|setting| setting.is_flat()).try_for_each(|setting| self.write_flat(setting))
+    /// Writes those of `limits` that LXC leaves out, without a word: for the groups beneath what v1 does not inherit, and
+    /// on a hybrid host what is v2's.
+    pub(crate) fn complete(&self, limits: &CgroupLimits) -> Result<()> {
+        let is_hybrid = self.hierarchies().layout() == Layout::Hybrid;
+        for setting in settings(limits, self.hierarchies())? {
+            if setting.is_flat() {
+                self.write_flat(&setting)?;
+            } else if is_hybrid && setting.version == Version::V2 {
+                self.write(&setting)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a setting that holds for one group only into this one and each beneath it. From then on nobody but root makes

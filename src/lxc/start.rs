@@ -93,7 +93,7 @@ impl Container {
         payload.delegate_for(&config.limits)?;
         self.run_lxc_start(&dir.join("config"), &log)?;
         let (init, monitor) = self.await_init()?;
-        payload.spread(&config.limits)?;
+        payload.complete(&config.limits)?;
         payload.verify(&config.limits)?;
         self.verify_devices()?;
         verify_network(init.pid, &config.network)?;

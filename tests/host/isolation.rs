@@ -24,7 +24,7 @@ fn container_limits_hold_and_cannot_be_raised() {
         memory_max_bytes: Some(Limit::At(64 << 20)),
         cpu: Some(CpuQuota::cores(0.5).unwrap()),
         pids_max: Some(Limit::At(40)),
-        ..CgroupLimits::default()..CgroupLimits::default()
+        ..CgroupLimits::default()
     };
     let mut config = scripted_root::config(&root);
     config.limits(&limits);
