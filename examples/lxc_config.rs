@@ -48,7 +48,7 @@ fn print() -> docklet::Result<()> {
         memory_max_bytes: Some(Limit::At(128 << 20)),
         cpu: Some(CpuQuota::cores(0.5)?),
         pids_max: Some(Limit::At(64)),
-        ..CgroupLimits::default()..CgroupLimits::default()
+        ..CgroupLimits::default()
     });
     config.mount(MountEntry::bind("/etc/hostname", "/etc/host name")?.read_only().create_file())?;
     // A mistake is told before anything is touched.

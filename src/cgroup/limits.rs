@@ -208,7 +208,7 @@ impl CgroupLimits {
         if all.cpus.is_none() && old.cpus.is_some() {
             all.cpus = hierarchies.online_cpus();
         }
-        for (size, _) in &old.hugetlb_max_bytes {
+        for size in old.hugetlb_max_bytes.keys() {
             all.hugetlb_max_bytes.entry(*size).or_insert(Limit::Max);
         }
         for (device, limits) in &old.io {

@@ -12,6 +12,7 @@ use super::io_usage::IoUsage;
 use super::pressure::Pressure;
 use super::walk;
 use crate::error::Result;
+use crate::sys::kernel;
 
 /// What a group and those beneath it use, and how often they ran into their limits. Counts are since the group was made. `None` is what
 /// this host does not count.
@@ -93,7 +94,7 @@ impl Cgroup {
                 usage.memory_swap_bytes =
                     sum.zip(usage.memory_bytes).map(|(sum, memory)| sum.saturating_sub(memory));
                 usage.memory_max_hits = self.number(Controller::Memory, "memory.failcnt")?;
-                usage.oom_kills = self.v1_sum(Controller::Memory, "memory.oom_control", "oom_kill")?;
+                usage.oom_kills = self.sum(Controller::Memory, "memory.oom_control", "oom_kill")?;
             }
             Some(Version::V2) => {
                 usage.memory_bytes = self.number(Controller::Memory, "memory.current")?;
@@ -135,9 +136,10 @@ impl Cgroup {
 
     fn read_pids(&self, usage: &mut CgroupUsage) -> Result<()> {
         usage.pids = self.number(Controller::Pids, "pids.current")?;
-        usage.pids_max_hits = match self.version_of(Controller::Pids) {
-            Some(Version::V1) => self.v1_sum(Controller::Pids, "pids.events", "max")?,
-            _ => self.read(Controller::Pids, "pids.events")?.and_then(|text| walk::field(&text, "max")),
+        usage.pids_max_hits = if self.counts_beneath(Controller::Pids) {
+            self.read(Controller::Pids, "pids.events")?.and_then(|text| walk::field(&text, "max"))
+        } else {
+            self.sum(Controller::Pids, "pids.events", "max")?
         };
         Ok(())
     }
@@ -172,10 +174,17 @@ impl Cgroup {
         self.hierarchies().serving(controller).map(|hierarchy| hierarchy.version)
     }
 
-    /// v1 counts such events in the group of the process. A container has a group beneath the one with the limits;
-    /// what it nests deeper is looked for, too.
-    pub(super) fn v1_sum(&self, controller: Controller, name: &str, key: &str) -> Result<Option<u64>> {
-        let Some(dir) = self.v1_dir(controller) else { return Ok(None) };
+    /// Whether a group counts what happens beneath it, too. v1 does not, nor do the processes of v2 before 6.11.
+    pub(super) fn counts_beneath(&self, controller: Controller) -> bool {
+        let release = kernel::version(&self.hierarchies().probe().kernel_release);
+        let is_new = controller != Controller::Pids || release.is_some_and(|release| release >= (6, 11));
+        is_new && self.version_of(controller) == Some(Version::V2)
+    }
+
+    /// What was counted in the groups of processes: this one, and those beneath it that there are now.
+    pub(super) fn sum(&self, controller: Controller, name: &str, key: &str) -> Result<Option<u64>> {
+        let Some(hierarchy) = self.hierarchies().serving(controller) else { return Ok(None) };
+        let dir = hierarchy.mount.join(self.path());
         let mut sum = None;
         walk::visit(&dir, &mut |group| {
             let text = walk::read_at(group, name)?;
