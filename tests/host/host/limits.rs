@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use docklet::Error;
-use docklet::cgroup::{Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, IoDevice, IoLimits, Limit};
-use docklet::host::{ContainerSpec, Host};
+use docklet::cgroup::{
+    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit,
+};
+use docklet::host::{ContainerEvent, ContainerEvents, ContainerSpec, Host};
 use docklet::lxc::Exec;
 use docklet::name::ContainerName;
 
 use super::fixture::{Fixture, spec};
-use crate::groups::is_v1;
+use crate::groups::{is_v1, wait_until};
 use crate::kernel;
 
 /// A file of a container's group with the limits, or of the one beneath, where its processes are.
@@ -197,5 +199,53 @@ async fn io_of_a_volume_is_limited() {
     for container in [held, free] {
         host.remove(&container.name).await.unwrap();
     }
+    fixture.end().await;
+}
+
+async fn until(events: &mut ContainerEvents, wanted: impl Fn(&ContainerEvent) -> bool) {
+    let found = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            let event = events.next().await.unwrap().expect("before its end");
+            if wanted(&event) {
+                return event;
+            }
+        }
+    });
+    found.await.expect("the event");
+}
+
+/// What runs out of memory or of processes is told, and the end.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn limits_that_are_hit_and_the_end_are_told() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let spec = spec("web");
+    let name = spec.name.clone();
+    assert!(matches!(host.events(&name).unwrap_err(), Error::NotFound { .. }));
+    host.launch(spec).await.unwrap();
+    let mut events = host.events(&name).unwrap();
+    fixture
+        .sh(&name, "mount -t tmpfs none /tmp; dd if=/dev/zero of=/tmp/x bs=1M count=100; rm -f /tmp/x")
+        .await;
+    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    assert!(host.usage(&name).unwrap().oom_kills >= Some(1));
+    fixture.sh(&name, "(for n in $(seq 100); do sleep 1 & done) 2>/dev/null; true").await;
+    let hits = host.usage(&name).unwrap().pids_max_hits;
+    assert!(hits >= Some(1), "{hits:?}");
+    if !is_v1("pids") {
+        until(&mut events, |event| {
+            matches!(event, ContainerEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
+        })
+        .await;
+    }
+    wait_until("their end", || host.usage(&name).unwrap().pids.unwrap() < 20);
+    // Another one of the first kind, by who watches already.
+    fixture.sh(&name, "dd if=/dev/zero of=/tmp/x bs=1M count=100; true").await;
+    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    host.stop(&name, Duration::ZERO).await.unwrap();
+    until(&mut events, |event| *event == ContainerEvent::Exit).await;
+    assert_eq!(events.next().await.unwrap(), None);
+    host.remove(&name).await.unwrap();
     fixture.end().await;
 }
