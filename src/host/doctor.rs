@@ -147,7 +147,7 @@ fn uses_lvm(paths: &Paths) -> bool {
 /// The limits whose controllers are looked at, one by one.
 fn probes() -> [(&'static str, Result<CgroupLimits>); 4] {
     let memory = CgroupLimits { memory_max_bytes: Some(Limit::At(64 << 20)), ..CgroupLimits::default() };
-    let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory };
+    let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory.clone() };
     let cpu = CpuQuota::cores(0.5).map(|quota| CgroupLimits { cpu: Some(quota), ..CgroupLimits::default() });
     let pids = CgroupLimits { pids_max: Some(Limit::At(64)), ..CgroupLimits::default() };
     [

@@ -37,6 +37,7 @@
 
 mod doctor;
 mod etc;
+mod events;
 mod handle;
 mod ids;
 mod images;
@@ -44,6 +45,7 @@ mod info;
 mod inventory;
 mod launch;
 mod life;
+mod limits;
 mod marks;
 mod network;
 mod objects;
@@ -54,6 +56,7 @@ mod spec;
 mod supervise;
 
 pub use doctor::{Check, Doctor, Finding};
+pub use events::{ContainerEvent, ContainerEvents};
 pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};

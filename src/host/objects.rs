@@ -222,7 +222,12 @@ impl Host {
         place: Option<(&Manifest, &Path)>,
     ) -> Result<LxcConfig> {
         let mut config = LxcConfig::new(&spec.name, root)?;
-        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal).limits(&spec.limits);
+        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal);
+        let limits = match place {
+            Some((manifest, _)) => self.found_limits(manifest, spec.limits.clone())?,
+            None => spec.limits.clone().without_volume(),
+        };
+        config.limits(&limits);
         for (key, value) in &spec.environment {
             config.environment(key, value)?;
         }

@@ -89,9 +89,12 @@ impl Container {
         file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
             .map_err(|e| Error::os("rename", log.display(), e))?;
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
+        let payload = self.group.child(PAYLOAD)?;
+        payload.delegate_for(&config.limits)?;
         self.run_lxc_start(&dir.join("config"), &log)?;
         let (init, monitor) = self.await_init()?;
-        self.group.child(PAYLOAD)?.verify(&config.limits)?;
+        payload.complete(&config.limits)?;
+        payload.verify(&config.limits)?;
         self.verify_devices()?;
         verify_network(init.pid, &config.network)?;
         config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;

@@ -37,6 +37,8 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("state", containers::state),
     ("stop", containers::stop),
     ("start", containers::start),
+    ("set-limits", containers::set_limits),
+    ("limits-state", containers::limits_state),
     ("supervise", containers::supervise),
     ("prepare-networks", networks::prepare),
     ("ensure-network", networks::ensure),

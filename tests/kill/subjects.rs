@@ -68,6 +68,8 @@ const CONTAINER: Recovery = Recovery {
 const STANDING: Recovery = Recovery { states: &[State::Present, State::Running], ..CONTAINER };
 /// One that runs before and after, with interfaces that are all what they are written down to be.
 const CONNECTED: Recovery = Recovery { state: "interfaces-state", states: &[State::Running], ..CONTAINER };
+/// One that runs before and after, with limits that are all what they are written down to be.
+const LIMITED: Recovery = Recovery { state: "limits-state", ..CONNECTED };
 const NETWORK: Recovery = Recovery {
     recover: "recover",
     state: "network-state",
@@ -241,6 +243,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         before: &["launch", "crash"],
         must: Must::Recover(Recovery { states: &[State::Running], ..CONTAINER }),
     },
+    own("set-limits", &["prepare"], &["launch"], LIMITED),
     own("ensure-network", &["prepare-networks"], &[], NETWORK),
     own("remove-network", &["prepare-networks"], &["ensure-network"], NETWORK),
     own("launch-wide", &["prepare-networks"], &[], CONTAINER),

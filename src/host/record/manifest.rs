@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::files::{FORMAT, Record};
-use crate::cgroup::CgroupPath;
+use crate::cgroup::{CgroupLimits, CgroupPath};
 use crate::host::ContainerSpec;
 use crate::idmap::IdMap;
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
@@ -56,6 +56,9 @@ pub(crate) struct Objects {
     /// other addresses. The others may not be what they should be yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) leaving: Option<Vec<Port>>,
+    /// While its limits are being changed: those that it had, or was to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) former_limits: Option<CgroupLimits>,
 }
 
 /// A container's end of a network.

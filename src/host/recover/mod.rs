@@ -111,7 +111,8 @@ impl Host {
     }
 
     async fn converge_created(&self, manifest: &Manifest) -> Result<Outcome> {
-        let changing = manifest.objects.leaving.is_some();
+        let changing = manifest.objects.leaving.is_some() || manifest.objects.former_limits.is_some();
+        let manifest = &self.settle_limits(manifest.clone()).await?;
         let manifest = &self.settle_interfaces(manifest.clone(), &BTreeSet::new()).await?;
         let running = self.state(manifest).await? != State::Stopped;
         if manifest.run {

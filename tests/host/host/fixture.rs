@@ -77,6 +77,7 @@ pub(super) fn spec(name: &str) -> ContainerSpec {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5).unwrap()),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         },
         init: Init { halt_signal: "SIGUSR2".parse().unwrap(), ..Init::default() },
         ..ContainerSpec::new(name.parse().unwrap(), "busybox".parse().unwrap()).in_network(network().name)

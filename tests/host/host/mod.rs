@@ -16,6 +16,7 @@ mod ids;
 mod images;
 mod interfaces;
 mod life;
+mod limits;
 mod names;
 mod pools;
 mod reach;
