@@ -36,6 +36,7 @@
 //! ```
 
 mod doctor;
+mod ended;
 mod etc;
 mod handle;
 mod ids;
@@ -54,11 +55,12 @@ mod spec;
 mod supervise;
 
 pub use doctor::{Check, Doctor, Finding};
+pub use ended::Ended;
 pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
 pub use spec::{
-    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, RootVolume,
-    Span,
+    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, Restart,
+    RestartPolicy, RootVolume, Span,
 };

@@ -27,6 +27,7 @@ mod config;
 mod container;
 mod exec;
 mod exec_output;
+mod exit;
 mod halt_signal;
 mod lock_file;
 mod mount_entry;
@@ -48,11 +49,13 @@ pub use config::{
 pub use container::{Container, State};
 pub use exec::{Exec, ExecChild};
 pub use exec_output::{ExecOutput, ExecStatus};
+pub use exit::Exit;
 pub use halt_signal::HaltSignal;
 pub(crate) use lock_file::{
     directory as lock_directory, names as lock_names, remove_directory as remove_lock_directory,
 };
 pub use mount_entry::{Create, MountEntry, Submounts};
+pub(crate) use record::Run;
 pub use start::Started;
 pub use stop::StopOutcome;
 pub use target::{LxcTarget, LxcVersion};

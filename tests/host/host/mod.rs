@@ -20,4 +20,5 @@ mod names;
 mod pools;
 mod reach;
 mod recovery;
+mod restarts;
 mod span;
