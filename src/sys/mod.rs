@@ -24,6 +24,7 @@ pub(crate) mod random;
 pub(crate) mod record;
 pub(crate) mod space;
 pub(crate) mod sparse;
+pub(crate) mod terminal;
 pub(crate) mod tmpfs;
 pub(crate) mod tool;
 pub(crate) mod tree;

@@ -8,7 +8,7 @@ mod crowd;
 mod damage;
 mod escapes;
 mod far;
-mod fixture;
+pub(crate) mod fixture;
 mod foreign;
 mod garbage;
 mod hostile;
