@@ -53,6 +53,7 @@ mod record;
 mod recover;
 mod spec;
 mod supervise;
+mod watch;
 
 pub use doctor::{Check, Doctor, Finding};
 pub use ended::Ended;
@@ -64,3 +65,4 @@ pub use spec::{
     Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, Restart,
     RestartPolicy, RootVolume, Span,
 };
+pub use watch::{Change, StateChange, StateChanges};

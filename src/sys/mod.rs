@@ -10,6 +10,7 @@ pub(crate) mod fiemap;
 pub(crate) mod file;
 pub(crate) mod freeze;
 pub(crate) mod growfs;
+pub(crate) mod inotify;
 mod ioctl;
 pub(crate) mod kernel;
 pub(crate) mod lock;

@@ -22,3 +22,4 @@ mod reach;
 mod recovery;
 mod restarts;
 mod span;
+mod watch;
