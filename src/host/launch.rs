@@ -117,6 +117,8 @@ impl Host {
 
     async fn start_locked(&self, mut manifest: Manifest) -> Result<ContainerInfo> {
         if self.state(&manifest).await? == State::Stopped {
+            self.note_end(&manifest).await?;
+            self.forget_retries(&manifest).await?;
             self.lower(&manifest, Duration::ZERO).await?;
             let wished = manifest.run;
             if !wished {

@@ -36,6 +36,7 @@
 //! ```
 
 mod doctor;
+mod ended;
 mod etc;
 mod events;
 mod handle;
@@ -54,14 +55,17 @@ mod record;
 mod recover;
 mod spec;
 mod supervise;
+mod watch;
 
 pub use doctor::{Check, Doctor, Finding};
+pub use ended::Ended;
 pub use events::{ContainerEvent, ContainerEvents};
 pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
 pub use spec::{
-    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, RootVolume,
-    Span,
+    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, Restart,
+    RestartPolicy, RootVolume, Span,
 };
+pub use watch::{Change, StateChange, StateChanges};

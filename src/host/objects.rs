@@ -90,8 +90,13 @@ impl Host {
     /// Releases what a running container needs: its processes, its ports, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
-        let ending = container.clone();
-        self.blocking(move || ending.end(grace)).await?;
+        self.blocking(move || container.end(grace)).await?;
+        self.release(manifest).await
+    }
+
+    /// Releases what a container needed that has ended.
+    pub(super) async fn release(&self, manifest: &Manifest) -> Result<()> {
+        let container = self.container(manifest)?;
         let cleaned = self.blocking(move || container.clean());
         let (cleaned, ports, root) =
             tokio::join!(cleaned, self.lower_ports(manifest), self.lower_root(manifest));

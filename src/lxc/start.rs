@@ -107,7 +107,8 @@ impl Container {
     fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
         // LXC asks `newuidmap`, where it is installed, also for what root can do itself; that knows only `/etc/subuid`.
         let mut program = Program::new(&self.target.lxc_start)?.without_others();
-        for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
+        // At this level it says how init ended: nobody else is told.
+        for arg in ["-d", "-n", self.id.as_str(), "-l", "DEBUG", "-P"] {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
@@ -190,11 +191,14 @@ impl Container {
 
     /// LXC said that it runs, and it is gone: LXC hands a file without a known format to `/bin/sh`, for one.
     fn init_ended(&self) -> Error {
+        // Who is to tell how it ended may still be at it.
+        let exit = self.await_exit(None).ok().flatten();
         let log = self.log_text();
         let errors = reason::errors(&log);
-        let stderr = match errors.first() {
-            Some(error) => (*error).to_owned(),
-            None => "init ended as soon as it was started; what it said is on its console".to_owned(),
+        let stderr = match (errors.first(), exit) {
+            (Some(error), _) => (*error).to_owned(),
+            (None, Some(exit)) => format!("init ended as soon as it was started: {exit}"),
+            (None, None) => "init ended as soon as it was started".to_owned(),
         };
         Error::Command { program: "lxc-start".to_owned(), status: "the container stopped".to_owned(), stderr }
     }

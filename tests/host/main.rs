@@ -16,6 +16,7 @@ mod connections;
 mod container;
 mod debian;
 mod exec;
+mod exec_terminal;
 mod firewall;
 mod firewall_hostile;
 mod firewall_traffic;

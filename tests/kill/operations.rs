@@ -33,6 +33,8 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("launch", containers::launch),
     ("remove", containers::remove),
     ("crash", containers::crash),
+    ("launch-mortal", containers::launch_mortal),
+    ("die", containers::die),
     ("recover", containers::recover),
     ("state", containers::state),
     ("stop", containers::stop),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Privilege};
+use super::{Attachment, Privilege, RestartPolicy};
 use crate::cgroup::CgroupLimits;
 use crate::lxc::{HaltSignal, MountEntry};
 use crate::name::{ContainerName, ImageName, LinkName, NetworkName};
@@ -57,6 +57,13 @@ pub struct ContainerSpec {
     /// The first process's environment. Default: empty. LXC adds `PATH`, if it is not in it, and `container`.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// What becomes of it when it ends by itself. Default: it is started again, each time.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// When [`Host::recover`](crate::host::Host::recover) starts it, after a reboot for one: the lower, the earlier. Those of
+    /// one number are started together, and all of them are up (or failed) before the next. Default: 0.
+    #[serde(default)]
+    pub start_order: i32,
 }
 
 impl ContainerSpec {
@@ -73,6 +80,8 @@ impl ContainerSpec {
             privilege: Privilege::default(),
             init: Init::default(),
             environment: BTreeMap::new(),
+            restart: RestartPolicy::default(),
+            start_order: 0,
         }
     }
 
@@ -99,6 +108,8 @@ impl ContainerSpec {
         compare("privilege", self.privilege == other.privilege);
         compare("init", self.init == other.init);
         compare("environment", self.environment == other.environment);
+        compare("restart", self.restart == other.restart);
+        compare("start order", self.start_order == other.start_order);
         fields
     }
 }
