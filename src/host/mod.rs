@@ -48,6 +48,7 @@ mod launch;
 mod life;
 mod limits;
 mod marks;
+mod mounts;
 mod network;
 mod objects;
 mod pools;

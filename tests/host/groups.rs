@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use docklet::cgroup::{Cgroup, CgroupLimits, Hierarchies, HierarchyProbe, Limit};
 

@@ -38,6 +38,8 @@ mod layer_hostile;
 mod layer_trees;
 mod listing;
 mod mount_entry;
+mod mount_kinds;
+mod mount_races;
 mod netns;
 mod overlay;
 mod overlay_changes;

@@ -17,6 +17,7 @@ mod images;
 mod interfaces;
 mod life;
 mod limits;
+mod mounts;
 mod names;
 mod pools;
 mod reach;
