@@ -11,9 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::groups::{
     Groups, MIB, PATIENCE, content, cpu_files, dir, is_v1, max, memory, memory_files, memory_wanted, number,
-    oom_kills, run_in, run_in_files, ticks, wait_until, without_unified,
+    oom_kills, run_in, run_in_files, ticks, without_unified,
 };
-use crate::kernel;
+use crate::kernel::{self, wait_until};
 use crate::sandbox::Sandbox;
 
 /// Has every hierarchy a directory of the group?

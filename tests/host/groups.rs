@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use docklet::cgroup::{Cgroup, CgroupLimits, Hierarchies, HierarchyProbe, Limit};
 
@@ -148,14 +148,6 @@ pub(crate) fn run_in_files(files: impl Iterator<Item = PathBuf>, program: &[&str
         .stderr(Stdio::null())
         .spawn()
         .expect("sh")
-}
-
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// CPU time that a process has used, in clock ticks (`man 5 proc_pid_stat`).

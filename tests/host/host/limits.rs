@@ -14,8 +14,8 @@ use docklet::lxc::{Exec, MountEntry};
 use docklet::name::ContainerName;
 
 use super::fixture::{Fixture, spec};
-use crate::groups::{is_v1, wait_until};
-use crate::kernel;
+use crate::groups::is_v1;
+use crate::kernel::{self, wait_until};
 
 /// A file of a container's group with the limits, or of the one beneath, where its processes are.
 fn file(host: &Host, name: &ContainerName, controller: &str, beneath: &str, file: &str) -> String {
