@@ -234,6 +234,7 @@ impl Host {
             None => spec.limits.clone().without_volume(),
         };
         config.limits(&limits);
+        config.devices.extend(spec.devices.iter().cloned());
         for (key, value) in &spec.environment {
             config.environment(key, value)?;
         }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{LxcConfig, Network, PAYLOAD};
+use crate::lxc::config::{DeviceRule, LxcConfig, Network, PAYLOAD};
 use crate::lxc::container::{Container, has_executed};
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::root::Opened;
@@ -100,7 +100,7 @@ impl Container {
         let (init, monitor) = self.await_init()?;
         payload.complete(&config.limits)?;
         payload.verify(&config.limits)?;
-        self.verify_devices()?;
+        self.verify_devices(&config.devices)?;
         verify_network(init.pid, &config.network)?;
         config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
         self.verify_mounts(init.pid, mounts)?;
@@ -180,14 +180,18 @@ impl Container {
 
     /// Checks that the device rules took hold: without them root inside can open the host's disks. In v2 they are a
     /// program that the kernel does not show; LXC fails when it cannot load it.
-    fn verify_devices(&self) -> Result<()> {
+    fn verify_devices(&self, rules: &[DeviceRule]) -> Result<()> {
         let Some(devices) = self.target.devices() else { return Ok(()) };
         let list = devices.mount.join(self.group.path()).join(PAYLOAD).join("devices.list");
-        if file::read(&list)?.lines().any(|line| line.starts_with("a *:*")) {
-            let difference = "every device is allowed".to_owned();
-            return Err(Error::Differs { what: list.display().to_string(), difference });
-        }
-        Ok(())
+        let found = file::read(&list)?;
+        let difference = if found.lines().any(|line| line.starts_with("a *:*")) {
+            "every device is allowed".to_owned()
+        } else if let Some(rule) = rules.iter().find(|rule| !rule.is_in(&found)) {
+            format!("`{rule}` is not allowed")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Differs { what: list.display().to_string(), difference })
     }
 
     fn start_failed(&self, status: &str) -> Error {

@@ -1,6 +1,7 @@
 //! A container's limits: set at its start, changed while it runs, found again, by the kernel's files and from inside.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use docklet::cgroup::{
     Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit,
 };
 use docklet::host::{ContainerEvent, ContainerEvents, ContainerSpec, Host};
-use docklet::lxc::Exec;
+use docklet::lxc::{Exec, MountEntry};
 use docklet::name::ContainerName;
 
 use super::fixture::{Fixture, spec};
@@ -247,5 +248,43 @@ async fn limits_that_are_hit_and_the_end_are_told() {
     until(&mut events, |event| *event == ContainerEvent::Exit).await;
     assert_eq!(events.next().await.unwrap(), None);
     host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// A node that both containers see, and one may open.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn devices_are_allowed_by_name_only() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let node = fixture.sandbox.dir("nodes").join("kmsg");
+    kernel::run("mknod", ["--mode=0666", node.to_str().unwrap(), "c", "1", "11"]);
+    for dir in node.ancestors().skip(1).take(3) {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for (name, devices, expected) in [("with", &["c 1:11 w"][..], "opened\n"), ("without", &[], "refused\n")]
+    {
+        let spec = ContainerSpec {
+            devices: devices.iter().map(|rule| rule.parse().unwrap()).collect(),
+            mounts: vec![MountEntry::bind(&node, "/node").unwrap().create_file()],
+            ..spec(name)
+        };
+        let name = spec.name.clone();
+        host.launch(spec).await.unwrap();
+        assert_eq!(
+            fixture.sh(&name, "(exec 3>/node) 2>/dev/null && echo opened || echo refused").await,
+            expected
+        );
+        if is_v1("devices") {
+            let list = file(host, &name, "devices", "", "devices.list");
+            assert_eq!(list.lines().any(|line| line == "c 1:11 w"), !devices.is_empty(), "{list}");
+        }
+        // Reading was not asked for.
+        assert_eq!(
+            fixture.sh(&name, "(exec 3</node) 2>/dev/null && echo opened || echo refused").await,
+            "refused\n"
+        );
+        host.remove(&name).await.unwrap();
+    }
     fixture.end().await;
 }
