@@ -30,7 +30,8 @@ impl Host {
     /// ```
     ///
     /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new mounts. A container that
-    /// reboots from inside has those that it was started with, until it is started again.
+    /// reboots from inside has those that it was started with, until it is started again or this is called again. What it has
+    /// itself unmounted, this mounts again.
     ///
     /// # Errors
     /// [`Error::Invalid`] and [`Error::NotFound`] as [`Host::launch`], with nothing changed. Of a container that runs:
@@ -54,6 +55,7 @@ impl Host {
         self.blocking(move || host.configure(&spec, &host.inner.paths.containers().join("check"), None))
             .await?;
         if after == before {
+            self.apply_mounts(&before, Vec::new()).await?;
             return self.look(before).await;
         }
         after.objects.unmounting = Some(leaving(&before.spec.mounts, &after.spec.mounts));
@@ -76,19 +78,25 @@ impl Host {
     /// Returns the manifest as it is written down then.
     pub(super) async fn settle_mounts(&self, manifest: Manifest) -> Result<Manifest> {
         let Some(leaving) = manifest.objects.unmounting.clone() else { return Ok(manifest) };
-        if self.state(&manifest).await? != State::Stopped {
-            let (container, mounts) = (self.container(&manifest)?, manifest.spec.mounts.clone());
-            self.blocking(move || {
-                // The upper one of two comes first, and goes last.
-                leaving.iter().rev().try_for_each(|entry| container.remove_mount(entry))?;
-                mounts.iter().try_for_each(|entry| container.ensure_mount(entry))
-            })
-            .await?;
-        }
+        self.apply_mounts(&manifest, leaving).await?;
         let mut settled = manifest;
         settled.objects.unmounting = None;
         self.publish(&settled).await?;
         Ok(settled)
+    }
+
+    /// Takes mounts away from a container that runs, and makes those that its manifest has.
+    async fn apply_mounts(&self, manifest: &Manifest, leaving: Vec<MountEntry>) -> Result<()> {
+        if self.state(manifest).await? == State::Stopped {
+            return Ok(());
+        }
+        let (container, mounts) = (self.container(manifest)?, manifest.spec.mounts.clone());
+        self.blocking(move || {
+            // The upper one of two comes first, and goes last.
+            leaving.iter().rev().try_for_each(|entry| container.remove_mount(entry))?;
+            mounts.iter().try_for_each(|entry| container.ensure_mount(entry))
+        })
+        .await
     }
 }
 

@@ -126,7 +126,7 @@ fn mount_kinds_targets_are_never_taken_for_lxcs_own() {
             .join("config"),
     )
     .unwrap();
-    assert!(text.contains(" not/there none rbind 0 0"), "{text}");
+    assert!(text.contains(" not/there none rbind,optional 0 0"), "{text}");
     stage.end();
 }
 

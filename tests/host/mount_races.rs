@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use docklet::Error;
 use docklet::error::Chain;
@@ -35,12 +36,9 @@ fn exchange(path: &Path, link: &Path, stop: &AtomicBool, count: &AtomicUsize) {
     while !stop.load(Ordering::Relaxed) || count.load(Ordering::Relaxed) % 2 == 1 {
         renameat_with(CWD, path, CWD, link, RenameFlags::EXCHANGE).expect("exchange");
         count.fetch_add(1, Ordering::Relaxed);
-        // As long as it stays, it stays long enough for a start to get past its checks at times.
-        thread::sleep(std::time::Duration::from_micros(if count.load(Ordering::Relaxed) % 3 == 0 {
-            50
-        } else {
-            900
-        }));
+        // Now and then it stays long enough for a start to get past its checks.
+        let pause = if count.load(Ordering::Relaxed).is_multiple_of(3) { 50 } else { 900 };
+        thread::sleep(Duration::from_micros(pause));
     }
 }
 

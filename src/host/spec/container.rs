@@ -49,7 +49,8 @@ pub struct ContainerSpec {
     /// too: show the host's with a [mount](Self::mounts). Default: none.
     #[serde(default)]
     pub devices: BTreeSet<DeviceRule>,
-    /// Directories and files of the host that are shown inside.
+    /// What is mounted inside: directories, files and devices of the host, memory, file systems. Default: nothing but what
+    /// LXC mounts. [`Host::set_mounts`](crate::host::Host::set_mounts) changes it.
     #[serde(default)]
     pub mounts: Vec<MountEntry>,
     /// What root inside is on the host. Default: an ordinary user with ids of the container's own.

@@ -100,7 +100,7 @@ pub struct LxcConfig {
     /// [joins](LxcConfig::join_network)
     /// ([`NetworkNamespace::ensure_mapped`](crate::net::NetworkNamespace::ensure_mapped) makes both). No entry in
     /// `/etc/subuid` is needed. The root's files belong to the ids of the map, and the root of the map, an ordinary user of
-    /// the host, must be able to search all directories above it, and above the sources of mounts.
+    /// the host, must be able to search all directories above it.
     pub id_map: Option<IdMap>,
     /// How many terminals there are.
     pub terminals: Terminals,

@@ -70,14 +70,17 @@ pub(crate) fn by_lxc(entry: &MountEntry) -> Result<String> {
     line(&source, entry, kind, if options.is_empty() { "defaults" } else { &options })
 }
 
-/// The value for a mount that was prepared at `place`. What it is like cannot be changed by LXC any more.
+/// The value for a mount that was prepared at `place`. What it is like cannot be changed by LXC any more. It is `optional`:
+/// that it is there is [verified](crate::lxc::Container::start) at the start, and one that was taken away since then must not
+/// keep the container from rebooting.
 ///
 /// # Errors
 /// [`Error::Invalid`] if it is too long.
 pub(crate) fn prepared(place: &Path, entry: &MountEntry) -> Result<String> {
     // LXC's own `/dev` is new at each start: nothing in it leads elsewhere.
     let is_in_dev = entry.target().starts_with("/dev");
-    line(&escape(place), entry, "none", if is_in_dev { "rbind,create=file" } else { "rbind" })
+    let options = if is_in_dev { "rbind,optional,create=file" } else { "rbind,optional" };
+    line(&escape(place), entry, "none", options)
 }
 
 fn line(source: &str, entry: &MountEntry, kind: &str, options: &str) -> Result<String> {

@@ -104,8 +104,8 @@ impl Container {
             place.put(entry, &tree, inside.root)?;
         }
         let grafted = self.graft(entry, &inside, &place);
-        if grafted.is_err() {
-            // The error is what there is to tell.
+        if grafted.is_err() && shown.is_none() {
+            // The error is what there is to tell. What was there before is for the next reboot from inside.
             let _ = place.remove(entry);
         }
         grafted

@@ -3,12 +3,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use docklet::Error;
 use docklet::error::Chain;
 use docklet::host::{ContainerSpec, Privilege};
-use docklet::lxc::{MountEntry, Tmpfs};
+use docklet::lxc::{Exec, MountEntry, Tmpfs};
 use docklet::name::ContainerName;
 
 use super::fixture::{Fixture, spec};
@@ -197,7 +197,47 @@ async fn a_container_that_changes_its_mounts_itself() {
     assert_eq!(fixture.sh(&name, "umount /srv/two; cat /srv/one/name /srv/two/name").await, "onetwo");
     fixture.host.set_mounts(&name, Vec::new()).await.unwrap();
     assert_eq!(seen(&fixture, &name).await, "");
-    // A reboot from inside brings those back that it was started with; each is there once.
+    fixture.host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Reboots it from inside, and waits until it runs again.
+async fn reboot(fixture: &Fixture, name: &ContainerName) {
+    let runtime = fixture.host.runtime(name).unwrap();
+    let first = runtime.init_pid().unwrap().unwrap();
+    fixture.host.exec(name, Exec::new(["reboot", "-f"])).await.ok();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while runtime.init_pid().unwrap().is_none_or(|init| init == first) {
+        assert!(Instant::now() < deadline, "it did not come back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// After a reboot from inside it has what it was started with, with its content, and the rest for the asking.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn mounts_outlive_a_reboot_from_inside() {
+    let fixture = Fixture::new().await;
+    let one = source(&fixture, "one");
+    let memory = MountEntry::tmpfs(Tmpfs::new(1 << 20), "/srv/memory").unwrap().create_dir();
+    let mut spec = spec("again");
+    spec.mounts = vec![bind(&one, "/srv/one").id_mapped(), memory];
+    let mut wanted = spec.mounts.clone();
+    let name = spec.name.clone();
+    fixture.host.launch(spec).await.unwrap();
+    wanted.push(bind(&one, "/srv/later"));
+    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
+    fixture.sh(&name, "echo kept > /srv/memory/file").await;
+    reboot(&fixture, &name).await;
+    assert_eq!(seen(&fixture, &name).await, "/srv/memory /srv/one");
+    assert_eq!(fixture.sh(&name, "cat /srv/memory/file; stat -c %u /srv/one/name").await, "kept\n0\n");
+    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
+    assert_eq!(seen(&fixture, &name).await, "/srv/later /srv/memory /srv/one");
+    // What was taken away does not come back, and does not keep it from coming back.
+    wanted.truncate(1);
+    fixture.host.set_mounts(&name, wanted).await.unwrap();
+    reboot(&fixture, &name).await;
+    assert_eq!(seen(&fixture, &name).await, "/srv/one");
     fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
 }
