@@ -91,8 +91,13 @@ impl Host {
     /// Releases what a running container needs: its processes, its ports, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
-        let ending = container.clone();
-        self.blocking(move || ending.end(grace)).await?;
+        self.blocking(move || container.end(grace)).await?;
+        self.release(manifest).await
+    }
+
+    /// Releases what a container needed that has ended.
+    pub(super) async fn release(&self, manifest: &Manifest) -> Result<()> {
+        let container = self.container(manifest)?;
         let cleaned = self.blocking(move || container.clean());
         let (cleaned, ports, root) =
             tokio::join!(cleaned, self.lower_ports(manifest), self.lower_root(manifest));
@@ -223,7 +228,13 @@ impl Host {
         place: Option<(&Manifest, &Path)>,
     ) -> Result<LxcConfig> {
         let mut config = LxcConfig::new(&spec.name, root)?;
-        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal).limits(&spec.limits);
+        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal);
+        let limits = match place {
+            Some((manifest, _)) => self.found_limits(manifest, spec.limits.clone())?,
+            None => spec.limits.clone().without_volume(),
+        };
+        config.limits(&limits);
+        config.devices.extend(spec.devices.iter().cloned());
         for (key, value) in &spec.environment {
             config.environment(key, value)?;
         }

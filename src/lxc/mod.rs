@@ -22,11 +22,14 @@
 //!
 //! Needs root, but for configurations. Not here: making namespaces, network links, the root's file system.
 
+mod account;
 mod birthplace;
 mod config;
 mod container;
 mod exec;
+mod exec_child;
 mod exec_output;
+mod exit;
 mod halt_signal;
 mod lock_file;
 mod mount;
@@ -37,8 +40,10 @@ mod root;
 mod start;
 mod stop;
 mod target;
+mod terminal;
 mod text;
 
+pub use account::Account;
 pub use config::{
     AppArmor, Architecture, AutoMount, AutoMounts, Autostart, Capabilities, Capability, ConfigPath,
     ConfigValue, DROPPED_CAPABILITIES, DeviceRule, HookPoint, Hooks, InitProcess, LogLevel, LxcConfig,
@@ -46,8 +51,10 @@ pub use config::{
     Terminals,
 };
 pub use container::{Container, State};
-pub use exec::{Exec, ExecChild};
+pub use exec::Exec;
+pub use exec_child::ExecChild;
 pub use exec_output::{ExecOutput, ExecStatus};
+pub use exit::Exit;
 pub use halt_signal::HaltSignal;
 pub(crate) use lock_file::{
     directory as lock_directory, names as lock_names, remove_directory as remove_lock_directory,
@@ -55,7 +62,9 @@ pub(crate) use lock_file::{
 pub use mount::{
     Create, FilesystemMount, MountEntry, MountOption, MountSource, Propagation, Submounts, Tmpfs,
 };
+pub(crate) use record::Run;
 pub use start::Started;
 pub use stop::StopOutcome;
 pub use target::{LxcTarget, LxcVersion};
+pub use terminal::{Terminal, TerminalSize};
 pub use text::{ConfigProblem, ConfigProblems, ConfigText, Entry};

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{LxcConfig, Network, PAYLOAD};
+use crate::lxc::config::{DeviceRule, LxcConfig, Network, PAYLOAD};
 use crate::lxc::container::{Container, has_executed};
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::root::Opened;
@@ -93,11 +93,14 @@ impl Container {
         file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
             .map_err(|e| Error::os("rename", log.display(), e))?;
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
+        let payload = self.group.child(PAYLOAD)?;
+        payload.delegate_for(&config.limits)?;
         self.place_mounts(mounts, config.id_map.as_ref())?;
         self.run_lxc_start(&dir.join("config"), &log)?;
         let (init, monitor) = self.await_init()?;
-        self.group.child(PAYLOAD)?.verify(&config.limits)?;
-        self.verify_devices()?;
+        payload.complete(&config.limits)?;
+        payload.verify(&config.limits)?;
+        self.verify_devices(&config.devices)?;
         verify_network(init.pid, &config.network)?;
         config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
         self.verify_mounts(init.pid, mounts)?;
@@ -110,7 +113,8 @@ impl Container {
     fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
         // LXC asks `newuidmap`, where it is installed, also for what root can do itself; that knows only `/etc/subuid`.
         let mut program = Program::new(&self.target.lxc_start)?.without_others();
-        for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
+        // At this level it says how init ended: nobody else is told.
+        for arg in ["-d", "-n", self.id.as_str(), "-l", "DEBUG", "-P"] {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
@@ -176,14 +180,18 @@ impl Container {
 
     /// Checks that the device rules took hold: without them root inside can open the host's disks. In v2 they are a
     /// program that the kernel does not show; LXC fails when it cannot load it.
-    fn verify_devices(&self) -> Result<()> {
+    fn verify_devices(&self, rules: &[DeviceRule]) -> Result<()> {
         let Some(devices) = self.target.devices() else { return Ok(()) };
         let list = devices.mount.join(self.group.path()).join(PAYLOAD).join("devices.list");
-        if file::read(&list)?.lines().any(|line| line.starts_with("a *:*")) {
-            let difference = "every device is allowed".to_owned();
-            return Err(Error::Differs { what: list.display().to_string(), difference });
-        }
-        Ok(())
+        let found = file::read(&list)?;
+        let difference = if found.lines().any(|line| line.starts_with("a *:*")) {
+            "every device is allowed".to_owned()
+        } else if let Some(rule) = rules.iter().find(|rule| !rule.is_in(&found)) {
+            format!("`{rule}` is not allowed")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Differs { what: list.display().to_string(), difference })
     }
 
     fn start_failed(&self, status: &str) -> Error {
@@ -193,11 +201,14 @@ impl Container {
 
     /// LXC said that it runs, and it is gone: LXC hands a file without a known format to `/bin/sh`, for one.
     fn init_ended(&self) -> Error {
+        // Who is to tell how it ended may still be at it.
+        let exit = self.await_exit(None).ok().flatten();
         let log = self.log_text();
         let errors = reason::errors(&log);
-        let stderr = match errors.first() {
-            Some(error) => (*error).to_owned(),
-            None => "init ended as soon as it was started; what it said is on its console".to_owned(),
+        let stderr = match (errors.first(), exit) {
+            (Some(error), _) => (*error).to_owned(),
+            (None, Some(exit)) => format!("init ended as soon as it was started: {exit}"),
+            (None, None) => "init ended as soon as it was started".to_owned(),
         };
         Error::Command { program: "lxc-start".to_owned(), status: "the container stopped".to_owned(), stderr }
     }

@@ -55,7 +55,11 @@ impl Container {
                 pidfd::signal(running.init_fd.as_fd(), running.record.halt_signal.number())?;
                 tracing::debug!(init = running.init.pid, signal = %running.record.halt_signal, "sent halt signal");
                 match pidfd::wait_exit(running.init_fd.as_fd(), Some(graceful))? {
-                    true => StopOutcome::Graceful,
+                    true => {
+                        // Killed before it could say so, its monitor would take init's exit code with it.
+                        self.await_exit(Some(running.record.monitor))?;
+                        StopOutcome::Graceful
+                    }
                     false => StopOutcome::Killed,
                 }
             }

@@ -20,6 +20,8 @@ pub(super) struct Request<'a> {
     pub(super) env: &'a [CString],
     /// Its standard streams. Numbers above 2, so that none is overwritten before it is taken.
     pub(super) streams: [BorrowedFd<'a>; 3],
+    /// Whether they are a terminal that becomes its controlling one.
+    pub(super) on_terminal: bool,
     /// Files it writes itself into.
     pub(super) procs: &'a [BorrowedFd<'a>],
     /// The cgroup v2 directory it is born in.
@@ -32,6 +34,7 @@ struct Plan {
     argv: *const *const libc::c_char,
     envp: *const *const libc::c_char,
     streams: [RawFd; 3],
+    on_terminal: bool,
     procs: *const RawFd,
     procs_len: usize,
     errno: i32,
@@ -51,6 +54,7 @@ pub(super) fn spawn(request: &Request<'_>) -> io::Result<(u32, OwnedFd, Option<i
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
         streams: request.streams.map(|fd| fd.as_raw_fd()),
+        on_terminal: request.on_terminal,
         procs: procs.as_ptr(),
         procs_len: procs.len(),
         errno: 0,
@@ -183,6 +187,9 @@ unsafe fn prepare(plan: &Plan) -> bool {
         }
         // A terminal's Ctrl-C is meant for the program that embeds us.
         libc::setsid();
+        if plan.on_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0 {
+            return false;
+        }
         // Handlers are gone already (CLEAR_SIGHAND), ignored signals are not: Rust programs ignore SIGPIPE.
         for signal in 1..=64 {
             libc::signal(signal, libc::SIG_DFL);

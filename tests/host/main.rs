@@ -10,16 +10,19 @@ mod bridge_vlan;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod cgroup;
+mod cgroup_limits;
 mod config_text;
 mod connections;
 mod container;
 mod debian;
 mod exec;
+mod exec_terminal;
 mod firewall;
 mod firewall_hostile;
 mod firewall_traffic;
 #[path = "../../src/net/traffic/frames.rs"]
 mod frames;
+mod groups;
 mod host;
 mod image;
 mod image_documents;

@@ -187,7 +187,7 @@ impl LxcConfig {
 
     /// Resource limits. They stand on a group above the container's own, out of its root's reach.
     pub fn limits(&mut self, limits: &CgroupLimits) -> &mut Self {
-        self.limits = *limits;
+        self.limits = limits.clone();
         self
     }
 

@@ -199,6 +199,7 @@ lxc.cgroup.dir.container.inner = inner
 lxc.cgroup.memory.limit_in_bytes = 134217728
 lxc.cgroup.cpu.cfs_period_us = 100000
 lxc.cgroup.cpu.cfs_quota_us = 50000
+lxc.cgroup.cpu.cfs_burst_us = 0
 lxc.cgroup.pids.max = 64
 lxc.cgroup.devices.deny = a
 ";
