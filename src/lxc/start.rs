@@ -95,7 +95,8 @@ impl Container {
         self.verify_devices()?;
         verify_network(init.pid, &config.network)?;
         config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
-        let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
+        let record =
+            Record { boot_id: boot_id()?.to_owned(), init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
         Ok(Started { init_pid: init.pid })

@@ -51,7 +51,7 @@ pub(crate) use environment::check_variable;
 pub(crate) use mounts::CheckedMount;
 pub(crate) use network::Network;
 pub(crate) use render::PAYLOAD;
-pub(crate) use terminals::Console;
+pub(crate) use terminals::{CONSOLE_LOG_MAX, Console};
 
 /// The configuration of one container. What can be built with it is valid; rendering says whether this host can do it.
 /// Fields stand for themselves; what has rules with others (mounts, environment) or for what is there on the host has a method.
