@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::handle::{blocking_on, require_root, runtime};
 use super::ids;
 use super::record::{Manifest, Records};
-use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
+use crate::cgroup::{CgroupLimits, Hierarchies};
 use crate::error::{Chain, Error, Result};
 use crate::lxc::{LxcConfig, LxcTarget};
 use crate::name::{ContainerName, LinkName};
@@ -23,6 +23,25 @@ use crate::sys::{self, tool};
 const OLDEST_KERNEL: (u32, u32) = (5, 9);
 /// Below this much free space the report warns.
 const LITTLE_SPACE_BYTES: u64 = 1 << 30;
+
+/// The limits that everybody needs, one by one.
+const LIMITS: [(&str, &str); 4] = [
+    ("memory limit", r#"{"memory_max_bytes": 67108864}"#),
+    ("memory and swap limit", r#"{"memory_max_bytes": 67108864, "memory_swap_max_bytes": 0}"#),
+    ("cpu limit", r#"{"cpu": {"quota_us": 50000}}"#),
+    ("process limit", r#"{"pids_max": 64}"#),
+];
+/// Those that only who asks for them needs.
+const FURTHER_LIMITS: [(&str, &str); 8] = [
+    ("cpu weight", r#"{"cpu_weight": 50}"#),
+    ("cpu burst", r#"{"cpu": {"quota_us": 50000, "burst_us": 1000}}"#),
+    ("processors", r#"{"cpus": "0"}"#),
+    ("memory high limit", r#"{"memory_high_bytes": 67108864}"#),
+    ("memory oom group", r#"{"memory_oom_group": true}"#),
+    ("io limit", r#"{"io": {"volume": {"read_bytes_per_second": 1048576}}}"#),
+    ("io weight", r#"{"io_weight": 50}"#),
+    ("huge page limit", r#"{"hugetlb_max_bytes": {"2MB": 0}}"#),
+];
 
 /// How the names of docklet's links begin.
 const LINKS: &str = "dk";
@@ -109,9 +128,11 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
         Err(error) => checks.push(check("control groups", Err(error))),
         Ok(hierarchies) => {
             checks.push(check("control groups", Ok(hierarchies.layout().to_string())));
-            for (subject, limits) in probes() {
-                let result = limits.and_then(|limits| limits.check(&hierarchies));
-                checks.push(check(subject, result.map(|()| "can be limited".to_owned())));
+            for (subject, text) in LIMITS {
+                checks.push(check(subject, probe_limit(text, &hierarchies)));
+            }
+            for (subject, text) in FURTHER_LIMITS {
+                checks.push(optional(check(subject, probe_limit(text, &hierarchies))));
             }
             let lxc = LxcTarget::detect(&hierarchies).map(|target| format!("liblxc {}", target.version));
             checks.push(check("lxc", lxc));
@@ -144,18 +165,10 @@ fn uses_lvm(paths: &Paths) -> bool {
     })
 }
 
-/// The limits whose controllers are looked at, one by one.
-fn probes() -> [(&'static str, Result<CgroupLimits>); 4] {
-    let memory = CgroupLimits { memory_max_bytes: Some(Limit::At(64 << 20)), ..CgroupLimits::default() };
-    let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory };
-    let cpu = CpuQuota::cores(0.5).map(|quota| CgroupLimits { cpu: Some(quota), ..CgroupLimits::default() });
-    let pids = CgroupLimits { pids_max: Some(Limit::At(64)), ..CgroupLimits::default() };
-    [
-        ("memory limit", Ok(memory)),
-        ("memory and swap limit", Ok(swap)),
-        ("cpu limit", cpu),
-        ("process limit", Ok(pids)),
-    ]
+fn probe_limit(text: &str, hierarchies: &Hierarchies) -> Result<String> {
+    let limits: CgroupLimits =
+        serde_json::from_str(text).map_err(|error| Error::invalid("limit", text, error.to_string()))?;
+    limits.check(hierarchies).map(|()| "can be limited".to_owned())
 }
 
 fn root() -> Result<String> {
@@ -302,6 +315,14 @@ mod tests {
         assert!(message.contains("apparmor_parser -r"), "{message}");
         let message = judge_apparmor("Y\n", None).unwrap_err().to_string();
         assert!(message.contains("securityfs"), "{message}");
+    }
+
+    #[test]
+    fn the_limits_that_are_looked_at_are_limits() {
+        for (subject, text) in LIMITS.into_iter().chain(FURTHER_LIMITS) {
+            let limits: CgroupLimits = serde_json::from_str(text).expect(subject);
+            assert_ne!(limits, CgroupLimits::default(), "{subject}");
+        }
     }
 
     #[test]

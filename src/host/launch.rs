@@ -108,7 +108,16 @@ impl Host {
             Privilege::Unprivileged { .. } => Some(self.plan_ids()?),
             Privilege::Privileged => None,
         };
-        let objects = Objects { volume, pool, cgroup, ids, ports, leaving: None };
+        let objects = Objects {
+            volume,
+            pool,
+            cgroup,
+            ids,
+            ports,
+            leaving: None,
+            former_limits: None,
+            unmounting: None,
+        };
         let manifest = Manifest::new(id, spec, image, objects);
         self.check_rules(Some(&manifest), None)?;
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;

@@ -38,6 +38,7 @@
 mod doctor;
 mod ended;
 mod etc;
+mod events;
 mod handle;
 mod ids;
 mod images;
@@ -45,7 +46,9 @@ mod info;
 mod inventory;
 mod launch;
 mod life;
+mod limits;
 mod marks;
+mod mounts;
 mod network;
 mod objects;
 mod pools;
@@ -57,6 +60,7 @@ mod watch;
 
 pub use doctor::{Check, Doctor, Finding};
 pub use ended::Ended;
+pub use events::{ContainerEvent, ContainerEvents};
 pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};

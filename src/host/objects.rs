@@ -43,7 +43,8 @@ impl Host {
         }
         // Every rule of the configuration is checked by building it once, over a root that is made later.
         let config = self.configure(spec, &inner.paths.containers().join("check"), None)?;
-        config.render(&inner.target)?;
+        // Its mounts are LXC's in another form, when they are prepared.
+        config.render_in(&inner.target, None, &[])?;
         if spec.privilege != Privilege::Privileged {
             config.check_ways(ids::map(0)?.root())?;
         }
@@ -70,7 +71,7 @@ impl Host {
         let (root, files) = root?;
         let mut config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
         for file in files {
-            config.mount(file)?;
+            config.mount_own(file)?;
         }
         let container = self.container(manifest)?;
         let started = self.blocking(move || container.start(&config));
@@ -220,14 +221,20 @@ impl Host {
     }
 
     /// The runtime's configuration. `place` is `None` when only the rules are to be checked.
-    fn configure(
+    pub(super) fn configure(
         &self,
         spec: &ContainerSpec,
         root: &Path,
         place: Option<(&Manifest, &Path)>,
     ) -> Result<LxcConfig> {
         let mut config = LxcConfig::new(&spec.name, root)?;
-        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal).limits(&spec.limits);
+        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal);
+        let limits = match place {
+            Some((manifest, _)) => self.found_limits(manifest, spec.limits.clone())?,
+            None => spec.limits.clone().without_volume(),
+        };
+        config.limits(&limits);
+        config.devices.extend(spec.devices.iter().cloned());
         for (key, value) in &spec.environment {
             config.environment(key, value)?;
         }

@@ -1,7 +1,7 @@
 //! LXC: typed configuration, and the life of one container.
 //!
 //! [`LxcConfig`] says what a container should be, with a field and a type for each topic (capabilities, devices, namespaces,
-//! hooks, …); [`MountEntry`] is one bind mount of it; [`LxcTarget`] is the LXC and the control groups of this host, which the
+//! hooks, …); [`MountEntry`] is one mount of it; [`LxcTarget`] is the LXC and the control groups of this host, which the
 //! configuration is rendered for. A [`Container`] is started, stopped, frozen and entered.
 //!
 //! [`ConfigText`] is any configuration file, byte for byte: what liblxc takes, it takes, and what liblxc refuses is listed
@@ -33,7 +33,7 @@ mod exec_output;
 mod exit;
 mod halt_signal;
 mod lock_file;
-mod mount_entry;
+mod mount;
 mod pump;
 mod reason;
 mod record;
@@ -62,7 +62,9 @@ pub use halt_signal::HaltSignal;
 pub(crate) use lock_file::{
     directory as lock_directory, names as lock_names, remove_directory as remove_lock_directory,
 };
-pub use mount_entry::{Create, MountEntry, Submounts};
+pub use mount::{
+    Create, FilesystemMount, MountEntry, MountOption, MountSource, Propagation, Submounts, Tmpfs,
+};
 pub(crate) use record::Run;
 pub use start::Started;
 pub use stop::StopOutcome;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::lxc::container::{Container, KILL_PATIENCE};
+use crate::lxc::mount::Place;
 use crate::lxc::record::Record;
 use crate::lxc::{config, lock_file};
 use crate::sys::{file, pidfd, wait};
@@ -91,7 +92,7 @@ impl Container {
     }
 
     /// Kills whatever is left in its control group, a half-started runtime too, and removes the group from every
-    /// hierarchy, LXC's lock file, and the proof of its start. Its directory, its log and its root stay. What is gone is
+    /// hierarchy, the place of its mounts, LXC's lock file, and the proof of its start. Its directory, its log and its root stay. What is gone is
     /// clean.
     ///
     /// # Errors
@@ -100,6 +101,7 @@ impl Container {
         let _span = tracing::debug_span!("container_clean", id = %self.id).entered();
         self.kill_known()?;
         self.group.kill(KILL_PATIENCE)?;
+        Place::of(&self.dir()).clear()?;
         // What is mostly there, without looking around in each hierarchy; then the rest.
         for name in ["payload/inner", "payload", "monitor", "start"] {
             self.group.child(name)?.remove_unused()?;

@@ -96,9 +96,14 @@ pub(crate) fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<bool> {
 
 /// Waits until the process behind `pidfd` has ended, without a thread.
 pub(crate) async fn ended(pidfd: OwnedFd) -> Result<()> {
+    readable(pidfd).await
+}
+
+/// Waits until a descriptor is readable, without a thread.
+pub(crate) async fn readable(descriptor: OwnedFd) -> Result<()> {
     // SAFETY: the descriptor is owned, so it stays open and the same until the registration is dropped with it.
-    let registered = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-    let failed = |error: io::Error| Error::os("epoll_ctl", "a process descriptor", error);
+    let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
+    let failed = |error: io::Error| Error::os("epoll_ctl", "a descriptor that is waited for", error);
     let readable = registered.map_err(|error| failed(error.into()))?;
     readable.readable().await.map(drop).map_err(failed)
 }

@@ -10,6 +10,7 @@ mod bridge_vlan;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod cgroup;
+mod cgroup_limits;
 mod config_text;
 mod connections;
 mod container;
@@ -21,6 +22,7 @@ mod firewall_hostile;
 mod firewall_traffic;
 #[path = "../../src/net/traffic/frames.rs"]
 mod frames;
+mod groups;
 mod host;
 mod image;
 mod image_documents;
@@ -36,6 +38,8 @@ mod layer_hostile;
 mod layer_trees;
 mod listing;
 mod mount_entry;
+mod mount_kinds;
+mod mount_races;
 mod netns;
 mod overlay;
 mod overlay_changes;

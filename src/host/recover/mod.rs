@@ -166,9 +166,13 @@ impl Host {
 
     async fn converge_created(&self, manifest: Manifest, haste: Haste) -> Result<Converged> {
         let done = |outcome| Ok(Converged::Done(Some(outcome)));
-        let unchanged =
-            if manifest.objects.leaving.is_some() { Outcome::Changed } else { Outcome::Unchanged };
+        let objects = &manifest.objects;
+        let changing =
+            objects.leaving.is_some() || objects.former_limits.is_some() || objects.unmounting.is_some();
+        let unchanged = if changing { Outcome::Changed } else { Outcome::Unchanged };
+        let manifest = self.settle_limits(manifest).await?;
         let manifest = self.settle_interfaces(manifest, &BTreeSet::new()).await?;
+        let manifest = self.settle_mounts(manifest).await?;
         let running = self.state(&manifest).await? != State::Stopped;
         if manifest.run && running {
             return done(unchanged);

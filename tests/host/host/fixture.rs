@@ -33,7 +33,7 @@ impl Fixture {
 
     /// Runs a shell line inside and returns what it printed.
     pub(crate) async fn sh(&self, name: &ContainerName, script: &str) -> String {
-        let exec = Exec { timeout: Some(Duration::from_secs(60)), ..Exec::new(["/bin/sh", "-c", script]) };
+        let exec = Exec { timeout: Some(Duration::from_secs(300)), ..Exec::new(["/bin/sh", "-c", script]) };
         let output = self.host.exec(name, exec).await.expect("exec");
         assert!(
             output.status.success(),
@@ -77,6 +77,7 @@ pub(crate) fn spec(name: &str) -> ContainerSpec {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5).unwrap()),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         },
         init: Init { halt_signal: "SIGUSR2".parse().unwrap(), ..Init::default() },
         ..ContainerSpec::new(name.parse().unwrap(), "busybox".parse().unwrap()).in_network(network().name)

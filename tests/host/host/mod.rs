@@ -17,6 +17,8 @@ mod ids;
 mod images;
 mod interfaces;
 mod life;
+mod limits;
+mod mounts;
 mod names;
 mod pools;
 mod reach;
