@@ -229,6 +229,31 @@ async fn recovery_keeps_the_start_order() {
     fixture.end().await;
 }
 
+/// What the host cannot start is not the container's failure: its policy does not give it up.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn failures_of_the_host_are_not_counted() {
+    let fixture = Fixture::new().await;
+    let policy = RestartPolicy { when: Restart::OnFailure, max_retries: Some(1) };
+    let mortal = Mortal::new(&fixture, "one", policy);
+    let info = fixture.host.launch(mortal.spec.clone()).await.unwrap();
+    mortal.end_with(3);
+    mortal.once(&fixture, |info| info.state == State::Stopped).await;
+    mortal.live_on();
+    let volume = fixture.sandbox.paths.volumes().join(format!("files/{}.img", info.id));
+    fs::rename(&volume, volume.with_extension("away")).unwrap();
+    fixture.host.supervise(tokio::time::sleep(Duration::from_secs(2))).await.unwrap();
+    let info = fixture.host.get(&mortal.spec.name).unwrap();
+    assert_eq!((info.should_run, info.restarts, mortal.lives()), (true, 1, 1));
+    fs::rename(volume.with_extension("away"), &volume).unwrap();
+    let back = async {
+        mortal.once(&fixture, |info| mortal.lives() == 2 && info.state == State::Running).await;
+    };
+    fixture.host.supervise(back).await.unwrap();
+    fixture.host.remove(&mortal.spec.name).await.unwrap();
+    fixture.end().await;
+}
+
 /// Without LXC's monitor nobody would reap a container or clean up after it: it ends with it, and the supervisor sees to the rest.
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts, LXC"]
