@@ -67,7 +67,7 @@ async fn measure(prefix: &Path, count: usize) {
         // What it says of a container that is down is an error.
         let _ = command.status().expect("lxc-info");
     }
-    print("lxc-info for each", count, &mut vec![begin.elapsed()]);
+    print("lxc-info for each", count, &mut [begin.elapsed()]);
     for info in list {
         host.remove(&info.spec.name).await.expect("remove");
     }
