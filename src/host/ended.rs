@@ -47,11 +47,18 @@ impl Host {
         .await
     }
 
-    /// Writes down that a start has just failed. `None` if its init was not at fault: the host was.
-    pub(super) async fn note_failed_start(&self, manifest: &Manifest) -> Result<Option<Ending>> {
+    /// Writes down that a start has just failed. `None` if its init was not at fault: the host was. `log` was LXC's before it.
+    pub(super) async fn note_failed_start(
+        &self,
+        manifest: &Manifest,
+        log: Option<u64>,
+    ) -> Result<Option<Ending>> {
         let (host, manifest) = (self.clone(), manifest.clone());
         self.blocking(move || {
-            let Some(exit) = host.container(&manifest)?.last_exit()? else { return Ok(None) };
+            let container = host.container(&manifest)?;
+            // The same log as before tells of an earlier run: it did not come as far as to be started.
+            let exit = if container.log_identity() == log { None } else { container.last_exit()? };
+            let Some(exit) = exit else { return Ok(None) };
             let directory = host.directory(&manifest);
             let retries = Ending::read(&directory)?.map_or(0, |ending| ending.retries);
             let ended = Ended {

@@ -61,7 +61,7 @@ impl Host {
     /// let mut events = host.events(&"web".parse()?)?;
     /// while let Some(event) = events.next().await? {
     ///     if let ContainerEvent::OomKill { count } = event {
-    ///         println!("{count} processes were killed for memory");
+    ///         tracing::warn!(count, "processes were killed for memory");
     ///     }
     /// }
     /// # Ok(())

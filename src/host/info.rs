@@ -26,7 +26,7 @@ pub struct ContainerInfo {
     pub interfaces: BTreeMap<LinkName, Interface>,
     /// The ids that it has on the host. `None`: it is privileged, and its ids are those of the host.
     pub ids: Option<IdMap>,
-    /// How its last run ended. `None`: none did yet, or the host went down with it.
+    /// How its last run ended, of those that the host's own end did not cut off. `None`: none did yet.
     pub last_end: Option<Ended>,
     /// How often it was started again by its [policy](super::RestartPolicy) since a run of ten seconds or a
     /// [`Host::start`], with the restart that is due.

@@ -244,6 +244,10 @@ impl Host {
         if let Privilege::Unprivileged { no_new_privileges } = spec.privilege {
             config.process.no_new_privileges = no_new_privileges;
         }
+        if let Some(max_bytes) = spec.console_max_bytes {
+            let directory = place.map_or(root, |(_, directory)| directory);
+            config.console_log(console_path(directory), max_bytes)?;
+        }
         if let Some((manifest, directory)) = place {
             let namespace = namespace_path(directory);
             config.cgroup_dir(manifest.objects.cgroup.as_str())?;
@@ -284,6 +288,11 @@ pub(super) fn root_path(directory: &Path) -> PathBuf {
 /// Where a container's network namespace is pinned.
 pub(super) fn namespace_path(directory: &Path) -> PathBuf {
     directory.join("netns")
+}
+
+/// Where what is printed on a container's console is kept.
+pub(super) fn console_path(directory: &Path) -> PathBuf {
+    directory.join("console.log")
 }
 
 /// Makes the directory of a container. Those of its ids may pass, since its runtime mounts its root as one of them, and

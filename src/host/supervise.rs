@@ -15,10 +15,9 @@ use super::recover::{Converged, Haste, Outcome};
 use super::spec::RestartPolicy;
 use crate::error::{Chain, Error, Result};
 use crate::name::ContainerName;
+use crate::sys::inotify::Watches;
 use crate::sys::pidfd;
 
-/// How often the list of containers is read again: others may launch and stop some.
-const LIST_INTERVAL: Duration = Duration::from_secs(2);
 impl Host {
     /// Recovers the host and then keeps it as it should be, until `stop` is ready: a container that should run and
     /// ends is started again as its [policy](super::RestartPolicy) says. Pauses and counts are kept through the end of the process
@@ -32,10 +31,13 @@ impl Host {
     /// whatever its policy.
     pub async fn supervise(&self, stop: impl Future<Output = ()>) -> Result<()> {
         let mut stop = pin!(stop);
+        // Others may launch and stop some: heard of from before the first look on.
+        let changes = Watches::new()?;
+        changes.directory(&self.inner.paths.manifests())?;
         self.recover_in(Haste::WhenDue).await?;
         let mut lives = FuturesUnordered::new();
         let mut watched: BTreeMap<ContainerName, Restarts> = BTreeMap::new();
-        let mut interval = tokio::time::interval(LIST_INTERVAL);
+        let mut looked = false;
         loop {
             tokio::select! {
                 () = &mut stop => return Ok(()),
@@ -45,7 +47,8 @@ impl Host {
                         restarts.ended(next);
                     }
                 }
-                _ = interval.tick() => {}
+                () = std::future::ready(()), if !looked => looked = true,
+                changed = changes.next() => drop(changed?),
                 () = until(watched.values().filter_map(|restarts| restarts.due).min()) => {}
             }
             let mut wanted = self.inner.manifests.all()?.records;

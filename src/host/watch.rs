@@ -91,7 +91,7 @@ impl Host {
     /// loop {
     ///     let change = changes.next().await?;
     ///     if let Change::Stopped { last_end: Some(end) } = change.change {
-    ///         eprintln!("{} ended: {}", change.name, end.exit);
+    ///         tracing::info!(name = %change.name, exit = %end.exit, "ended");
     ///     }
     /// }
     /// # }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -75,6 +75,11 @@ impl Container {
         };
         let tail = absent_is_none(read()).map_err(|e| Error::os("read", path.display(), e))?;
         Ok(tail.and_then(|tail| parse(&String::from_utf8_lossy(&tail))))
+    }
+
+    /// What tells LXC's log from that of an earlier start. `None` if there is none.
+    pub(crate) fn log_identity(&self) -> Option<u64> {
+        fs::metadata(self.log()).ok().map(|log| log.ino())
     }
 
     /// How the run ended that has just ended: `monitor` says it within a moment, unless it is killed.

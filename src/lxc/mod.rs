@@ -25,6 +25,7 @@
 mod account;
 mod birthplace;
 mod config;
+mod console;
 mod container;
 mod exec;
 mod exec_child;
@@ -50,6 +51,8 @@ pub use config::{
     LxcInterface, LxcLog, Namespace, NamespaceSource, Resource, ResourceLimit, Seccomp, SettingName,
     Terminals,
 };
+pub use console::Console;
+pub(crate) use console::read_log as read_console_log;
 pub use container::{Container, State};
 pub use exec::Exec;
 pub use exec_child::ExecChild;

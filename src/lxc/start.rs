@@ -104,7 +104,8 @@ impl Container {
         verify_network(init.pid, &config.network)?;
         config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
         self.verify_mounts(init.pid, mounts)?;
-        let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
+        let record =
+            Record { boot_id: boot_id()?.to_owned(), init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
         Ok(Started { init_pid: init.pid })

@@ -188,7 +188,7 @@ fn what_a_command_started_ends_with_it() {
     assert_eq!((output.status, sleepers(&container)), (ExecStatus::TimedOut, 0));
     // One that ends by itself leaves what it wants to.
     exec(&container, &["sh", "-c", "sleep 77 >/dev/null 2>&1 &"]);
-    assert_eq!(sleepers(&container), 1);
+    await_sleepers(&container, 1);
     container.kill().unwrap();
     scripted_root::end(&sandbox);
 }

@@ -197,20 +197,25 @@ impl Host {
             _ => {}
         }
         self.lower(&manifest, Duration::ZERO).await?;
-        match self.raise(&manifest).await {
-            Ok(_) => done(Outcome::Started),
-            Err(error) => self.after_failed_start(manifest, error, haste).await,
-        }
-    }
-
-    /// Nothing of what was made for a start that failed waits for a person.
-    async fn after_failed_start(&self, manifest: Manifest, error: Error, haste: Haste) -> Result<Converged> {
+        let log = self.container(&manifest)?.log_identity();
+        let Err(error) = self.raise(&manifest).await else { return done(Outcome::Started) };
+        // Nothing of what was made for it waits for a person.
         self.lower(&manifest, Duration::ZERO).await?;
         // Who recovers a host by hand reads why it did not start, and may try again.
         if haste == Haste::Now {
             return Err(error);
         }
-        let Some(ending) = self.note_failed_start(&manifest).await? else { return Err(error) };
+        self.after_failed_start(manifest, error, log).await
+    }
+
+    /// What follows if it was the container that failed: its policy decides. If it was the host, that is the error.
+    async fn after_failed_start(
+        &self,
+        manifest: Manifest,
+        error: Error,
+        log: Option<u64>,
+    ) -> Result<Converged> {
+        let Some(ending) = self.note_failed_start(&manifest, log).await? else { return Err(error) };
         tracing::warn!(container = %manifest.spec.name, error = %Chain(&error), "ended while it was started");
         match ending.restart_after {
             Some(_) => Ok(Converged::Due(ending.pause_left())),

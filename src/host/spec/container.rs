@@ -62,6 +62,10 @@ pub struct ContainerSpec {
     /// The first process's environment. Default: empty. LXC adds `PATH`, if it is not in it, and `container`.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// How much of what is printed on its console is kept, in bytes (rounded up to a power of two of at least one page; and as
+    /// much again that is older): [`Host::console_log`](crate::host::Host::console_log). Default: it has no console.
+    #[serde(default)]
+    pub console_max_bytes: Option<u64>,
     /// What becomes of it when it ends by itself. Default: it is started again, each time.
     #[serde(default)]
     pub restart: RestartPolicy,
@@ -86,6 +90,7 @@ impl ContainerSpec {
             privilege: Privilege::default(),
             init: Init::default(),
             environment: BTreeMap::new(),
+            console_max_bytes: None,
             restart: RestartPolicy::default(),
             start_order: 0,
         }
@@ -115,6 +120,7 @@ impl ContainerSpec {
         compare("privilege", self.privilege == other.privilege);
         compare("init", self.init == other.init);
         compare("environment", self.environment == other.environment);
+        compare("console", self.console_max_bytes == other.console_max_bytes);
         compare("restart", self.restart == other.restart);
         compare("start order", self.start_order == other.start_order);
         fields

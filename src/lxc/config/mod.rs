@@ -53,7 +53,7 @@ pub(crate) use mount_lines::{TARGET_MAX, by_lxc, escape, prepared};
 pub(crate) use mounts::CheckedMount;
 pub(crate) use network::Network;
 pub(crate) use render::PAYLOAD;
-pub(crate) use terminals::Console;
+pub(crate) use terminals::{CONSOLE_LOG_MAX, Console};
 
 /// The configuration of one container. What can be built with it is valid; rendering says whether this host can do it.
 /// Fields stand for themselves; what has rules with others (mounts, environment) or for what is there on the host has a method.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod concurrency;
 mod connections;
+mod console;
 mod control_plane;
 mod crowd;
 mod damage;

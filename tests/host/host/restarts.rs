@@ -1,5 +1,6 @@
 //! How containers end, what is written down of it, and which of them are started again.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
@@ -225,5 +226,76 @@ async fn recovery_keeps_the_start_order() {
     for spec in &specs {
         fixture.host.remove(&spec.name).await.unwrap();
     }
+    fixture.end().await;
+}
+
+/// What the host cannot start is not the container's failure: its policy does not give it up.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn failures_of_the_host_are_not_counted() {
+    let fixture = Fixture::new().await;
+    let policy = RestartPolicy { when: Restart::OnFailure, max_retries: Some(1) };
+    let mortal = Mortal::new(&fixture, "one", policy);
+    let info = fixture.host.launch(mortal.spec.clone()).await.unwrap();
+    mortal.end_with(3);
+    mortal.once(&fixture, |info| info.state == State::Stopped).await;
+    mortal.live_on();
+    let volume = fixture.sandbox.paths.volumes().join(format!("files/{}.img", info.id));
+    fs::rename(&volume, volume.with_extension("away")).unwrap();
+    fixture.host.supervise(tokio::time::sleep(Duration::from_secs(2))).await.unwrap();
+    let info = fixture.host.get(&mortal.spec.name).unwrap();
+    assert_eq!((info.should_run, info.restarts, mortal.lives()), (true, 1, 1));
+    fs::rename(volume.with_extension("away"), &volume).unwrap();
+    let back = async {
+        mortal.once(&fixture, |info| mortal.lives() == 2 && info.state == State::Running).await;
+    };
+    fixture.host.supervise(back).await.unwrap();
+    fixture.host.remove(&mortal.spec.name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Without LXC's monitor nobody would reap a container or clean up after it: it ends with it, and the supervisor sees to the rest.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_killed_monitor_is_noticed() {
+    let fixture = Fixture::new().await;
+    let policy = RestartPolicy { when: Restart::OnFailure, max_retries: None };
+    let mortal = Mortal::new(&fixture, "one", policy);
+    fixture.host.launch(mortal.spec.clone()).await.unwrap();
+    let back = async {
+        let init = init_pid(&fixture, &mortal.spec).unwrap();
+        let status = fs::read_to_string(format!("/proc/{init}/stat")).unwrap();
+        let monitor = status.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(1).unwrap();
+        kill(Pid::from_raw(monitor.parse().unwrap()), Signal::SIGKILL).unwrap();
+        mortal.once(&fixture, |info| mortal.lives() == 2 && info.state == State::Running).await;
+    };
+    fixture.host.supervise(back).await.unwrap();
+    let info = fixture.host.get(&mortal.spec.name).unwrap();
+    assert_eq!((info.last_end.unwrap().exit, info.restarts), (Exit::Unknown, 1));
+    fixture.host.remove(&mortal.spec.name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Ten times down and up at once, and ten times gone and new.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn one_name_is_restarted_ten_times_fast() {
+    let fixture = Fixture::new().await;
+    let spec = spec("one");
+    fixture.host.launch(spec.clone()).await.unwrap();
+    let mut seen = BTreeSet::from([init_pid(&fixture, &spec)]);
+    for _ in 0..10 {
+        fixture.host.stop(&spec.name, Duration::ZERO).await.unwrap();
+        fixture.host.start(&spec.name).await.unwrap();
+        seen.insert(init_pid(&fixture, &spec));
+    }
+    for _ in 0..10 {
+        fixture.host.remove(&spec.name).await.unwrap();
+        fixture.host.launch(spec.clone()).await.unwrap();
+        seen.insert(init_pid(&fixture, &spec));
+    }
+    assert_eq!(seen.len(), 21);
+    assert_eq!(fixture.sh(&spec.name, "echo up").await, "up\n");
+    fixture.host.remove(&spec.name).await.unwrap();
     fixture.end().await;
 }
