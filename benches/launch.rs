@@ -10,6 +10,8 @@
 mod bare;
 #[path = "../examples/parts/busybox.rs"]
 mod busybox;
+#[path = "parts/figures.rs"]
+mod figures;
 #[path = "parts/steps.rs"]
 mod steps;
 
@@ -23,6 +25,7 @@ use criterion::Criterion;
 use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use docklet::host::{ContainerSpec, Host, NetworkSpec, Privilege};
 use docklet::paths::Paths;
+use figures::{percentile, ratio};
 use nix::sched::{CloneFlags, unshare};
 
 /// Set for the run under strace that counts programs.
@@ -124,16 +127,6 @@ impl Sides {
         println!("  launch / lxc-start -d    {:>8.2}", ratio(&self.all[0], &self.all[2]));
         println!("  remove / lxc-stop -k     {:>8.2}", ratio(&self.all[3], &self.all[5]));
     }
-}
-
-fn percentile(durations: &[Duration], percent: usize) -> f64 {
-    let mut sorted = durations.to_vec();
-    sorted.sort();
-    sorted[(sorted.len() - 1) * percent / 100].as_secs_f64() * 1e3
-}
-
-fn ratio(ours: &[Duration], theirs: &[Duration]) -> f64 {
-    percentile(ours, 50) / percentile(theirs, 50)
 }
 
 /// Both sides, ready to go.

@@ -3,13 +3,14 @@
 //! The ranges lie where nobody else takes ids from: above those of `systemd-nspawn` (to 1878982656) and beneath those that
 //! systemd calls foreign (from 2147352576). No entry in `/etc/subuid` is needed; what is entered there is left out.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::Host;
-use super::record::Manifest;
+use super::record::{Listing, Manifest};
 use crate::error::{Error, Result};
 use crate::idmap::{IdMap, IdRange};
 use crate::sys::directory::entries;
@@ -26,12 +27,13 @@ const COUNT: u32 = (2_147_352_576 - FIRST) / LENGTH;
 const SUBORDINATE: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
 
 impl Host {
-    /// A range that no other container has. The caller holds the registry's lock until it is written down.
+    /// A range that no other container has. The caller holds the registry's lock until it is written down, and has read all
+    /// `manifests` under it.
     ///
     /// It is the first free one after the last that was given, so that one does not come again soon. The search begins at
     /// a place that depends on the prefix: two prefixes on one host, which know nothing of each other, hardly meet.
-    pub(super) fn plan_ids(&self) -> Result<IdMap> {
-        let mut taken = self.ids_in_use()?;
+    pub(super) fn plan_ids(&self, manifests: &Listing<Manifest>) -> Result<IdMap> {
+        let mut taken = self.ids_in_use(manifests)?;
         for path in SUBORDINATE {
             taken.extend(subordinate(&read_if_exists(Path::new(path))?.unwrap_or_default()));
         }
@@ -53,12 +55,16 @@ impl Host {
 
     /// The ids that containers have, also those that are being removed. One whose manifest cannot be read has a directory
     /// of its range's group, which tells.
-    fn ids_in_use(&self) -> Result<Vec<IdRange>> {
-        let manifests = self.inner.manifests.all()?.records;
-        let maps = manifests.iter().filter_map(|manifest: &Manifest| manifest.objects.ids.as_ref());
+    fn ids_in_use(&self, manifests: &Listing<Manifest>) -> Result<Vec<IdRange>> {
+        let manifests = &manifests.records;
+        let maps = manifests.iter().filter_map(|manifest| manifest.objects.ids.as_ref());
         let mut taken: Vec<IdRange> = maps.flat_map(|map| map.ranges().iter().copied()).collect();
         let containers = self.inner.paths.containers();
+        let known: HashSet<&str> = manifests.iter().map(|manifest| manifest.id.as_str()).collect();
         for name in entries(&containers)? {
+            if name.to_str().is_some_and(|name| known.contains(name)) {
+                continue;
+            }
             let path = containers.join(name);
             let found = absent_is_none(fs::symlink_metadata(&path))
                 .map_err(|e| Error::os("lstat", path.display(), e))?;

@@ -7,6 +7,7 @@
 mod files;
 mod isolation;
 mod manifest;
+mod memory;
 mod network;
 
 pub(crate) use files::{Listing, Records};
