@@ -22,7 +22,7 @@ use crate::idmap::IdMap;
 use crate::lxc::{ConfigPath, LxcConfig, MountEntry, Namespace, NamespaceSource};
 use crate::name::VolumeName;
 use crate::net::NetworkNamespace;
-use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
+use crate::storage::{ImageContent, MountedVolume, OverlayRoot, VolumePool, VolumeSpec, remove_tree};
 use crate::sys::userns;
 
 impl Host {
@@ -164,14 +164,13 @@ impl Host {
         self.blocking(move || {
             let inner = &host.inner;
             let layers = inner.images.layers_of(&manifest.image)?;
-            let volume = match manifest.phase {
+            let space = match manifest.phase {
                 Phase::Creating => host.make_volume(&manifest)?,
                 // What a created container wrote is never replaced by something empty.
                 Phase::Created | Phase::Removing => {
-                    host.pool_of(&manifest)?.open(&manifest.objects.volume)?
+                    host.pool_of(&manifest)?.open(&manifest.objects.volume)?.mount()?
                 }
             };
-            let space = volume.mount()?;
             let directory = host.directory(&manifest);
             let target = root_path(&directory);
             make_directory(&target)?;
@@ -190,9 +189,9 @@ impl Host {
         .await
     }
 
-    /// Makes the volume of a new container: its data at the same time as the manifest's name gets to the disk, its own
-    /// name after that.
-    fn make_volume(&self, manifest: &Manifest) -> Result<Volume> {
+    /// Makes and mounts the volume of a new container: its data at the same time as the manifest's name gets to the disk, its
+    /// own name after that.
+    fn make_volume(&self, manifest: &Manifest) -> Result<MountedVolume> {
         let inner = &self.inner;
         let spec = volume_spec(&manifest.spec, manifest.objects.volume.clone());
         let (synced, prepared) = thread::scope(|scope| {
@@ -201,7 +200,7 @@ impl Host {
             (sync.join(), prepared)
         });
         synced.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        prepared?.publish()
+        prepared?.mount()
     }
 
     async fn lower_root(&self, manifest: &Manifest) -> Result<()> {

@@ -220,7 +220,7 @@ impl Backend for LogicalVolumes {
         template::open(&self.directory.templates(), spec.filesystem, spec.size_bytes).map(Draft::Template)
     }
 
-    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool> {
+    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool> {
         let Draft::Template(template) = draft else { return Ok(false) };
         let how = match (spec.allocation, &self.record.lvm.thin_pool) {
             (Allocation::Sparse, Some(pool)) => {
@@ -231,7 +231,7 @@ impl Backend for LogicalVolumes {
             (Allocation::Preallocated, _) => self.linear(spec.size_bytes),
         };
         self.make(spec, how, |device| {
-            fill::from_template(&template, device, spec.filesystem, spec.allocation)
+            fill::from_template(template, device, spec.filesystem, spec.allocation)
         })
     }
 
