@@ -91,8 +91,7 @@ impl Crowd {
         let (own, memory) = (own_memory(), available());
         let used = processor_time(UsageWho::RUSAGE_SELF);
         let used_by_children = processor_time(UsageWho::RUSAGE_CHILDREN);
-        let names: Vec<ContainerName> =
-            (0..count).map(|n| format!("c{n}").parse().expect("name")).collect();
+        let names: Vec<ContainerName> = (0..count).map(|n| format!("c{n}").parse().expect("name")).collect();
         let launch = async |name: &ContainerName| {
             let spec = ContainerSpec { name: name.clone(), ..self.spec.clone() };
             self.host.launch(spec).await.expect("launch");
@@ -101,7 +100,8 @@ impl Crowd {
         print("launch", &launches, all);
         let each = |total: f64| total / f64::from(u32::try_from(count).expect("number"));
         let usage = self.group.usage().expect("usage");
-        let lxc = usage.cpu_time.unwrap_or_default() + processor_time(UsageWho::RUSAGE_CHILDREN) - used_by_children;
+        let lxc =
+            usage.cpu_time.unwrap_or_default() + processor_time(UsageWho::RUSAGE_CHILDREN) - used_by_children;
         println!(
             "  processor time of each   {:>8.2} ms here, {:.2} ms of LXC's",
             each((processor_time(UsageWho::RUSAGE_SELF) - used).as_secs_f64() * 1e3),
@@ -144,8 +144,15 @@ impl Crowd {
         };
         let count = u64::try_from(names.len()).expect("number");
         println!("\nmemory of each idle container, beside what its own control group is charged");
-        println!("  LXC's monitor, PSS       {:>8} KiB, {} KiB of it private", middle(&mut shared_out), middle(&mut private));
-        println!("  charged to its group     {:>8} KiB, what the kernel holds for it included", middle(&mut charged));
+        println!(
+            "  LXC's monitor, PSS       {:>8} KiB, {} KiB of it private",
+            middle(&mut shared_out),
+            middle(&mut private)
+        );
+        println!(
+            "  charged to its group     {:>8} KiB, what the kernel holds for it included",
+            middle(&mut charged)
+        );
         println!("  of this process          {:>8} KiB", own_memory().saturating_sub(own) / count);
         println!(
             "  of the machine           {:>8} KiB, the container's own included, and whatever else was done meanwhile",
@@ -176,7 +183,10 @@ fn print(what: &str, taken: &[Duration], all: Duration) {
     let end = END.min(taken.len() / 2);
     let (first, last) = (&taken[..end], &taken[taken.len() - end..]);
     println!("\n{what} of {} containers, two at a time", taken.len());
-    println!("  all together, of each    {:>8.2} ms", all.as_secs_f64() * 1e3 / f64::from(u32::try_from(taken.len()).expect("number")));
+    println!(
+        "  all together, of each    {:>8.2} ms",
+        all.as_secs_f64() * 1e3 / f64::from(u32::try_from(taken.len()).expect("number"))
+    );
     println!("  median of the first {end}   {:>8.2} ms", percentile(first, 50));
     println!("  median of the last {end}    {:>8.2} ms", percentile(last, 50));
     println!("  last / first             {:>8.2}", figures::ratio(last, first));
@@ -186,7 +196,12 @@ fn print(what: &str, taken: &[Duration], all: Duration) {
 fn processor_time(who: UsageWho) -> Duration {
     let usage = getrusage(who).expect("getrusage");
     let times = [usage.user_time(), usage.system_time()];
-    times.iter().map(|time| Duration::from_micros(u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).expect("time"))).sum()
+    times
+        .iter()
+        .map(|time| {
+            Duration::from_micros(u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).expect("time"))
+        })
+        .sum()
 }
 
 /// What this process has for itself, in KiB.

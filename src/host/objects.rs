@@ -14,7 +14,7 @@ use tracing::{Instrument, debug_span};
 use super::etc::mounts_of_names;
 use super::handle::Host;
 use super::ids;
-use super::record::{Manifest, Phase};
+use super::record::{Manifest, Objects, Phase};
 use super::spec::{ContainerSpec, Privilege};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
@@ -42,7 +42,8 @@ impl Host {
             ));
         }
         // Every rule of the configuration is checked by building it once, over a root that is made later.
-        let config = self.configure(spec, &inner.paths.containers().join("check"), None)?;
+        let directory = inner.paths.containers().join("check");
+        let config = self.configure(spec, &root_path(&directory), &directory, None)?;
         config.render(&inner.target)?;
         if spec.privilege != Privilege::Privileged {
             config.check_ways(ids::map(0)?.root())?;
@@ -68,7 +69,7 @@ impl Host {
         names?;
         rules?;
         let (root, files) = root?;
-        let mut config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
+        let mut config = self.configure(&manifest.spec, &root, &directory, Some(&manifest.objects))?;
         for file in files {
             config.mount(file)?;
         }
@@ -213,12 +214,14 @@ impl Host {
         .await
     }
 
-    /// The runtime's configuration. `place` is `None` when only the rules are to be checked.
+    /// The runtime's configuration of the container in `directory`: it joins the namespaces that are pinned there, and makes
+    /// neither interfaces nor ids. `objects` is `None` when only the rules are to be checked.
     fn configure(
         &self,
         spec: &ContainerSpec,
         root: &Path,
-        place: Option<(&Manifest, &Path)>,
+        directory: &Path,
+        objects: Option<&Objects>,
     ) -> Result<LxcConfig> {
         let mut config = LxcConfig::new(&spec.name, root)?;
         config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal).limits(&spec.limits);
@@ -231,16 +234,16 @@ impl Host {
         if let Privilege::Unprivileged { no_new_privileges } = spec.privilege {
             config.process.no_new_privileges = no_new_privileges;
         }
-        if let Some((manifest, directory)) = place {
-            let namespace = namespace_path(directory);
-            config.cgroup_dir(manifest.objects.cgroup.as_str())?;
-            if let Some(ids) = &manifest.objects.ids {
+        let namespace = namespace_path(directory);
+        if let Some(objects) = objects {
+            config.cgroup_dir(objects.cgroup.as_str())?;
+            if let Some(ids) = &objects.ids {
                 let pin = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
                 config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(pin));
                 config.id_map = Some(ids.clone());
             }
-            config.join_network(namespace)?;
         }
+        config.join_network(namespace)?;
         Ok(config)
     }
 }

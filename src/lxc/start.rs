@@ -89,8 +89,10 @@ impl Container {
         file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
             .map_err(|e| Error::os("rename", log.display(), e))?;
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
-        self.run_lxc_start(&dir.join("config"), &log)?;
-        let (init, monitor) = self.await_init()?;
+        let (init, monitor) = tracing::debug_span!("lxc_start").in_scope(|| {
+            self.run_lxc_start(&dir.join("config"), &log)?;
+            self.await_init()
+        })?;
         self.group.child(PAYLOAD)?.verify(&config.limits)?;
         self.verify_devices()?;
         verify_network(init.pid, &config.network)?;

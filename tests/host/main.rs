@@ -14,6 +14,7 @@ mod config_text;
 mod connections;
 mod container;
 mod debian;
+mod doctor;
 mod exec;
 mod firewall;
 mod firewall_hostile;

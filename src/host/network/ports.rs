@@ -40,7 +40,8 @@ impl Host {
         let users = manifests.whole(|| format!("network `{}`", first.network))?;
         let taken = |network: &NetworkName| -> BTreeSet<IpAddr> {
             let others = users.iter().filter(|manifest| manifest.id != *id);
-            let ports = others.flat_map(|manifest| manifest.all_ports()).filter(|port| port.network == *network);
+            let ports =
+                others.flat_map(|manifest| manifest.all_ports()).filter(|port| port.network == *network);
             ports.flat_map(|port| &port.addresses).map(|address| address.ip()).collect()
         };
         let owner = self.container_mark(id)?;

@@ -148,7 +148,9 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert_eq!(recall(), None);
         assert!(memory.lock().is_empty());
-        memory.lock().insert("b".to_owned(), (Stamp { file: (0, 0), length: 0, changed: (0, 0) }, Arc::default()));
+        memory
+            .lock()
+            .insert("b".to_owned(), (Stamp { file: (0, 0), length: 0, changed: (0, 0) }, Arc::default()));
         memory.keep(&["a", "b"]);
         assert_eq!(memory.lock().len(), 1);
         memory.keep(&["a", "c"]);

@@ -164,11 +164,9 @@ impl Backend for LoopFiles {
         let what = promise(spec);
         let available_bytes = available_bytes(&self.files())?;
         let out_of_space = |errno| match errno {
-            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace {
-                what: what.clone(),
-                needed_bytes: spec.size_bytes,
-                available_bytes,
-            },
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => {
+                Error::NoSpace { what: what.clone(), needed_bytes: spec.size_bytes, available_bytes }
+            }
             errno => Error::os("fallocate", path.display(), errno),
         };
         if spec.allocation == Allocation::Preallocated {

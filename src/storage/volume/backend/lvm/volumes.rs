@@ -230,9 +230,7 @@ impl Backend for LogicalVolumes {
             (Allocation::Sparse, None) => return Err(self.no_thin_pool()),
             (Allocation::Preallocated, _) => self.linear(spec.size_bytes),
         };
-        self.make(spec, how, |device| {
-            fill::from_template(template, device, spec.filesystem, spec.allocation)
-        })
+        self.make(spec, how, |device| fill::from_template(template, device, spec.filesystem, spec.allocation))
     }
 
     fn attach(&self, name: &VolumeName) -> Result<Source> {

@@ -1,0 +1,114 @@
+//! What of LXC and of control groups the report tells (`man 1 lxc-info`).
+
+use std::fs;
+use std::path::Path;
+
+use super::{Check, check};
+use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit, Version};
+use crate::error::{Error, Result};
+use crate::host::ids;
+use crate::lxc::{ConfigPath, LxcConfig, LxcTarget, MountEntry, Namespace, NamespaceSource};
+use crate::name::ContainerName;
+use crate::net::NetworkNamespace;
+use crate::paths::Paths;
+use crate::storage::remove_tree;
+use crate::sys::directory::make_directory;
+use crate::sys::tool::{self, Limit as TimeLimit};
+
+pub(super) fn groups_and_lxc(paths: &Paths) -> Vec<Check> {
+    let hierarchies = match Hierarchies::detect() {
+        Ok(hierarchies) => hierarchies,
+        Err(error) => return vec![check("control groups", Err(error))],
+    };
+    let mut checks = vec![check("control groups", Ok(shown(&hierarchies)))];
+    let mut possible = CgroupLimits::default();
+    for (subject, limits) in probes() {
+        let result = limits.and_then(|limits| limits.check(&hierarchies).map(|()| limits));
+        if let Ok(limits) = &result {
+            possible.memory_max_bytes = possible.memory_max_bytes.or(limits.memory_max_bytes);
+            possible.memory_swap_max_bytes = possible.memory_swap_max_bytes.or(limits.memory_swap_max_bytes);
+            possible.cpu = possible.cpu.or(limits.cpu);
+            possible.pids_max = possible.pids_max.or(limits.pids_max);
+        }
+        checks.push(check(subject, result.map(|_| "can be limited".to_owned())));
+    }
+    let target = LxcTarget::detect(&hierarchies);
+    let keys = target.as_ref().ok().map(|target| check("lxc keys", keys(paths, target, &possible)));
+    checks.push(check("lxc", target.map(|target| format!("liblxc {}", target.version))));
+    checks.extend(keys);
+    checks
+}
+
+/// The layout, and which controllers are where.
+fn shown(hierarchies: &Hierarchies) -> String {
+    let mounts = hierarchies.mounts().iter().map(|hierarchy| {
+        let version = if hierarchy.version == Version::V1 { "v1" } else { "v2" };
+        let controllers = hierarchy.controllers.join(",");
+        let controllers = if controllers.is_empty() { "no controller" } else { &controllers };
+        format!("{controllers} ({version}, {})", hierarchy.mount.display())
+    });
+    format!("{}; {}", hierarchies.layout(), mounts.collect::<Vec<_>>().join("; "))
+}
+
+/// The limits whose controllers are looked at, one by one.
+fn probes() -> [(&'static str, Result<CgroupLimits>); 4] {
+    let memory = CgroupLimits { memory_max_bytes: Some(Limit::At(64 << 20)), ..CgroupLimits::default() };
+    let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory };
+    let cpu = CpuQuota::cores(0.5).map(|quota| CgroupLimits { cpu: Some(quota), ..CgroupLimits::default() });
+    let pids = CgroupLimits { pids_max: Some(Limit::At(64)), ..CgroupLimits::default() };
+    [
+        ("memory limit", Ok(memory)),
+        ("memory and swap limit", Ok(swap)),
+        ("cpu limit", cpu),
+        ("process limit", Ok(pids)),
+    ]
+}
+
+/// Has liblxc read a configuration with every kind of key that containers have here.
+fn keys(paths: &Paths, target: &LxcTarget, limits: &CgroupLimits) -> Result<String> {
+    let name = ContainerName::new("check")?;
+    let root = paths.containers().join("check");
+    let namespace = root.join("netns");
+    let mut config = LxcConfig::new(&name, root.join("root"))?;
+    config.limits(limits).environment("CHECK", "1")?.mount(MountEntry::bind("/", "/mnt")?.read_only())?;
+    config.cgroup_dir("docklet/check")?.join_network(&namespace)?;
+    config.id_map = Some(ids::map(0)?);
+    let owner = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
+    config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(owner));
+    config.process.no_new_privileges = true;
+    let text = config.render(target)?;
+    let known = format!("all {} that containers have are known", text.lines().count());
+    let locks = paths.locks();
+    let probe = format!(".probe-{}-lxc", std::process::id());
+    let result = read_by_liblxc(&locks.join(&probe), &name, &text, target);
+    remove_tree(&locks, Path::new(&probe))?;
+    crate::lxc::remove_lock(&locks.join(&probe), name.as_str())?;
+    result.map(|()| known)
+}
+
+fn read_by_liblxc(lxc_path: &Path, name: &ContainerName, text: &str, target: &LxcTarget) -> Result<()> {
+    let directory = lxc_path.join(name.as_str());
+    make_directory(lxc_path)?;
+    make_directory(&directory)?;
+    let (config, log) = (directory.join("config"), directory.join("log"));
+    fs::write(&config, text).map_err(|e| Error::os("write", config.display(), e))?;
+    let mut command = tool::command("lxc-info").ok_or_else(|| Error::Unsupported {
+        what: "asking liblxc what it knows".to_owned(),
+        needs: "the program `lxc-info` is missing: install LXC (Debian: apt install lxc)".to_owned(),
+    })?;
+    command
+        .arg("-P")
+        .arg(lxc_path)
+        .args(["-n", name.as_str(), "-c", "lxc.uts.name", "-l", "ERROR", "-o"])
+        .arg(&log);
+    let output = tool::output(&mut command, TimeLimit::QUICK)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let log = fs::read_to_string(&log).unwrap_or_default();
+    let reason = log.lines().last().map_or_else(|| tool::said(&output.stderr), str::to_owned);
+    Err(Error::Unsupported {
+        what: format!("a container's configuration, of which liblxc {} says: {reason}", target.version),
+        needs: "install a liblxc that knows that key (Debian 12 and later: apt install lxc)".to_owned(),
+    })
+}
