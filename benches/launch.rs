@@ -60,7 +60,8 @@ fn main() {
             .warm_up_time(Duration::from_millis(300))
             .measurement_time(Duration::from_secs(2));
         let mut group = criterion.benchmark_group("launch");
-        for (side, name) in SIDES.into_iter().enumerate() {
+        // The parts, which are last, are of the same pairs.
+        for (side, name) in SIDES.into_iter().enumerate().take(6) {
             group.bench_function(name, |bencher| {
                 bencher
                     .iter_custom(|n| (0..n).map(|_| sides.borrow_mut().next(side, &bench, &runtime)).sum());

@@ -1,7 +1,6 @@
 //! What of the machine the report tells: kernel, boot parameters (`man 7 kernel-command-line`), file systems, ids, space.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
 
 use super::{Check, Finding, check};
 use crate::error::{Error, Result};
@@ -153,11 +152,15 @@ fn judge_apparmor(enabled: &str, profiles: Option<&str>) -> Result<String> {
     }
 }
 
+/// A node in `/dev` that leads to a driver: opening it loads the module where there is one.
 pub(super) fn device(path: &str, remedy: &str) -> Result<String> {
-    if Path::new(path).exists() {
-        return Ok(format!("{path} is there"));
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(_) => Ok(format!("{path} is there")),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO | libc::ENODEV)) => {
+            Err(Error::Unsupported { what: format!("using {path}"), needs: remedy.to_owned() })
+        }
+        Err(error) => Err(Error::os("open", path, error)),
     }
-    Err(Error::Unsupported { what: format!("using {path}"), needs: remedy.to_owned() })
 }
 
 pub(super) fn program(name: &str, package: &str) -> Result<String> {

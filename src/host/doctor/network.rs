@@ -4,8 +4,8 @@ use super::{Check, blocking, check, machine};
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 use crate::net::{
-    Bridge, BridgeSpec, GreKey, LinkOwner, Netlink, NetworkNamespace, Tunnel, TunnelSpec, TunnelTopology,
-    Vni, forward_obstacles,
+    Bridge, BridgeSpec, GreKey, LinkOwner, Mtu, Netlink, NetworkNamespace, Tunnel, TunnelSpec,
+    TunnelTopology, Vni, forward_obstacles,
 };
 use crate::paths::Paths;
 
@@ -86,9 +86,11 @@ fn no_bridge() -> Error {
 
 async fn bridge(namespace: &NetworkNamespace) -> Result<()> {
     let netlink = Netlink::connect_in(namespace).await?;
-    // The other hosts, which do not exist, are beyond the second one.
-    for (name, addresses) in [("dkprobe", vec![]), ("dkbeyond", vec!["192.0.2.1/24".parse()?])] {
-        let spec = BridgeSpec { addresses, ..BridgeSpec::new(LinkName::new(name)?, owner()?) };
+    let bridge = |name: &str| Ok::<_, Error>(BridgeSpec::new(LinkName::new(name)?, owner()?));
+    // As large as what fits through any tunnel to other hosts, which would be beyond the second one.
+    let probe = BridgeSpec { mtu: Some(Mtu::new(1400)?), ..bridge("dkprobe")? };
+    let beyond = BridgeSpec { addresses: vec!["192.0.2.1/24".parse()?], ..bridge("dkbeyond")? };
+    for spec in [probe, beyond] {
         Bridge::ensure(&netlink, &spec).await?;
     }
     Ok(())

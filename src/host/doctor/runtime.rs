@@ -70,7 +70,7 @@ fn keys(paths: &Paths, target: &LxcTarget, limits: &CgroupLimits) -> Result<Stri
     let root = paths.containers().join("check");
     let namespace = root.join("netns");
     let mut config = LxcConfig::new(&name, root.join("root"))?;
-    config.limits(limits).environment("CHECK", "1")?.mount(MountEntry::bind("/", "/mnt")?.read_only())?;
+    config.limits(limits).environment("CHECK", "1")?.mount(MountEntry::bind("/proc", "/mnt")?.read_only())?;
     config.cgroup_dir("docklet/check")?.join_network(&namespace)?;
     config.id_map = Some(ids::map(0)?);
     let owner = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
