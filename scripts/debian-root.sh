@@ -11,7 +11,7 @@ fail() {
 }
 
 suite=bookworm
-packages=systemd-sysv,dbus,iproute2
+packages=systemd-sysv,dbus,iproute2,sudo
 directory=$PWD/target/debian
 stamp=$(sha256sum scripts/debian-root.sh)
 [ ! -f "$directory/stamp" ] || [ "$stamp" != "$(cat "$directory/stamp")" ] || exit 0

@@ -31,6 +31,27 @@ pub(super) async fn pause(attempt: u32) {
     }
 }
 
+/// At how many of the attempts a bridge that is being made is waited for. Then it is taken as it is: a crash may have left it
+/// so, or it was made by hand.
+const PATIENCE: u32 = 10;
+
+/// Whether this looks like one that is being made. Its MTU is set when its alias is, and would not stay if it got a port
+/// before that.
+pub(super) fn is_half_made(bridge: &Link) -> bool {
+    bridge.kind == "bridge" && bridge.alias.is_none() && !bridge.up
+}
+
+/// Says that something came or went (`ENODEV`) if the bridge is being made, for as many attempts as that is waited for.
+pub(super) fn made(bridge: Link, attempt: u32) -> Result<Link> {
+    if attempt < PATIENCE && is_half_made(&bridge) { Err(gone(&bridge.name)) } else { Ok(bridge) }
+}
+
+/// Whether `error` may mean that a link came or went, or went down, while we were at it: also at the hands of root inside.
+pub(super) fn went(error: &Error) -> bool {
+    let errors = [libc::ENODEV, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENETDOWN];
+    error.errno().is_some_and(|errno| errors.contains(&errno))
+}
+
 /// What to say when the last attempt was in vain.
 pub(super) fn comes_and_goes(what: String) -> Error {
     Error::Busy { what, reason: "it comes and goes; does somebody else use it?".to_owned() }
@@ -215,15 +236,26 @@ pub(super) fn deletion(name: &LinkName, index: u32) -> Change {
     Change { fine: &[libc::ENODEV], ..Change::new(format!("link `{name}`"), message) }
 }
 
-/// Says that something came or went (`ENODEV`) if what failed was about a bridge that is gone by now: of a master that it does
-/// not know, and of a port that is none any more, the kernel says something else.
-pub(super) async fn unless_gone<T>(net: &Netlink, bridge: &Link, result: Result<T>) -> Result<T> {
-    match result {
-        Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-            Err(if net.link_at(bridge.index).await?.is_some() { error } else { gone(&bridge.name) })
-        }
-        result => result,
-    }
+/// Says that something came or went (`ENODEV`) if what failed was about a bridge that is gone by now, or about a `port` that is
+/// not its any more: of a master that it does not know, and of a port that is none, the kernel says something else.
+///
+/// A link loses its bridge also when somebody else fails to make it the port of one that is gone.
+pub(super) async fn unless_gone<T>(
+    net: &Netlink,
+    bridge: &Link,
+    port: Option<&Link>,
+    result: Result<T>,
+) -> Result<T> {
+    let Err(error) = result else { return result };
+    let went = match error.errno() {
+        Some(libc::EINVAL | libc::EOPNOTSUPP) if net.link_at(bridge.index).await?.is_none() => true,
+        Some(libc::EOPNOTSUPP) => match port {
+            Some(port) => net.link_at(port.index).await?.is_none_or(|now| now.master != Some(bridge.index)),
+            None => false,
+        },
+        _ => false,
+    };
+    Err(if went { gone(&bridge.name) } else { error })
 }
 
 /// Somebody has just removed it.

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use docklet::Error;
 use docklet::cgroup::{
@@ -13,7 +13,7 @@ use docklet::cgroup::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::kernel;
+use crate::kernel::{self, wait_until};
 use crate::sandbox::Sandbox;
 
 /// Generous: other tests use the same two processors.
@@ -153,14 +153,6 @@ fn run_in_files(files: impl Iterator<Item = PathBuf>, program: &[&str]) -> Child
         .stderr(Stdio::null())
         .spawn()
         .expect("sh")
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// CPU time that a process has used, in clock ticks (`man 5 proc_pid_stat`).

@@ -59,6 +59,9 @@ async fn debian_boots_and_halts_by_itself() {
     run(&["/usr/bin/passwd", "--delete", "root"]).await;
     let su = ["/usr/sbin/runuser", "-u", "nobody", "--", "/usr/bin/su", "-c", "/usr/bin/id -u"];
     assert_eq!(run(&su).await, "0");
+    run(&["/bin/sh", "-c", "echo 'nobody ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/nobody"]).await;
+    let sudo = ["/usr/sbin/runuser", "-u", "nobody", "--", "/usr/bin/sudo", "-n", "/usr/bin/id", "-u"];
+    assert_eq!(run(&sudo).await, "0");
     assert!(host.get(&container).expect("container").ids.is_some());
 
     // What systemd does on the way down is there when it comes up again: it was not just killed.

@@ -209,7 +209,7 @@ fn a_program_that_hangs_is_ended() {
     kernel::run("chmod", ["0755", hanging.to_str().unwrap()]);
     kernel::run("mount", ["--bind", hanging.to_str().unwrap(), "/usr/sbin/nft"]);
     let error = firewall.apply(&less).unwrap_err();
-    kernel::run("umount", ["/usr/sbin/nft"]);
+    kernel::unmount("/usr/sbin/nft");
     assert!(
         matches!(&error, Error::Busy { what, .. } if what == "the program nft" || what.ends_with("/nft")),
         "{error}"

@@ -376,7 +376,7 @@ fn image_without_room_is_none() {
             assert_eq!(fs::read_dir(dir).expect("list").count(), 0);
         }
         drop(store);
-        kernel::run("umount", [at]);
+        kernel::unmount(&at);
     }
     assert_eq!(contents(&sandbox), (0, 0, vec![]));
 }
@@ -396,7 +396,7 @@ fn image_store_may_be_read_only() {
     let error = second.build(&name("two"), |root| root.write_file("/x", "x", 0o644)).expect_err("read-only");
     assert_eq!(error.errno(), Some(30), "{error}");
     second.remove(&name("one")).expect_err("read-only");
-    kernel::run("umount", [&global]);
+    kernel::unmount(&global);
     assert_eq!(contents(&sandbox), (3, 1, vec![]));
 }
 
@@ -448,5 +448,5 @@ fn image_layers_are_counted() {
     let error = commit(&store, &sandbox, &content, "many", "one-more").expect_err("too many");
     assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("500 at most"), "{error}");
     volume.unmount().expect("unmount");
-    kernel::run("umount", [at]);
+    kernel::unmount(&at);
 }

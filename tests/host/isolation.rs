@@ -87,7 +87,7 @@ fn container_cannot_reach_host_devices_or_network() {
     container.start(&config).unwrap();
     assert!(sh(&container, "ls /sys/class/net").contains("pinned0"));
     container.kill().unwrap();
-    kernel::run("umount", [&pinned]);
+    kernel::unmount(&pinned);
     scripted_root::end(&sandbox);
 }
 

@@ -4,6 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long to wait for what will happen: long, for the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a program and returns what it printed.
 ///
@@ -19,6 +24,48 @@ pub(crate) fn run<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item =
     );
     // What another test calls its files may be no text.
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Unmounts `target`. A program that another test is starting may have its files for a moment more.
+///
+/// # Panics
+/// If it is in use for longer than that, or cannot be unmounted.
+pub(crate) fn unmount(target: impl AsRef<Path>) {
+    let target = target.as_ref();
+    let begun = Instant::now();
+    loop {
+        let output = Command::new("umount").arg(target).output().expect("umount");
+        let words = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            return;
+        }
+        assert!(words.contains("busy") && begun.elapsed() < PATIENCE, "umount: {} {words}", output.status);
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until `done`.
+///
+/// # Panics
+/// If that does not happen.
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until nobody in this thread's network namespace listens at `port`: a program that another test is starting may have
+/// the socket for a moment more.
+pub(crate) fn wait_closed(port: u16) {
+    let local = format!(":{port:04X} ");
+    let open = |list: &str| {
+        let list = fs::read_to_string(format!("/proc/thread-self/net/{list}")).expect("sockets");
+        // TCP_LISTEN, and TCP_CLOSE, which is UDP's only state.
+        list.lines().any(|line| line.contains(&local) && [" 0A ", " 07 "].iter().any(|s| line.contains(s)))
+    };
+    wait_until("closing the port", || !["tcp", "udp"].into_iter().any(open));
 }
 
 /// As [`run`], parsed as JSON; nothing printed is `null`.

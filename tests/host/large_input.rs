@@ -44,6 +44,7 @@ fn ten_thousand_forwards_are_published_or_none() {
     let error = PortForward::check_unused(&rules.forwards).unwrap_err();
     assert!(matches!(error, Error::Busy { .. }) && error.to_string().contains("port 9999"), "{error}");
     drop(listener);
+    kernel::wait_closed(9999);
     assert!(firewall.apply(&rules).unwrap());
     let listed = || kernel::run("nft", ["list", "table", "inet", firewall.table()]);
     let before = listed();

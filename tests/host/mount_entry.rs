@@ -156,7 +156,7 @@ fn mount_entry_submounts_are_shown_hidden_or_refused() {
     assert!(!below.join("x").exists() && !source.join("x").exists());
     container.kill().unwrap();
     kernel::run("umount", ["-R", source.to_str().unwrap()]);
-    kernel::run("umount", [below.to_str().unwrap()]);
+    kernel::unmount(below.to_str().unwrap());
     scripted_root::end(&sandbox);
 }
 

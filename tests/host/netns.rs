@@ -82,7 +82,7 @@ fn a_file_without_a_mount_is_completed_or_removed() {
     assert!(!pin.exists());
 
     NetworkNamespace::ensure(&pin).unwrap();
-    kernel::run("umount", [pin.to_str().unwrap()]);
+    kernel::unmount(pin.to_str().unwrap());
     assert_eq!(fs::metadata(&pin).unwrap().permissions().mode() & 0o777, 0o600);
     NetworkNamespace::remove(&pin).unwrap();
 }
@@ -141,7 +141,7 @@ fn bad_paths_are_refused() {
     }
     assert_eq!(kernel::mounts_beneath(&other).len(), 1);
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");
-    kernel::run("umount", [other.to_str().unwrap()]);
+    kernel::unmount(other.to_str().unwrap());
 }
 
 /// Connections end with their last handle: their sockets and the namespaces they keep.

@@ -213,13 +213,13 @@ fn overlay_is_adopted_or_differs() {
     );
     assert_eq!(kernel::mounts_beneath(&target), line);
     // Somebody exchanges the volume beneath a mounted overlay: the same paths are other directories then.
-    kernel::run("umount", [space.path()]);
+    kernel::unmount(space.path());
     kernel::run("mount", ["-t".as_ref(), "tmpfs".as_ref(), "x".as_ref(), space.path().as_os_str()]);
     fs::create_dir(space.path().join("upper")).expect("mkdir");
     fs::create_dir(space.path().join("work")).expect("mkdir");
     let refused = message(mount(&layers, &space, &target));
     assert!(refused.contains("it writes to another upper directory, perhaps an earlier one"), "{refused}");
-    kernel::run("umount", [space.path()]);
+    kernel::unmount(space.path());
     assert_eq!(volume.mount().expect("mount"), space);
     assert_eq!(mount(&layers, &space, &target).expect("adopt"), first);
     OverlayRoot::unmount(&target).expect("unmount");
@@ -228,7 +228,7 @@ fn overlay_is_adopted_or_differs() {
     kernel::run("mount", ["-t", "tmpfs", "x", shown]);
     assert!(message(mount(&layers, &space, &target)).contains("tmpfs is mounted there, not overlay"));
     assert!(message(OverlayRoot::unmount(&target)).contains("what is mounted there is no overlay"));
-    kernel::run("umount", [shown]);
+    kernel::unmount(shown);
     volume.unmount().expect("unmount");
     let refused = message(mount(&layers, &space, &target));
     assert!(refused.contains("does not exist"), "a volume that is not mounted: {refused}");

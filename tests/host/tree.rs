@@ -24,21 +24,21 @@ fn tree_removal_stops_at_mounts() {
     let refused = message(remove_tree(&scratch, "tree".as_ref()));
     assert!(refused.contains("is busy: something is mounted there"), "{refused}");
     assert_eq!(fs::read(precious.join("file")).expect("read"), b"important");
-    kernel::run("umount", [&mounted]);
+    kernel::unmount(&mounted);
 
     let tmpfs = scratch.join("tree/tmpfs");
     fs::create_dir_all(&tmpfs).expect("mkdir");
     kernel::run("mount", ["-t".as_ref(), "tmpfs".as_ref(), "x".as_ref(), tmpfs.as_os_str()]);
     let refused = message(remove_tree(&scratch, "tree".as_ref()));
     assert!(refused.contains("is busy: something is mounted there"), "an empty one too: {refused}");
-    kernel::run("umount", [&tmpfs]);
+    kernel::unmount(&tmpfs);
 
     let file = scratch.join("tree/file");
     fs::write(&file, "x").expect("write");
     kernel::run("mount", ["--bind".as_ref(), precious.join("file").as_os_str(), file.as_os_str()]);
     let refused = message(remove_tree(&scratch, "tree".as_ref()));
     assert!(refused.contains("is busy: something is mounted there"), "a file too: {refused}");
-    kernel::run("umount", [&file]);
+    kernel::unmount(&file);
     remove_tree(&scratch, "tree".as_ref()).expect("nothing is in the way any more");
     assert!(!scratch.join("tree").exists());
     assert_eq!(fs::read(precious.join("file")).expect("read"), b"important");

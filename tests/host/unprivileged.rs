@@ -102,7 +102,7 @@ fn pins_are_made_whole() {
         assert_eq!((number(&pin), number(&owner)), (network, user), "{script}");
     }
     // The first one is missing: the second is of another network.
-    kernel::run("umount", [&pin]);
+    kernel::unmount(&pin);
     drop(NetworkNamespace::ensure_mapped(&pin, &map).unwrap());
     assert_ne!(number(&owner), user);
     NetworkNamespace::remove(&pin).unwrap();

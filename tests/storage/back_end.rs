@@ -168,7 +168,7 @@ impl<const XFS: bool> BackEnd for Quota<XFS> {
 impl<const XFS: bool> Drop for Quota<XFS> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            kernel::run("umount", [&self.mounted]);
+            kernel::unmount(&self.mounted);
         }
     }
 }

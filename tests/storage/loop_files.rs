@@ -56,7 +56,7 @@ fn volume_device_goes_with_the_mount() {
         assert!(mounts[0].contains(part), "{part} in {}", mounts[0]);
     }
     // Not docklet's unmount: the kernel does it by itself.
-    kernel::run("umount", [space.path()]);
+    kernel::unmount(space.path());
     assert_eq!(kernel::loops_beneath(sandbox.paths.prefix()), Vec::<String>::new());
 }
 
@@ -80,7 +80,7 @@ fn volume_file_that_cannot_be_written_is_not_mounted() {
         let unwritable = "volume `data` is not possible on this host: it takes a file that can be written";
         kernel::run("mount", ["--bind", "-o", "ro", shown, shown]);
         let refused = message(volume.mount());
-        kernel::run("umount", [shown]);
+        kernel::unmount(shown);
         assert!(refused.contains(unwritable), "{refused}");
         kernel::run("chattr", ["+i", shown]);
         let refused = [message(volume.mount()), message(volume.grow(1 << 30))];
@@ -207,7 +207,7 @@ fn volume_leaves_foreign_mounts_alone() {
     assert!(message(volume.unmount()).contains("something else is mounted"));
     assert!(message(pool.remove(&volume.spec().name)).contains("is busy"));
     assert_eq!(kernel::mounts_beneath(&target).len(), 1);
-    kernel::run("umount", [shown]);
+    kernel::unmount(shown);
 }
 
 /// What a crash can leave: nothing but what `tidy` knows, and only that goes.

@@ -48,13 +48,15 @@ fn loop_snapshots_share_their_blocks() {
         volume.unmount().expect("unmount");
         let free =
             || rustix::fs::statvfs(&disk).map(|space| space.f_bfree * space.f_frsize).expect("statvfs");
+        // What was written has its place only when it is on the disk.
+        kernel::run("sync", [Path::new("--file-system"), &disk]);
         let before = free();
         let taken = volume.snapshot(&snapshot("then")).expect("snapshot");
         assert!(before - free() < 16 * MIB, "{mkfs}: {before} {}", free());
         volume.rollback(&taken.name).expect("rollback");
         pool.clone_snapshot(&volume.spec().name, &taken.name, &VolumeName::new("clone").expect("name"))
             .expect("clone");
-        kernel::run("umount", [&disk]);
+        kernel::unmount(&disk);
     }
 }
 
@@ -78,7 +80,7 @@ fn loop_snapshots_count_against_the_promise() {
     ));
     assert!(matches!(pool.ensure(&spec("other", 200 * MIB)), Err(Error::NoSpace { .. })));
     assert_eq!(pool.tidy().expect("tidy"), Vec::<String>::new());
-    kernel::run("umount", [&disk]);
+    kernel::unmount(&disk);
 }
 
 #[test]
@@ -231,5 +233,5 @@ fn loop_snapshots_on_a_full_disk_hold_nothing_still() {
     assert_eq!(fs::read_dir(disk.join("pool/frozen")).expect("list").count(), 0);
     fs::remove_file(disk.join("stranger")).expect("unlink");
     volume.unmount().expect("unmount");
-    kernel::run("umount", [&disk]);
+    kernel::unmount(&disk);
 }

@@ -27,7 +27,7 @@ fn small_pool(sandbox: &Sandbox) -> (PathBuf, VolumePool) {
 }
 
 fn unmount(disk: &Path) {
-    kernel::run("umount", [disk]);
+    kernel::unmount(disk);
 }
 
 #[test]

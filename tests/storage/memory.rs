@@ -102,7 +102,7 @@ fn tmpfs_lost_with_a_reboot_is_told() {
     let pool = in_memory(&sandbox);
     let volume = pool.ensure(&wanted()).expect("ensure");
     // What a reboot leaves: no mount, and the record of another boot.
-    kernel::run("umount", [volume.file()]);
+    kernel::unmount(volume.file());
     let name = &volume.spec().name;
     assert_eq!(
         message(pool.open(name)),

@@ -216,7 +216,7 @@ fn projects_are_nobody_elses<B: BackEnd>() {
     let (from, to) = (volumes[0].file(), elsewhere.to_str().expect("UTF-8"));
     kernel::run("mount", ["--bind", from.to_str().expect("UTF-8"), to]);
     assert!(matches!(pools[0].remove(&volumes[0].spec().name), Err(Error::Busy { .. })));
-    kernel::run("umount", [to]);
+    kernel::unmount(to);
     together(12, |i| pools[i % 2].remove(&volumes[i].spec().name).expect("remove"));
     for pool in pools {
         assert_eq!(pool.list().expect("list"), []);
@@ -293,12 +293,12 @@ fn quota_that_only_counts_is_refused() {
     kernel::run("mount", ["-o", "loop", image, place.to_str().expect("UTF-8")]);
     let refused = message(VolumePool::directories(&place));
     assert!(refused.contains("mount it with the option `prjquota`"), "{refused}");
-    kernel::run("umount", [&place]);
+    kernel::unmount(&place);
     kernel::run("mkfs.xfs", ["-q", "-f", image]);
     kernel::run("mount", ["-o", "loop,pqnoenforce", image, place.to_str().expect("UTF-8")]);
     let refused = message(VolumePool::directories(&place));
     assert!(refused.contains("option `prjquota`"), "{refused}");
-    kernel::run("umount", [&place]);
+    kernel::unmount(&place);
     kernel::run("mount", ["-o", "loop,prjquota", image, place.to_str().expect("UTF-8")]);
     let pool = VolumePool::directories(&place).expect("pool");
     let preallocated = VolumeSpec {
@@ -308,5 +308,5 @@ fn quota_that_only_counts_is_refused() {
         allocation: docklet::storage::Allocation::Preallocated,
     };
     assert!(matches!(pool.ensure(&preallocated), Err(Error::Unsupported { .. })));
-    kernel::run("umount", [&place]);
+    kernel::unmount(&place);
 }

@@ -45,7 +45,7 @@ fn directories_need_quotas() {
             assert_eq!(message(read.pool()), refused.to_string());
         }
         assert_eq!(names_in(&place), before);
-        kernel::run("umount", [&place]);
+        kernel::unmount(&place);
     }
     let relative = message(VolumePool::directories("pool"));
     assert!(relative.contains("must be an absolute path"), "{relative}");

@@ -89,7 +89,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            kernel::run("umount", [&self.0]);
+            kernel::unmount(&self.0);
         }
     }
 }

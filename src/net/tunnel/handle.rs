@@ -84,16 +84,8 @@ impl Tunnel {
     pub async fn ensure(net: &Netlink, spec: &TunnelSpec) -> Result<Self> {
         spec.check()?;
         let (mtu, underlay) = look(net, spec).await?;
-        let mut ensuring = Ensuring {
-            net,
-            spec,
-            mtu,
-            underlay,
-            arms: spec.arms(),
-            made: Vec::new(),
-            changed: false,
-            half_made: false,
-        };
+        let mut ensuring =
+            Ensuring { net, spec, mtu, underlay, arms: spec.arms(), made: Vec::new(), changed: false };
         match ensuring.run().await {
             Ok(tunnel) => Ok(tunnel),
             Err(cause) => Err(ensuring.take_back(cause).await),
@@ -183,34 +175,29 @@ struct Ensuring<'a> {
     /// The links that this call made.
     made: Vec<Wire>,
     changed: bool,
-    /// Whether the bridge looked as one does that is being made.
-    half_made: bool,
 }
 
 impl Ensuring<'_> {
     async fn run(&mut self) -> Result<Tunnel> {
-        let mut refusal = None;
         for attempt in 0..ATTEMPTS {
             link::pause(attempt).await;
-            match self.pass().await {
+            match self.pass(attempt).await {
                 Ok(Some(tunnel)) => return Ok(tunnel),
-                // A bridge that is being made has its MTU a moment later.
-                Err(error @ Error::Differs { .. }) if self.half_made => refusal = Some(error),
                 // Links are made and will be looked at, or something came or went while we were at it.
                 Ok(None) => {}
                 Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EEXIST)) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(refusal.unwrap_or_else(|| link::comes_and_goes(format!("tunnel of \"{}\"", self.spec.owner))))
+        Err(link::comes_and_goes(format!("tunnel of \"{}\"", self.spec.owner)))
     }
 
     /// `None`: begin again.
     ///
     /// New links are made in one pass and set up in the next, after another look: of two that make a tunnel each for one
     /// bridge at the same time, the one that looks last sees the other's, and no frame has gone round by then.
-    async fn pass(&mut self) -> Result<Option<Tunnel>> {
-        let bridge = self.bridge().await?;
+    async fn pass(&mut self, attempt: u32) -> Result<Option<Tunnel>> {
+        let bridge = self.bridge(attempt).await?;
         let found = TunnelLink::all(self.net).await?;
         if let Err(difference) = self.refuse(&bridge, &found) {
             // It was perhaps another one that they are ports of by now.
@@ -235,7 +222,7 @@ impl Ensuring<'_> {
                 Some(found) => links.push((arm, found)),
                 None => {
                     let created = self.create(arm, &bridge).await;
-                    link::unless_gone(self.net, &bridge, created).await?;
+                    link::unless_gone(self.net, &bridge, None, created).await?;
                     self.made.push(arm.wire);
                     again = true;
                 }
@@ -247,17 +234,17 @@ impl Ensuring<'_> {
         }
         for (arm, found) in &links {
             let completed = self.complete(arm, found, &bridge).await;
-            self.changed |= link::unless_gone(self.net, &bridge, completed).await?;
+            self.changed |= link::unless_gone(self.net, &bridge, Some(&found.link), completed).await?;
         }
         let tunnel = Tunnel::of(&self.spec.owner, links.into_iter().map(|(_, found)| found))?;
         Ok(Some(Tunnel { changed: self.changed, ..tunnel }))
     }
 
-    async fn bridge(&mut self) -> Result<Link> {
+    async fn bridge(&self, attempt: u32) -> Result<Link> {
         let name = &self.spec.bridge;
         let bridge =
             self.net.link(name).await?.ok_or_else(|| Error::NotFound { what: format!("bridge `{name}`") })?;
-        self.half_made = bridge.alias.is_none() && !bridge.up;
+        let bridge = link::made(bridge, attempt)?;
         let difference = if bridge.kind != "bridge" {
             "it is no bridge".to_owned()
         } else if self.underlay.links.contains(&bridge.index) {

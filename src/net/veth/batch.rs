@@ -46,7 +46,8 @@ pub(super) async fn ensure_all(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<
             results[*position] = match result {
                 // The pair or its bridge may have gone while we were at it.
                 Err(error)
-                    if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL | libc::EOPNOTSUPP)) =>
+                    if link::went(&error)
+                        || matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) =>
                 {
                     None
                 }
@@ -96,7 +97,7 @@ async fn look(net: &Netlink, pairs: &[Pair<'_>]) -> Result<Vec<Found>> {
     for (position, ((_, spec), outer)) in pairs.iter().zip(&outers).enumerate() {
         let Some(host) = &outer.host else {
             let bridge = check_bridge(spec, links.get(spec.bridge.as_str()).cloned())?;
-            found.push(Found::Missing(bridge));
+            found.push(if link::is_half_made(&bridge) { Found::Other } else { Found::Missing(bridge) });
             continue;
         };
         let there = namespaces.get(position).copied().flatten();

@@ -170,15 +170,10 @@ async fn settle(net: &Netlink, namespace: &NetworkNamespace, spec: &VethSpec, ve
     spec.check()?;
     for attempt in 0..ATTEMPTS {
         link::pause(attempt).await;
-        match attempt_once(net, namespace, spec, verb).await {
+        match attempt_once(net, namespace, spec, verb, attempt).await {
             Ok(Some(veth)) => return Ok(veth),
             Ok(None) => {}
-            // Also an end that root inside has just taken down, or an address from it: there is no way to the gateway then.
-            Err(error)
-                if matches!(
-                    error.errno(),
-                    Some(libc::ENODEV | libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN)
-                ) => {}
+            Err(error) if link::went(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -191,13 +186,14 @@ async fn attempt_once(
     namespace: &NetworkNamespace,
     spec: &VethSpec,
     verb: Verb,
+    attempt: u32,
 ) -> Result<Option<Veth>> {
     let (inside, found) = join(Netlink::connect_in(namespace), async {
-        let bridge = bridge(net, spec).await?;
+        let bridge = link::made(check_bridge(spec, net.link(&spec.bridge).await?)?, attempt)?;
         let made = match verb {
             Verb::Ensure => {
                 let made = outer::make(net, &[(namespace, spec, &bridge)]).await?.remove(0);
-                link::unless_gone(net, &bridge, made).await?
+                link::unless_gone(net, &bridge, None, made).await?
             }
             Verb::Apply => Made { fresh: false, outer: outer::look(net, spec).await? },
         };
@@ -254,7 +250,7 @@ async fn attempt_once(
     };
     let changed = fresh || stages.iter().any(|stage| !stage.is_empty());
     let (outer, inner) = join(outer::carry_out(net, vec![stages]), inner_change).await;
-    link::unless_gone(net, &bridge, outer?.remove(0)).await?;
+    link::unless_gone(net, &bridge, Some(&host), outer?.remove(0)).await?;
     inner?;
     Ok(Some(Veth::new(spec.name.clone(), host.index, changed)))
 }
@@ -265,10 +261,6 @@ async fn unless_stale(net: &Netlink, bridge: &Link, host: &Link, difference: Err
         [Some(_), Some(_)] => Err(difference),
         _ => Ok(None),
     }
-}
-
-async fn bridge(net: &Netlink, spec: &VethSpec) -> Result<Link> {
-    check_bridge(spec, net.link(&spec.bridge).await?)
 }
 
 pub(super) fn check_bridge(spec: &VethSpec, found: Option<Link>) -> Result<Link> {
@@ -291,7 +283,9 @@ async fn absent(
     if verb == Verb::Apply {
         return Err(Error::NotFound { what: format!("veth `{}`", spec.name) });
     }
-    if inside.link(&spec.inner_name).await?.is_some() && net.link(&spec.name).await?.is_none() {
+    // What is there before and after there was no host's end is not its other end.
+    let Some(taken) = inside.link(&spec.inner_name).await? else { return Ok(None) };
+    if net.link(&spec.name).await?.is_none() && inside.link_at(taken.index).await?.is_some() {
         return Err(name_taken(namespace, spec));
     }
     Ok(None)

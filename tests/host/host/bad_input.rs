@@ -235,7 +235,7 @@ async fn without_nftables_there_is_no_network() {
     let error = host.ensure_network(&network()).await.unwrap_err();
     let without = host.ensure_network(&NetworkSpec { nat: false, ..network() }).await.unwrap_err();
     let report = host.recover().await.unwrap();
-    kernel::run("umount", ["/usr/sbin/nft"]);
+    kernel::unmount("/usr/sbin/nft");
     for error in [error, without] {
         assert!(Chain(&error).to_string().contains("nft"), "{error}");
     }
@@ -258,7 +258,7 @@ async fn no_room_is_said_before_it_hurts() {
     assert!(message.contains("space") || message.contains("room"), "{message}");
     assert_eq!(before.diff(&host.inventory().await.unwrap()).to_string(), "");
     drop(host);
-    kernel::run("umount", [small]);
+    kernel::unmount(&small);
 }
 
 /// Prefixes that cannot be used.
@@ -283,7 +283,7 @@ fn wrong_prefixes_are_refused() {
         let message = Chain(&error).to_string();
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     }
-    kernel::run("umount", [read_only]);
+    kernel::unmount(&read_only);
 }
 
 /// Without root, and without LXC, the program says so in one line and stops.
@@ -319,7 +319,7 @@ fn without_lxc_it_says_so() {
     }
     kernel::run("mount", ["--bind", "/dev/null", "/usr/bin/lxc-start"]);
     let output = Command::new(&built).env("FS_PREFIX", &empty).env("PATH", &empty).output().unwrap();
-    kernel::run("umount", ["/usr/bin/lxc-start"]);
+    kernel::unmount("/usr/bin/lxc-start");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
     assert!(said.contains("apt install lxc"), "{said}");

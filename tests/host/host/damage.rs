@@ -134,7 +134,7 @@ async fn a_network_without_its_rules_is_taken_back() {
     };
     kernel::run("mount", ["--bind", "/bin/false", "/usr/sbin/nft"]);
     let error = fixture.host.ensure_network(&other).await.unwrap_err();
-    kernel::run("umount", ["/usr/sbin/nft"]);
+    kernel::unmount("/usr/sbin/nft");
     assert!(error.to_string().contains("nft"), "{error}");
     assert_eq!(fixture.changes().await, "");
     fixture.end().await;
@@ -179,7 +179,7 @@ async fn a_full_disk_can_be_emptied() {
     assert_eq!(empty.diff(&host.inventory().await.unwrap()).to_string(), "");
     host.remove_network(&network().name).await.unwrap();
     drop(host);
-    kernel::run("umount", [small]);
+    kernel::unmount(&small);
 }
 
 /// However many inodes are left, a launch succeeds or leaves nothing.
@@ -214,7 +214,7 @@ async fn a_disk_without_inodes_keeps_nothing_half_made() {
     host.remove(&spec.name).await.unwrap();
     assert_eq!(empty.diff(&host.inventory().await.unwrap()).to_string(), "");
     drop(host);
-    kernel::run("umount", [small]);
+    kernel::unmount(&small);
 }
 
 /// A file system of its own for a prefix, without a reserve for root.

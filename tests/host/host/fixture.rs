@@ -33,7 +33,7 @@ impl Fixture {
 
     /// Runs a shell line inside and returns what it printed.
     pub(super) async fn sh(&self, name: &ContainerName, script: &str) -> String {
-        let exec = Exec { timeout: Some(Duration::from_secs(60)), ..Exec::new(["/bin/sh", "-c", script]) };
+        let exec = Exec { timeout: Some(Duration::from_secs(300)), ..Exec::new(["/bin/sh", "-c", script]) };
         let output = self.host.exec(name, exec).await.expect("exec");
         assert!(
             output.status.success(),

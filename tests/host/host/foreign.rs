@@ -25,7 +25,7 @@ async fn foreign_mounts_are_left_alone() {
         let error = fixture.host.remove(&spec.name).await.unwrap_err();
         assert!(error.to_string().contains("unmount it first"), "{error}");
         assert!(dir.join("precious").exists());
-        kernel::run("umount", [dir]);
+        kernel::unmount(&dir);
         fixture.host.remove(&spec.name).await.unwrap();
     }
     fixture.end().await;

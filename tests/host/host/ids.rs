@@ -106,7 +106,7 @@ async fn ids_in_use_are_not_given_again() {
     fs::write("/etc/subuid", format!("somebody:{next}:1\n")).unwrap();
     fs::write("/etc/subgid", format!("somebody:{}:{}\n", next + LENGTH + 7, 1)).unwrap();
     let other = root_of(&fixture.host.launch(lonely("other")).await.unwrap());
-    kernel::run("umount", ["/etc"]);
+    kernel::unmount("/etc");
     assert_eq!((other - FIRST) / LENGTH, (number + 3) % 4094);
     // What cannot be read of the file only tells where to begin.
     fs::write(&last, "no number").unwrap();
@@ -244,6 +244,6 @@ async fn programs_for_subordinate_ids_are_not_asked() {
     fixture.host.launch(spec.clone()).await.unwrap();
     assert!(!fixture.sh(&spec.name, "tr '\\0' '\\n' < /proc/1/environ").await.contains("nonexistent"));
     fixture.host.remove(&spec.name).await.unwrap();
-    kernel::run("umount", ["/usr/local/bin"]);
+    kernel::unmount("/usr/local/bin");
     fixture.end().await;
 }

@@ -124,8 +124,8 @@ async fn resolvers_are_the_networks_or_the_hosts() {
     fixture.host.apply_network(&network()).await.unwrap();
     assert_eq!(lines().await.len(), 3);
     fixture.host.remove(&spec.name).await.unwrap();
-    kernel::run("umount", ["/run"]);
-    kernel::run("umount", ["/etc/resolv.conf"]);
+    kernel::unmount("/run");
+    kernel::unmount("/etc/resolv.conf");
     fixture.end().await;
 }
 

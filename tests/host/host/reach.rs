@@ -105,6 +105,7 @@ async fn a_port_is_published_for_a_life() {
     let error = fixture.host.launch(published("two", vec![forward(8082)])).await.unwrap_err();
     assert!(matches!(error, Error::Busy { .. }) && error.to_string().contains("8082"), "{error}");
     drop(listener);
+    kernel::wait_closed(8082);
     fixture.host.launch(published("two", vec![forward(8082)])).await.unwrap();
 
     // It goes with the interface, and comes with another one.

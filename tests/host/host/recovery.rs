@@ -52,7 +52,7 @@ async fn a_simulated_reboot_is_recovered() {
     kill_init(&fixture, "one");
     wait_for_the_monitor(&fixture);
     for line in kernel::mounts_beneath(fixture.sandbox.paths.prefix()).into_iter().rev() {
-        kernel::run("umount", [line.split(' ').nth(4).unwrap()]);
+        kernel::unmount(line.split(' ').nth(4).unwrap());
     }
     delete_bridges_and_rules();
 
@@ -139,7 +139,7 @@ async fn nothing_is_connected_without_rules() {
         kernel::json("ip", ["-j", "link", "show", "type", "bridge"]).as_array().map_or(0, Vec::len),
         0
     );
-    kernel::run("umount", [nft.trim()]);
+    kernel::unmount(nft.trim());
     let report = fixture.host.recover().await.unwrap();
     assert_eq!(
         (report.containers.as_slice(), report.complete()),

@@ -6,6 +6,8 @@ use serde_json::json;
 
 use super::fixture::{Host, Underlay, link, owner};
 use super::traffic::mesh;
+use crate::kernel;
+use crate::netns::inside;
 use crate::sandbox::Sandbox;
 
 /// Asks for `spec`, and expects an error of that kind and text, and nothing changed.
@@ -146,6 +148,7 @@ async fn foreign_links_are_never_touched() {
     assert!(matches!(error, Error::Busy { .. }) && error.to_string().contains("UDP port 4789"), "{error:?}");
     assert!(!host.run(&["ip", "link"]).contains(&arm), "what was made for it is gone");
     drop(taken);
+    inside(&host.pin, || kernel::wait_closed(4789));
     Tunnel::ensure(&host.net, &spec).await.unwrap();
     underlay.end().await;
 }
