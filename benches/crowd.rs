@@ -74,6 +74,7 @@ impl Crowd {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5).expect("quota")),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         };
         let spec = ContainerSpec {
             limits,

@@ -164,6 +164,7 @@ impl Bench {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5).expect("quota")),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         };
         let settings =
             docklet::cgroup::settings(&limits, &Hierarchies::detect().expect("cgroups")).expect("limits");

@@ -34,6 +34,7 @@ fn run(command: &[String]) -> Result<(), Box<dyn std::error::Error>> {
         memory_swap_max_bytes: Some(Limit::At(0)),
         cpu: Some(CpuQuota::cores(0.5)?),
         pids_max: Some(Limit::At(16)),
+        ..CgroupLimits::default()
     };
     let group = Cgroup::new(&hierarchies, format!("docklet/example-{}", std::process::id()))?;
     group.ensure()?;

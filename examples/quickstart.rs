@@ -145,6 +145,7 @@ async fn run(options: &Options) -> Outcome<()> {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5)?),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         },
         mounts: vec![MountEntry::bind(&shared, "/srv/shared")?.create_dir().read_only()],
         init: Init { halt_signal: "SIGUSR2".parse()?, ..Init::default() },

@@ -34,6 +34,7 @@
 //!             memory_swap_max_bytes: Some(Limit::At(0)), // swap included: none
 //!             cpu: Some(CpuQuota::cores(0.5)?),
 //!             pids_max: Some(Limit::At(64)),
+//!             ..CgroupLimits::default()
 //!         },
 //!         mounts: vec![MountEntry::bind("/srv/data", "/srv/data")?.create_dir()],
 //!         init: Init { halt_signal: HaltSignal::USER2, ..Init::default() }, // what busybox's init listens to

@@ -6,17 +6,12 @@ use super::controller::{Controller, Version};
 use super::group::Cgroup;
 use super::limit::Limit;
 use super::limits::CgroupLimits;
-use super::quota::CpuQuota;
 use super::remedy;
-use super::settings::{Setting, settings};
+use super::setting::{Setting, parse_limit};
+use super::settings::settings;
 use super::walk;
 use crate::error::{Error, Result};
 use crate::sys::file;
-
-/// The kernel counts whole pages, of 64 KiB at most, and rounds a limit down.
-const PAGE_MOST_BYTES: u64 = 64 << 10;
-/// v1 prints "no limit" of memory as the greatest number of whole pages.
-const V1_ENDLESS_BYTES: u64 = i64::MAX as u64 - PAGE_MOST_BYTES;
 
 impl Cgroup {
     /// Writes `limits`, in the order that the present limits need, then reads each file back. What is `None` stays as
@@ -31,11 +26,18 @@ impl Cgroup {
     pub fn apply(&self, limits: &CgroupLimits) -> Result<()> {
         let _span = tracing::debug_span!("cgroup_apply", path = %self.path()).entered();
         let mut table = settings(limits, self.hierarchies())?;
+        if self.exists() {
+            self.delegate_for(limits)?;
+        }
         self.order(&mut table)?;
         for setting in &table {
             self.reclaim_for(setting)?;
-            self.write(setting)?;
-            tracing::debug!(file = setting.file, value = %setting.value, "set limit");
+            match (setting.controller, setting.version) {
+                (Controller::Cpuset, Version::V1) if self.exists() => self.write_v1_cpus(setting)?,
+                _ if setting.is_flat() && self.exists() => self.write_flat(setting)?,
+                _ => self.write(setting)?,
+            }
+            tracing::debug!(file = %setting.file, value = %setting.value, "set limit");
         }
         self.compare(&table)
     }
@@ -47,67 +49,6 @@ impl Cgroup {
     /// [`Error::NotFound`] if the group does not exist.
     pub fn verify(&self, limits: &CgroupLimits) -> Result<()> {
         self.compare(&settings(limits, self.hierarchies())?)
-    }
-
-    /// The group's own limits as the kernel has them. `None` is a limit that this host cannot set; what is not
-    /// limited is [`Limit::Max`]. A group above may limit further.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if the group does not exist; [`Error::Os`] if a file cannot be read.
-    pub fn limits(&self) -> Result<CgroupLimits> {
-        if !self.exists() {
-            return Err(self.not_found());
-        }
-        let version = |controller| self.hierarchies().serving(controller).map(|hierarchy| hierarchy.version);
-        let mut limits = CgroupLimits::default();
-        match version(Controller::Memory) {
-            Some(Version::V1) => {
-                let memory = self.bytes("memory.limit_in_bytes")?;
-                let sum = self.bytes("memory.memsw.limit_in_bytes")?;
-                limits.memory_max_bytes = memory;
-                limits.memory_swap_max_bytes = match (memory, sum) {
-                    (Some(Limit::At(memory)), Some(Limit::At(sum))) => {
-                        Some(Limit::At(sum.saturating_sub(memory)))
-                    }
-                    (_, other) => other,
-                };
-            }
-            Some(Version::V2) => {
-                limits.memory_max_bytes = self.bytes("memory.max")?;
-                limits.memory_swap_max_bytes = self.bytes("memory.swap.max")?;
-            }
-            None => {}
-        }
-        limits.cpu = match version(Controller::Cpu) {
-            Some(version) => self.quota(version)?,
-            None => None,
-        };
-        if version(Controller::Pids).is_some() {
-            limits.pids_max = self.read(Controller::Pids, "pids.max")?.as_deref().and_then(parse_limit);
-        }
-        Ok(limits)
-    }
-
-    fn bytes(&self, name: &str) -> Result<Option<Limit>> {
-        Ok(self.read(Controller::Memory, name)?.as_deref().and_then(parse_limit))
-    }
-
-    fn quota(&self, version: Version) -> Result<Option<CpuQuota>> {
-        let (quota, period) = match version {
-            Version::V1 => (
-                self.read(Controller::Cpu, "cpu.cfs_quota_us")?,
-                self.read(Controller::Cpu, "cpu.cfs_period_us")?,
-            ),
-            Version::V2 => {
-                let text = self.read(Controller::Cpu, "cpu.max")?;
-                let fields = text.as_deref().and_then(|text| text.trim().split_once(' '));
-                fields
-                    .map_or((None, None), |(quota, period)| (Some(quota.to_owned()), Some(period.to_owned())))
-            }
-        };
-        let quota = quota.as_deref().and_then(parse_limit);
-        let period = period.and_then(|text| text.trim().parse().ok());
-        Ok(quota.zip(period).and_then(|(quota, period)| CpuQuota::checked(quota, period, true).ok()))
     }
 
     /// An interface file's content; `None` if the group is gone or has no such file.
@@ -142,12 +83,23 @@ impl Cgroup {
         {
             table.swap(period, quota);
         }
+        // A burst is never above the quota: it is lowered before the quota is.
+        let first = table.iter().position(|setting| setting.controller == Controller::Cpu);
+        let burst = position(table, "cpu.max.burst").or_else(|| position(table, "cpu.cfs_burst_us"));
+        if let Some((first, burst)) = first.zip(burst)
+            && above(
+                self.read(Controller::Cpu, &table[burst].file)?.as_deref().and_then(parse_limit),
+                parse_limit(&table[burst].value),
+            )
+        {
+            table[first..=burst].rotate_right(1);
+        }
         Ok(())
     }
 
     /// Where v1 refuses a limit below what is in use, v2 kills until it fits. So there it is reclaimed beforehand.
     fn reclaim_for(&self, setting: &Setting) -> Result<()> {
-        let ("memory.max", Some(Limit::At(most))) = (setting.file, parse_limit(&setting.value)) else {
+        let ("memory.max", Some(Limit::At(most))) = (&*setting.file, parse_limit(&setting.value)) else {
             return Ok(());
         };
         let above_it = || -> Result<u64> {
@@ -179,10 +131,10 @@ impl Cgroup {
         }
     }
 
-    fn write(&self, setting: &Setting) -> Result<()> {
-        let Some(path) = self.file(setting.controller, setting.file) else { return Err(self.not_found()) };
+    pub(super) fn write(&self, setting: &Setting) -> Result<()> {
+        let Some(path) = self.file(setting.controller, &setting.file) else { return Err(self.not_found()) };
         let Err(error) = file::write_interface(&path, &setting.value) else { return Ok(()) };
-        match (error.errno(), setting.file) {
+        match (error.errno(), &*setting.file) {
             (Some(libc::ENOENT | libc::EACCES), _) if path.parent().is_some_and(|dir| !dir.is_dir()) => {
                 Err(self.not_found())
             }
@@ -193,6 +145,9 @@ impl Cgroup {
             (Some(libc::ENOENT | libc::EACCES), "memory.memsw.limit_in_bytes" | "memory.swap.max") => {
                 Err(self.missing_file(setting, remedy::no_swap_accounting(self.hierarchies())))
             }
+            (Some(libc::ENOENT | libc::EACCES), file) if setting.controller == Controller::Io => {
+                Err(self.missing_file(setting, remedy::no_io_file(file)))
+            }
             (Some(libc::EBUSY), "memory.limit_in_bytes" | "memory.memsw.limit_in_bytes") => {
                 Err(self.in_use(setting))
             }
@@ -201,6 +156,7 @@ impl Cgroup {
                 setting.value.clone(),
                 "is above the group's present limit of memory and swap together: state memory_swap_max_bytes, too",
             )),
+            (Some(libc::ENOENT | libc::EACCES), _) => Err(self.missing_file(setting, error)),
             _ => Err(error),
         }
     }
@@ -209,7 +165,12 @@ impl Cgroup {
     fn missing_file(&self, setting: &Setting, otherwise: Error) -> Error {
         let sign = match setting.controller {
             Controller::Cpu => "cpu.weight",
-            _ => "memory.max",
+            Controller::Cpuset => "cpuset.cpus",
+            Controller::Memory => "memory.max",
+            Controller::Pids => "pids.max",
+            Controller::Io => "io.stat",
+            Controller::Hugetlb => &setting.file,
+            Controller::CpuAccounting | Controller::Freezer => return otherwise,
         };
         let off = setting.version == Version::V2
             && self.file(setting.controller, sign).is_some_and(|path| !path.exists());
@@ -225,10 +186,14 @@ impl Cgroup {
     fn compare(&self, table: &[Setting]) -> Result<()> {
         let mut differences = Vec::new();
         for setting in table {
-            let found = self.read(setting.controller, setting.file)?;
+            let found = self.read(setting.controller, setting.read_file())?;
             let found = found.as_deref().map(str::trim);
-            if !found.is_some_and(|found| same(setting, found)) {
-                let found = found.unwrap_or("missing");
+            let different = match found {
+                Some(found) if setting.is_in(found) && setting.is_flat() => self.differing_flat(setting)?,
+                Some(found) if setting.is_in(found) => None,
+                found => Some(found.unwrap_or("missing").replace('\n', ", ")),
+            };
+            if let Some(found) = different {
                 differences.push(format!("{} is {found}, asked {}", setting.file, setting.value));
             }
         }
@@ -242,73 +207,10 @@ impl Cgroup {
     }
 }
 
-/// Whether a file that holds `found` is as `setting` asks.
-fn same(setting: &Setting, found: &str) -> bool {
-    if setting.controller != Controller::Memory {
-        return found == setting.value;
-    }
-    match (parse_limit(&setting.value), parse_limit(found)) {
-        (Some(Limit::At(asked)), Some(Limit::At(found))) => found <= asked && asked - found < PAGE_MOST_BYTES,
-        (asked, found) => asked.is_some() && asked == found,
-    }
-}
-
-/// A limit as either interface writes it.
-fn parse_limit(text: &str) -> Option<Limit> {
-    match text.trim() {
-        "max" | "-1" => Some(Limit::Max),
-        number => {
-            let value: u64 = number.parse().ok()?;
-            Some(if value >= V1_ENDLESS_BYTES { Limit::Max } else { Limit::At(value) })
-        }
-    }
-}
-
 fn above(one: Option<Limit>, other: Option<Limit>) -> bool {
     match (one, other) {
         (Some(Limit::Max), Some(Limit::At(_))) => true,
         (Some(Limit::At(one)), Some(Limit::At(other))) => one > other,
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_are_read_as_either_interface_prints_them() {
-        for (text, expected) in [
-            ("max\n", Some(Limit::Max)),
-            ("-1\n", Some(Limit::Max)),
-            ("9223372036854771712\n", Some(Limit::Max)),
-            ("134217728\n", Some(Limit::At(134_217_728))),
-            ("0", Some(Limit::At(0))),
-            ("", None),
-            ("1 2", None),
-        ] {
-            assert_eq!(parse_limit(text), expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn memory_is_the_same_up_to_a_page() {
-        let setting = |value: &str| Setting {
-            controller: Controller::Memory,
-            version: Version::V2,
-            file: "memory.max",
-            value: value.to_owned(),
-        };
-        for (asked, found, expected) in [
-            ("10000000", "9998336", true),
-            ("10000000", "10000001", false),
-            ("10000000", "9900000", false),
-            ("max", "max", true),
-            ("-1", "9223372036854771712", true),
-            ("10000000", "max", false),
-            ("10000000", "", false),
-        ] {
-            assert_eq!(same(&setting(asked), found), expected, "{asked} {found}");
-        }
     }
 }

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::controller::{Controller, Version};
-use super::hierarchy::{Hierarchies, Hierarchy};
+use super::hierarchy::{Hierarchies, Hierarchy, Layout};
+use super::limits::CgroupLimits;
 use super::path::CgroupPath;
+use super::settings::settings;
 use super::walk;
 use crate::error::{Error, Result};
 use crate::sys::wait::until_true;
@@ -67,6 +69,26 @@ impl Cgroup {
             self.ensure_in(hierarchy)?;
         }
         Ok(())
+    }
+
+    /// Turns on the controllers of v2 that `limits` needs for the group, which may not be there yet: on a hybrid host LXC does
+    /// not do it.
+    ///
+    /// # Errors
+    /// As [`Cgroup::ensure`].
+    pub(crate) fn delegate_for(&self, limits: &CgroupLimits) -> Result<()> {
+        let (Some(root), Layout::Hybrid) = (self.hierarchies.unified(), self.hierarchies.layout()) else {
+            return Ok(());
+        };
+        let mut wanted = settings(limits, &self.hierarchies)?;
+        wanted.retain(|setting| setting.version == Version::V2);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<_> = wanted.into_iter().map(|setting| setting.controller).collect();
+        let (parent, _) = self.path().rsplit_once('/').unwrap_or((self.path(), ""));
+        make_dirs(root, parent, |dir| delegate(dir, &wanted))?;
+        delegate(&root.join(self.path()), &wanted)
     }
 
     /// Makes the group only where processes are found again: in v2, or on a host without it in the v1 hierarchy that
@@ -161,6 +183,14 @@ impl Cgroup {
         Error::Busy { what: format!("cgroup `{}`", self.path()), reason }
     }
 
+    /// The controllers that limit groups here, and are v2's.
+    fn unified_controllers(&self) -> Vec<Controller> {
+        let is_unified = |controller: &Controller| {
+            self.hierarchies.serving(*controller).is_some_and(|found| found.version == Version::V2)
+        };
+        Controller::LIMITING.into_iter().filter(is_unified).collect()
+    }
+
     fn ensure_in(&self, hierarchy: &Hierarchy) -> Result<()> {
         match hierarchy.version {
             Version::V1 if hierarchy.has("cpuset") => {
@@ -168,10 +198,7 @@ impl Cgroup {
             }
             Version::V1 => make_dirs(&hierarchy.mount, self.path(), |_| Ok(())),
             Version::V2 => {
-                let wanted: Vec<_> = [Controller::Cpu, Controller::Memory, Controller::Pids]
-                    .into_iter()
-                    .filter(|c| self.hierarchies.serving(*c).is_some_and(|h| h.version == Version::V2))
-                    .collect();
+                let wanted = self.unified_controllers();
                 make_dirs(&hierarchy.mount, self.path(), |dir| delegate(dir, &wanted))
             }
         }

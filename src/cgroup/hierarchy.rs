@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::controller::{Controller, Version};
+use super::cpu_set::CpuSet;
 use super::probe::HierarchyProbe;
 use crate::error::{Error, Result};
 use crate::sys::mountinfo;
@@ -148,7 +149,16 @@ impl Hierarchies {
     /// The hierarchy that serves `controller`, or `None` if the controller is off.
     #[must_use]
     pub fn serving(&self, controller: Controller) -> Option<&Hierarchy> {
-        self.0.mounts.iter().find(|hierarchy| hierarchy.has(controller.as_str()))
+        let name = |version| match version {
+            Version::V1 => controller.v1_name(),
+            Version::V2 => controller.as_str(),
+        };
+        self.0.mounts.iter().find(|hierarchy| hierarchy.has(name(hierarchy.version)))
+    }
+
+    /// The processors that were online when this was looked at. `None` if that is not known.
+    pub(super) fn online_cpus(&self) -> Option<CpuSet> {
+        self.0.probe.online_cpus.trim().parse().ok()
     }
 
     pub(super) fn v1_mount(&self, name: &str) -> Option<&Path> {
@@ -197,7 +207,7 @@ mod tests {
     fn hybrid_serves_each_controller_where_it_is() {
         let found = Hierarchies::from_probe(samples::hybrid());
         assert_eq!(found.layout(), Layout::Hybrid);
-        assert_eq!(found.mounts().len(), 8);
+        assert_eq!(found.mounts().len(), 9);
         assert_eq!(found.unified(), Some(Path::new("/sys/fs/cgroup/unified")));
         assert_eq!(mount(&found, Controller::Memory), Some((Version::V1, "/sys/fs/cgroup/memory")));
         // Booted with cgroup_no_v1=memory.

@@ -10,33 +10,55 @@
 //! See the kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
 
 mod apply;
+mod beneath;
 mod controller;
+mod cpu_set;
+mod cpu_weight;
 mod events;
 mod freeze;
 mod group;
 mod hierarchy;
+mod huge_page;
+mod io_device;
+mod io_limits;
+mod io_usage;
+mod io_weight;
 mod kill;
 mod limit;
+mod limit_events;
 mod limits;
 mod members;
 mod path;
+mod pressure;
 mod probe;
 mod quota;
+mod read_back;
 mod remedy;
 #[cfg(test)]
 mod samples;
+mod setting;
 mod settings;
 mod usage;
 mod walk;
 
 pub use controller::{Controller, Version};
+pub use cpu_set::CpuSet;
+pub use cpu_weight::CpuWeight;
 pub use events::{CgroupEvents, CgroupState};
 pub use group::Cgroup;
 pub use hierarchy::{Hierarchies, Hierarchy, Layout};
+pub use huge_page::HugePageSize;
+pub use io_device::IoDevice;
+pub use io_limits::IoLimits;
+pub use io_usage::IoUsage;
+pub use io_weight::IoWeight;
 pub use limit::Limit;
+pub use limit_events::{HitLimit, LimitEvent, LimitEvents};
 pub use limits::CgroupLimits;
 pub(crate) use path::CgroupPath;
+pub use pressure::Pressure;
 pub use probe::HierarchyProbe;
 pub use quota::CpuQuota;
-pub use settings::{Setting, settings};
+pub use setting::Setting;
+pub use settings::settings;
 pub use usage::CgroupUsage;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::hierarchy::Hierarchies;
 use crate::error::Result;
-use crate::sys::file;
+use crate::sys::{directory, file};
 
 /// The kernel's own words, from which [`Hierarchies::from_probe`] concludes what a host has. Take them from the host
 /// you are on with [`Hierarchies::detect`]; fill them in by hand to ask about another one.
@@ -27,6 +27,12 @@ pub struct HierarchyProbe {
     pub swap_file: Option<bool>,
     /// Whether groups have a file with the CPU quota, if that can be told.
     pub quota_file: Option<bool>,
+    /// Whether groups have a file with the CPU burst, if that can be told.
+    pub burst_file: Option<bool>,
+    /// `/sys/devices/system/cpu/online`: "0-3".
+    pub online_cpus: String,
+    /// The names in `/sys/kernel/mm/hugepages`, with spaces between: "hugepages-2048kB".
+    pub huge_pages: String,
 }
 
 impl HierarchyProbe {
@@ -39,6 +45,8 @@ impl HierarchyProbe {
             kernel_release: optional("/proc/sys/kernel/osrelease")?,
             boot_parameters: optional("/proc/cmdline")?,
             can_swap: Path::new("/proc/swaps").exists(),
+            online_cpus: optional("/sys/devices/system/cpu/online")?,
+            huge_pages: names_in(Path::new("/sys/kernel/mm/hugepages"))?,
             ..Self::default()
         };
         let mounts = Hierarchies::from_probe(probe.clone());
@@ -47,15 +55,23 @@ impl HierarchyProbe {
             // A v2 root has no limits, its children do, once a controller is on for them.
             probe.swap_file = in_children(root, "memory.max", "memory.swap.max");
             probe.quota_file = in_children(root, "cpu.weight", "cpu.max");
+            probe.burst_file = in_children(root, "cpu.weight", "cpu.max.burst");
         }
         if let Some(root) = mounts.v1_mount("memory") {
             probe.swap_file = Some(root.join("memory.memsw.limit_in_bytes").exists());
         }
         if let Some(root) = mounts.v1_mount("cpu") {
             probe.quota_file = Some(root.join("cpu.cfs_quota_us").exists());
+            probe.burst_file = Some(root.join("cpu.cfs_burst_us").exists());
         }
         Ok(probe)
     }
+}
+
+fn names_in(dir: &Path) -> Result<String> {
+    // A kernel without huge pages has no such directory.
+    let names = directory::entries_if_exists(dir)?;
+    Ok(names.iter().map(|name| name.to_string_lossy()).collect::<Vec<_>>().join(" "))
 }
 
 /// Whether the first child of `root` that has the file `sign` also has `wanted`.

@@ -38,6 +38,7 @@ const CRAWL_PART: u64 = 20;
 pub struct CpuQuota {
     quota_us: Limit,
     period_us: u64,
+    burst_us: u64,
 }
 
 /// As it stands in JSON.
@@ -47,12 +48,19 @@ struct Fields {
     quota_us: Limit,
     #[serde(default = "default_period")]
     period_us: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    burst_us: u64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     allow_crawling: bool,
 }
 
 fn default_period() -> u64 {
     DEFAULT_PERIOD_US
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl CpuQuota {
@@ -90,10 +98,35 @@ impl CpuQuota {
         Self::checked(Limit::At(whole_micros(quota)), whole_micros(period), true)
     }
 
+    /// The same quota, of which up to `burst` that was not used in earlier periods may be used in a later one: over time it
+    /// stays the same share, and what is mostly idle answers faster. Default: none. Needs Linux 5.14 (`cpu.max.burst`, v1
+    /// `cpu.cfs_burst_us`).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `burst` is more than the quota, which the kernel refuses, or there is no quota.
+    pub fn with_burst(self, burst: Duration) -> Result<Self> {
+        let burst_us = whole_micros(burst);
+        match self.quota_us {
+            _ if burst_us == 0 => {}
+            Limit::At(quota) if burst_us <= quota => {}
+            _ => {
+                let rule = "must not be more than the quota, which must be a number";
+                return Err(Error::invalid("cpu burst", format!("{burst_us} microseconds"), rule));
+            }
+        }
+        Ok(Self { burst_us, ..self })
+    }
+
     /// No bound: takes a quota away again.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self { quota_us: Limit::Max, period_us: DEFAULT_PERIOD_US }
+        Self { quota_us: Limit::Max, period_us: DEFAULT_PERIOD_US, burst_us: 0 }
+    }
+
+    /// What may be saved up for later periods. Zero: nothing.
+    #[must_use]
+    pub fn burst(self) -> Duration {
+        Duration::from_micros(self.burst_us)
     }
 
     /// The CPU time in each period, or `None` if there is no bound.
@@ -125,6 +158,10 @@ impl CpuQuota {
         self.period_us
     }
 
+    pub(super) fn burst_us(self) -> u64 {
+        self.burst_us
+    }
+
     /// Checks every rule but, with `crawl`, the one about crawling.
     pub(super) fn checked(quota_us: Limit, period_us: u64, crawl: bool) -> Result<Self> {
         let invalid = |rule: &str| {
@@ -134,7 +171,7 @@ impl CpuQuota {
         if !(LEAST_US..=LONGEST_PERIOD_US).contains(&period_us) {
             return invalid("the kernel takes a period from 1 ms to 1 s");
         }
-        let value = Self { quota_us, period_us };
+        let value = Self { quota_us, period_us, burst_us: 0 };
         let Limit::At(quota) = quota_us else { return Ok(value) };
         if quota < LEAST_US {
             return invalid("the kernel takes a quota from 1 ms per period");
@@ -164,13 +201,19 @@ impl TryFrom<Fields> for CpuQuota {
     type Error = Error;
 
     fn try_from(fields: Fields) -> Result<Self> {
-        Self::checked(fields.quota_us, fields.period_us, fields.allow_crawling)
+        Self::checked(fields.quota_us, fields.period_us, fields.allow_crawling)?
+            .with_burst(Duration::from_micros(fields.burst_us))
     }
 }
 
 impl From<CpuQuota> for Fields {
     fn from(quota: CpuQuota) -> Self {
-        Self { quota_us: quota.quota_us, period_us: quota.period_us, allow_crawling: quota.crawls() }
+        Self {
+            quota_us: quota.quota_us,
+            period_us: quota.period_us,
+            burst_us: quota.burst_us,
+            allow_crawling: quota.crawls(),
+        }
     }
 }
 
@@ -217,6 +260,22 @@ mod tests {
             let message = CpuQuota::crawling(quota, period).unwrap_err().to_string();
             assert!(message.contains(rule), "{message}");
         }
+    }
+
+    #[test]
+    fn a_burst_is_no_more_than_the_quota() {
+        let ms = Duration::from_millis;
+        let half = CpuQuota::cores(0.5).unwrap();
+        assert_eq!(half.burst(), Duration::ZERO);
+        let with = half.with_burst(ms(50)).unwrap();
+        assert_eq!(with.burst(), ms(50));
+        let text = serde_json::to_string(&with).unwrap();
+        assert_eq!(text, r#"{"quota_us":50000,"period_us":100000,"burst_us":50000}"#);
+        assert_eq!(serde_json::from_str::<CpuQuota>(&text).unwrap(), with);
+        for refused in [half.with_burst(ms(51)), CpuQuota::unlimited().with_burst(ms(1))] {
+            assert!(refused.unwrap_err().to_string().contains("must not be more than the quota"));
+        }
+        CpuQuota::unlimited().with_burst(Duration::ZERO).unwrap();
     }
 
     proptest! {

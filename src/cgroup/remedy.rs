@@ -4,10 +4,15 @@
 //! Raspberry Pi's kernels understand. Swap accounting of v1: up to 5.7 the build decides (`swapaccount=1` turns it on),
 //! from 5.8 on it is there unless `swapaccount=0` stands in the boot line, and since 6.1 the parameter does nothing.
 
+use std::ffi::OsString;
+use std::path::Path;
+
 use super::controller::{Controller, Version};
+use super::cpu_set::CpuSet;
 use super::hierarchy::{Hierarchies, Layout};
+use super::huge_page::HugePageSize;
 use crate::error::{Error, Result};
-use crate::sys::kernel;
+use crate::sys::{directory, file, kernel};
 
 /// How a boot parameter is changed on Debian. The seed of many a mistake: of two such lines the last one wins.
 const BOOT_LINE: &str = "the existing GRUB_CMDLINE_LINUX line in /etc/default/grub (edit that line, do not append \
@@ -57,6 +62,89 @@ pub(super) fn swap(hierarchies: &Hierarchies) -> Result<Option<Version>> {
     }
 }
 
+/// Whether a CPU burst can be set.
+///
+/// # Errors
+/// [`Error::Unsupported`] if it cannot, and is `wanted`.
+pub(super) fn cpu_burst(hierarchies: &Hierarchies, wanted: bool) -> Result<bool> {
+    let probe = hierarchies.probe();
+    let there = probe
+        .burst_file
+        .unwrap_or_else(|| kernel::version(&probe.kernel_release).is_some_and(|kernel| kernel >= (5, 14)));
+    if wanted && !there {
+        let needs = "it takes Linux 5.14 or newer (cpu.max.burst, cpu.cfs_burst_us)".to_owned();
+        return Err(unsupported("the cpu burst".to_owned(), needs));
+    }
+    Ok(there)
+}
+
+/// Checks that `controller` is in v2, for a file that only v2 has.
+pub(super) fn v2_only(
+    hierarchies: &Hierarchies,
+    controller: Controller,
+    file: &str,
+    instead: &str,
+) -> Result<()> {
+    match served(hierarchies, controller)? {
+        Version::V2 => Ok(()),
+        Version::V1 => Err(unsupported(
+            format!("{file}, which only control groups v2 have,"),
+            format!(
+                "{instead}; add systemd.unified_cgroup_hierarchy=1 cgroup_no_v1={controller} to {BOOT_LINE}"
+            ),
+        )),
+    }
+}
+
+/// Checks that the processors are online.
+pub(super) fn online(hierarchies: &Hierarchies, cpus: &CpuSet) -> Result<()> {
+    match hierarchies.online_cpus() {
+        Some(online) if !cpus.is_subset(&online) => {
+            Err(Error::invalid("processors", cpus.to_string(), format!("of this host {online} are online")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The version that limits huge pages of this size.
+pub(super) fn huge_pages(hierarchies: &Hierarchies, size: HugePageSize) -> Result<Version> {
+    if has_word(&hierarchies.probe().huge_pages, &size.directory()) {
+        return served(hierarchies, Controller::Hugetlb);
+    }
+    let names = hierarchies.probe().huge_pages.split_whitespace();
+    let sizes: Vec<_> = names.filter_map(HugePageSize::from_directory).map(|size| size.to_string()).collect();
+    let needs = match sizes.as_slice() {
+        [] => "this kernel has no huge pages: it needs CONFIG_HUGETLBFS=y".to_owned(),
+        sizes => format!("this machine has huge pages of {}", sizes.join(" and ")),
+    };
+    Err(unsupported(format!("the limit of huge pages of {size}"), needs))
+}
+
+/// Checks that a weight of input and output has an effect on some disk now.
+pub(super) fn io_weight() -> Result<()> {
+    let disks = directory::entries(Path::new("/sys/block"))?;
+    let has_bfq = |disk: &OsString| {
+        let path = Path::new("/sys/block").join(disk).join("queue/scheduler");
+        file::read_if_exists(&path).is_ok_and(|text| text.is_some_and(|text| text.contains("[bfq]")))
+    };
+    if disks.iter().any(has_bfq) {
+        return Ok(());
+    }
+    let needs = "no disk of this host has the scheduler BFQ, which alone knows weights: modprobe bfq (CONFIG_IOSCHED_BFQ, \
+                 CONFIG_BFQ_GROUP_IOSCHED), then echo bfq > /sys/block/DISK/queue/scheduler for the disk with the volumes";
+    Err(unsupported("the io weight".to_owned(), needs.to_owned()))
+}
+
+/// The error for a kernel without a file of its io controller.
+pub(super) fn no_io_file(file: &str) -> Error {
+    let option =
+        if file.contains("bfq") { "CONFIG_BFQ_GROUP_IOSCHED=y" } else { "CONFIG_BLK_DEV_THROTTLING=y" };
+    unsupported(
+        format!("{file} of a control group"),
+        format!("this kernel does not have it: it needs {option}"),
+    )
+}
+
 /// The error for a kernel without CPU quotas.
 pub(super) fn no_cpu_quota() -> Error {
     unsupported(
@@ -86,14 +174,15 @@ pub(super) fn no_swap_accounting(hierarchies: &Hierarchies) -> Error {
 
 fn missing_controller(hierarchies: &Hierarchies, controller: Controller) -> String {
     let probe = hierarchies.probe();
-    let name = controller.as_str();
+    let name = if hierarchies.layout() == Layout::V2 { controller.as_str() } else { controller.v1_name() };
     if disabled_at_boot(&probe.boot_parameters, name) {
         return format!(
             "the {name} controller was turned off at boot: remove {name} from cgroup_disable= in {BOOT_LINE}"
         );
     }
     let row = probe.controllers.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let row = row.into_iter().find(|fields| fields.first() == Some(&name) && fields.len() >= 4);
+    let row =
+        row.into_iter().find(|fields| fields.first() == Some(&controller.v1_name()) && fields.len() >= 4);
     match row {
         Some(fields) if fields[3] == "0" => {
             let mut parameters = format!("cgroup_enable={name}");
@@ -128,6 +217,9 @@ fn built(controller: Controller) -> &'static str {
         Controller::Pids => "it needs CONFIG_CGROUP_PIDS=y",
         Controller::Cpu => "it needs CONFIG_CGROUP_SCHED=y and CONFIG_CFS_BANDWIDTH=y",
         Controller::CpuAccounting => "it needs CONFIG_CGROUP_CPUACCT=y",
+        Controller::Cpuset => "it needs CONFIG_CPUSETS=y (and for v1 CONFIG_CPUSETS_V1=y since 6.12)",
+        Controller::Io => "it needs CONFIG_BLK_CGROUP=y",
+        Controller::Hugetlb => "it needs CONFIG_CGROUP_HUGETLB=y",
         Controller::Freezer => "it needs CONFIG_CGROUP_FREEZER=y",
     }
 }

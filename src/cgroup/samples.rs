@@ -28,6 +28,9 @@ pub(super) fn v2() -> HierarchyProbe {
         can_swap: true,
         swap_file: Some(true),
         quota_file: Some(true),
+        burst_file: Some(true),
+        online_cpus: "0-3\n".to_owned(),
+        huge_pages: "hugepages-2048kB hugepages-1048576kB".to_owned(),
     }
 }
 
@@ -41,6 +44,7 @@ pub(super) fn hybrid() -> HierarchyProbe {
 34 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset
 35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
 37 31 0:34 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
+38 31 0:35 / /sys/fs/cgroup/blkio rw,relatime - cgroup cgroup rw,blkio
 39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
 40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
@@ -50,6 +54,7 @@ pub(super) fn hybrid() -> HierarchyProbe {
             ("cpuset", 3, 1),
             ("cpu", 1, 1),
             ("cpuacct", 2, 1),
+            ("blkio", 7, 1),
             ("memory", 4, 1),
             ("freezer", 6, 1),
             ("hugetlb", 0, 1),
@@ -61,6 +66,9 @@ pub(super) fn hybrid() -> HierarchyProbe {
         can_swap: true,
         swap_file: Some(true),
         quota_file: Some(true),
+        burst_file: Some(true),
+        online_cpus: "0-3\n".to_owned(),
+        huge_pages: "hugepages-2048kB hugepages-1048576kB".to_owned(),
     }
 }
 
@@ -90,6 +98,8 @@ pub(super) fn v1() -> HierarchyProbe {
         can_swap: true,
         swap_file: Some(true),
         quota_file: Some(true),
+        burst_file: Some(false),
+        online_cpus: "0-3\n".to_owned(),
         ..HierarchyProbe::default()
     }
 }

@@ -1,44 +1,111 @@
-//! The one table from limits to interface files. The writer here and LXC's configuration both use it.
+//! The one table from limits to interface files. The writer here and LXC's configuration both use it. See the kernel's
+//! `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
 
 use super::controller::{Controller, Version};
 use super::hierarchy::Hierarchies;
+use super::huge_page::HugePageSize;
+use super::io_limits::IoLimits;
 use super::limit::Limit;
 use super::limits::CgroupLimits;
+use super::quota::CpuQuota;
 use super::remedy;
+use super::setting::Setting;
 use crate::error::Result;
-
-/// One value for one interface file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// Whose file it is.
-    pub controller: Controller,
-    /// Which interface it belongs to: LXC's key is `lxc.cgroup.FILE` in v1 and `lxc.cgroup2.FILE` in v2.
-    pub version: Version,
-    /// The file's name in the group's directory: `memory.max`.
-    pub file: &'static str,
-    /// What is written.
-    pub value: String,
-}
 
 /// What to write for `limits` on a host with these `hierarchies`, in the order in which a *new* group takes it.
 /// (For a group with limits, [`super::Cgroup::apply`] finds the order.)
 ///
 /// # Errors
-/// [`crate::Error::Invalid`] as [`CgroupLimits::validate`]; [`crate::Error::Unsupported`] with the remedy if this host
+/// [`crate::Error::Invalid`] as [`CgroupLimits::validate`], and for processors that are not online; [`crate::Error::NotFound`] for a
+/// device that is not there; [`crate::Error::Unsupported`] with the remedy if this host
 /// cannot enforce one of the limits. Nothing is left out in silence.
 pub fn settings(limits: &CgroupLimits, hierarchies: &Hierarchies) -> Result<Vec<Setting>> {
     limits.validate()?;
-    let mut table = Vec::with_capacity(5);
-    if let Some(limit) = limits.memory_max_bytes {
-        memory(limit, hierarchies, &mut table)?;
-    }
-    if let Some(limit) = limits.memory_swap_max_bytes {
-        swap(limit, limits.memory_max_bytes, hierarchies, &mut table)?;
-    }
+    let mut table = Table { hierarchies, settings: Vec::with_capacity(8) };
+    table.memory(limits)?;
     if let Some(quota) = limits.cpu {
-        let version = remedy::cpu_quota(hierarchies)?;
-        let mut push =
-            |file, value| table.push(Setting { controller: Controller::Cpu, version, file, value });
+        table.cpu(quota)?;
+    }
+    if let Some(weight) = limits.cpu_weight {
+        let of = [("cpu.shares", weight.shares()), ("cpu.weight", weight.get())];
+        table.push(Controller::Cpu, of)?;
+    }
+    if let Some(cpus) = &limits.cpus {
+        remedy::online(hierarchies, cpus)?;
+        table.push(Controller::Cpuset, [("cpuset.cpus", cpus), ("cpuset.cpus", cpus)])?;
+    }
+    if let Some(limit) = limits.pids_max {
+        table.push(Controller::Pids, [("pids.max", limit), ("pids.max", limit)])?;
+    }
+    table.io(limits)?;
+    for (size, limit) in &limits.hugetlb_max_bytes {
+        table.hugetlb(*size, *limit)?;
+    }
+    Ok(table.settings)
+}
+
+struct Table<'a> {
+    hierarchies: &'a Hierarchies,
+    settings: Vec<Setting>,
+}
+
+impl Table<'_> {
+    /// Adds v1's file with its value, or v2's.
+    fn push<T: ToString>(&mut self, controller: Controller, [v1, v2]: [(&'static str, T); 2]) -> Result<()> {
+        let version = remedy::served(self.hierarchies, controller)?;
+        let (file, value) = match version {
+            Version::V1 => v1,
+            Version::V2 => v2,
+        };
+        self.settings.push(Setting::new(controller, version, file, value));
+        Ok(())
+    }
+
+    fn memory(&mut self, limits: &CgroupLimits) -> Result<()> {
+        if let Some(limit) = limits.memory_max_bytes {
+            let of = [("memory.limit_in_bytes", v1_value(limit)), ("memory.max", limit.to_string())];
+            self.push(Controller::Memory, of)?;
+        }
+        if let Some(limit) = limits.memory_high_bytes {
+            let instead = "v1's memory.soft_limit_in_bytes does not hold processes back";
+            remedy::v2_only(self.hierarchies, Controller::Memory, "memory.high", instead)?;
+            self.settings.push(Setting::new(Controller::Memory, Version::V2, "memory.high", limit));
+        }
+        if let Some(limit) = limits.memory_swap_max_bytes {
+            self.swap(limit, limits.memory_max_bytes)?;
+        }
+        match (limits.memory_oom_group, remedy::served(self.hierarchies, Controller::Memory)) {
+            // What v1 always does.
+            (None, _) | (Some(false), Ok(Version::V1)) => {}
+            (Some(group), _) => {
+                let instead = "v1 kills one process at a time";
+                remedy::v2_only(self.hierarchies, Controller::Memory, "memory.oom.group", instead)?;
+                let setting =
+                    Setting::new(Controller::Memory, Version::V2, "memory.oom.group", u8::from(group));
+                self.settings.push(setting);
+            }
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self, limit: Limit, memory: Option<Limit>) -> Result<()> {
+        // A kernel that cannot swap at all keeps every swap limit by itself.
+        if remedy::swap(self.hierarchies)?.is_none() {
+            return Ok(());
+        }
+        let sum = match (memory, limit) {
+            (Some(Limit::At(memory)), Limit::At(swap)) => Limit::At(memory.saturating_add(swap)),
+            _ => Limit::Max,
+        };
+        let of = [("memory.memsw.limit_in_bytes", v1_value(sum)), ("memory.swap.max", limit.to_string())];
+        self.push(Controller::Memory, of)
+    }
+
+    fn cpu(&mut self, quota: CpuQuota) -> Result<()> {
+        let version = remedy::cpu_quota(self.hierarchies)?;
+        // Where the kernel has it, it is always stated: else what was there before would stay.
+        let burst = remedy::cpu_burst(self.hierarchies, !quota.burst().is_zero())?;
+        let mut push = |file, value| self.settings.push(Setting::new(Controller::Cpu, version, file, value));
         match version {
             Version::V1 => {
                 push("cpu.cfs_period_us", quota.period_us().to_string());
@@ -46,49 +113,56 @@ pub fn settings(limits: &CgroupLimits, hierarchies: &Hierarchies) -> Result<Vec<
             }
             Version::V2 => push("cpu.max", format!("{} {}", quota.quota_us(), quota.period_us())),
         }
-    }
-    if let Some(limit) = limits.pids_max {
-        let version = remedy::served(hierarchies, Controller::Pids)?;
-        table.push(Setting {
-            controller: Controller::Pids,
-            version,
-            file: "pids.max",
-            value: limit.to_string(),
-        });
-    }
-    Ok(table)
-}
-
-fn memory(limit: Limit, hierarchies: &Hierarchies, table: &mut Vec<Setting>) -> Result<()> {
-    let version = remedy::served(hierarchies, Controller::Memory)?;
-    let (file, value) = match version {
-        Version::V1 => ("memory.limit_in_bytes", v1_value(limit)),
-        Version::V2 => ("memory.max", limit.to_string()),
-    };
-    table.push(Setting { controller: Controller::Memory, version, file, value });
-    Ok(())
-}
-
-fn swap(
-    limit: Limit,
-    memory: Option<Limit>,
-    hierarchies: &Hierarchies,
-    table: &mut Vec<Setting>,
-) -> Result<()> {
-    // A kernel that cannot swap at all keeps every swap limit by itself.
-    let Some(version) = remedy::swap(hierarchies)? else { return Ok(()) };
-    let (file, value) = match version {
-        Version::V1 => {
-            let sum = match (memory, limit) {
-                (Some(Limit::At(memory)), Limit::At(swap)) => Limit::At(memory.saturating_add(swap)),
-                _ => Limit::Max,
-            };
-            ("memory.memsw.limit_in_bytes", v1_value(sum))
+        if burst {
+            let file = if version == Version::V1 { "cpu.cfs_burst_us" } else { "cpu.max.burst" };
+            push(file, quota.burst_us().to_string());
         }
-        Version::V2 => ("memory.swap.max", limit.to_string()),
-    };
-    table.push(Setting { controller: Controller::Memory, version, file, value });
-    Ok(())
+        Ok(())
+    }
+
+    fn io(&mut self, limits: &CgroupLimits) -> Result<()> {
+        for (device, limits) in &limits.io {
+            let version = remedy::served(self.hierarchies, Controller::Io)?;
+            let number = device.number()?;
+            let stated = limits.fields().into_iter().zip(IoLimits::KEYS);
+            let stated = stated.filter_map(|(limit, keys)| Some((limit?, keys)));
+            match version {
+                Version::V1 => {
+                    for (limit, (_, file)) in stated {
+                        // v1 writes "no limit" as 0 here.
+                        let value = match limit {
+                            Limit::Max => 0,
+                            Limit::At(value) => value,
+                        };
+                        let value = format!("{number} {value}");
+                        self.settings.push(Setting::new(Controller::Io, version, file, value));
+                    }
+                }
+                Version::V2 => {
+                    let pairs: String = stated.map(|(limit, (key, _))| format!(" {key}={limit}")).collect();
+                    if !pairs.is_empty() {
+                        let value = format!("{number}{pairs}");
+                        self.settings.push(Setting::new(Controller::Io, version, "io.max", value));
+                    }
+                }
+            }
+        }
+        if let Some(weight) = limits.io_weight {
+            remedy::io_weight()?;
+            self.push(Controller::Io, [("blkio.bfq.weight", weight), ("io.bfq.weight", weight)])?;
+        }
+        Ok(())
+    }
+
+    fn hugetlb(&mut self, size: HugePageSize, limit: Limit) -> Result<()> {
+        let version = remedy::huge_pages(self.hierarchies, size)?;
+        let (file, value) = match version {
+            Version::V1 => (format!("hugetlb.{size}.limit_in_bytes"), v1_value(limit)),
+            Version::V2 => (format!("hugetlb.{size}.max"), limit.to_string()),
+        };
+        self.settings.push(Setting::new(Controller::Hugetlb, version, file, value));
+        Ok(())
+    }
 }
 
 /// v1 writes "no limit" as -1.
@@ -111,6 +185,7 @@ mod tests {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5).unwrap()),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         }
     }
 
@@ -133,7 +208,8 @@ mod tests {
             "V1 pids pids.max 64",
         ];
         check(samples::v1(), &limits(), &v1);
-        check(samples::hybrid(), &limits(), &v1);
+        let burst = [&v1[..4], &["V1 cpu cpu.cfs_burst_us 0"], &v1[4..]].concat();
+        check(samples::hybrid(), &limits(), &burst);
         check(
             samples::v2(),
             &limits(),
@@ -141,6 +217,7 @@ mod tests {
                 "V2 memory memory.max 134217728",
                 "V2 memory memory.swap.max 0",
                 "V2 cpu cpu.max 50000 100000",
+                "V2 cpu cpu.max.burst 0",
                 "V2 pids pids.max 64",
             ],
         );
@@ -160,6 +237,7 @@ mod tests {
             memory_swap_max_bytes: Some(Limit::Max),
             cpu: Some(CpuQuota::unlimited()),
             pids_max: Some(Limit::Max),
+            ..CgroupLimits::default()
         };
         check(
             samples::v1(),
@@ -179,6 +257,7 @@ mod tests {
                 "V2 memory memory.max max",
                 "V2 memory memory.swap.max max",
                 "V2 cpu cpu.max max 100000",
+                "V2 cpu cpu.max.burst 0",
                 "V2 pids pids.max max",
             ],
         );
@@ -204,5 +283,52 @@ mod tests {
         (probe.can_swap, probe.swap_file) = (false, Some(false));
         let limits = CgroupLimits { cpu: None, pids_max: None, ..limits() };
         check(probe, &limits, &["V2 memory memory.max 134217728"]);
+    }
+
+    /// What the other tests do not have. `/dev/loop0` is there wherever the kernel has loop devices.
+    #[test]
+    fn each_layout_has_its_words_for_the_rest() {
+        let limits: CgroupLimits = serde_json::from_str(
+            r#"{"cpu": {"quota_us": 50000, "burst_us": 10000}, "cpu_weight": 200, "cpus": "0,2-3",
+                "hugetlb_max_bytes": {"2MB": 4194304, "1GB": "max"}}"#,
+        )
+        .unwrap();
+        let v2 = [
+            "V2 cpu cpu.max 50000 100000",
+            "V2 cpu cpu.max.burst 10000",
+            "V2 cpu cpu.weight 200",
+            "V2 cpuset cpuset.cpus 0,2-3",
+            "V2 hugetlb hugetlb.2MB.max 4194304",
+            "V2 hugetlb hugetlb.1GB.max max",
+        ];
+        check(samples::v2(), &limits, &v2);
+        let v1 = [
+            "V1 cpu cpu.cfs_period_us 100000",
+            "V1 cpu cpu.cfs_quota_us 50000",
+            "V1 cpu cpu.cfs_burst_us 10000",
+            "V1 cpu cpu.shares 2048",
+            "V1 cpuset cpuset.cpus 0,2-3",
+        ];
+        // Huge pages are v2's there, in the same group.
+        let mut hybrid = samples::hybrid();
+        hybrid.huge_pages = samples::v2().huge_pages;
+        check(hybrid, &limits, &[&v1[..], &v2[4..]].concat());
+    }
+
+    #[test]
+    fn v2_alone_has_a_high_limit_and_groups_that_die_together() {
+        let limits: CgroupLimits =
+            serde_json::from_str(r#"{"memory_high_bytes": 8388608, "memory_oom_group": true}"#).unwrap();
+        check(samples::v2(), &limits, &["V2 memory memory.high 8388608", "V2 memory memory.oom.group 1"]);
+        for limits in [
+            CgroupLimits { memory_oom_group: None, ..limits.clone() },
+            CgroupLimits { memory_high_bytes: None, ..limits },
+        ] {
+            let error = settings(&limits, &Hierarchies::from_probe(samples::hybrid())).unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains("v2") && message.contains("cgroup_no_v1=memory"), "{message}");
+        }
+        let never = CgroupLimits { memory_oom_group: Some(false), ..CgroupLimits::default() };
+        check(samples::hybrid(), &never, &[]);
     }
 }

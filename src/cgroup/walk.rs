@@ -24,6 +24,24 @@ pub(super) fn visit(dir: &Path, each: &mut dyn FnMut(BorrowedFd<'_>) -> io::Resu
     gone_is_none(walk(dir, each, &mut leave)).map(drop).map_err(|e| Error::os("read", dir.display(), e))
 }
 
+/// As [`visit`], but children first.
+pub(super) fn visit_upwards(
+    dir: &Path,
+    each: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
+) -> Result<()> {
+    let mut all = || -> io::Result<()> {
+        let mut leave = |parent: BorrowedFd<'_>, name: &CString| match gone_is_none(
+            openat(parent, name, DIRECTORY, Mode::empty()).map_err(io::Error::from),
+        )? {
+            Some(group) => each(group.as_fd()),
+            None => Ok(()),
+        };
+        walk(dir, &mut |_| Ok(()), &mut leave)?;
+        each(rustix::fs::open(dir, DIRECTORY, Mode::empty())?.as_fd())
+    };
+    gone_is_none(all()).map(drop).map_err(|e| Error::os("write", dir.display(), e))
+}
+
 /// Removes the group `path` beneath `root` and all beneath it, children first. False if something is still in one.
 pub(super) fn remove(root: &Path, path: &str) -> Result<bool> {
     let dir = root.join(path);

@@ -109,7 +109,16 @@ impl Host {
             Privilege::Unprivileged { .. } => Some(self.plan_ids(&manifests)?),
             Privilege::Privileged => None,
         };
-        let objects = Objects { volume, pool, cgroup, ids, ports, leaving: None };
+        let objects = Objects {
+            volume,
+            pool,
+            cgroup,
+            ids,
+            ports,
+            leaving: None,
+            former_limits: None,
+            unmounting: None,
+        };
         let manifest = Manifest::new(id, spec, image, objects);
         self.check_rules(Some(&manifest), None)?;
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
@@ -118,6 +127,8 @@ impl Host {
 
     async fn start_locked(&self, mut manifest: Manifest) -> Result<ContainerInfo> {
         if self.state(&manifest).await? == State::Stopped {
+            self.note_end(&manifest).await?;
+            self.forget_retries(&manifest).await?;
             self.lower(&manifest, Duration::ZERO).await?;
             let wished = manifest.run;
             if !wished {

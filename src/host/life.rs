@@ -26,7 +26,10 @@ impl Host {
                     manifest.run = false;
                     host.publish(&manifest).await?;
                 }
-                host.lower(&manifest, grace).await
+                let ending = host.container(&manifest)?;
+                host.blocking(move || ending.end(grace)).await?;
+                host.note_end(&manifest).await?;
+                host.release(&manifest).await
             }
             .instrument(span)
         })

@@ -14,7 +14,7 @@ use tracing::{Instrument, debug_span};
 use super::etc::mounts_of_names;
 use super::handle::Host;
 use super::ids;
-use super::record::{Manifest, Objects, Phase};
+use super::record::{Manifest, Phase};
 use super::spec::{ContainerSpec, Privilege};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
@@ -44,7 +44,8 @@ impl Host {
         // Every rule of the configuration is checked by building it once, over a root that is made later.
         let directory = inner.paths.containers().join("check");
         let config = self.configure(spec, &root_path(&directory), &directory, None)?;
-        config.render(&inner.target)?;
+        // Its mounts are LXC's in another form, when they are prepared.
+        config.render_in(&inner.target, None, &[])?;
         if spec.privilege != Privilege::Privileged {
             config.check_ways(ids::map(0)?.root())?;
         }
@@ -69,9 +70,9 @@ impl Host {
         names?;
         rules?;
         let (root, files) = root?;
-        let mut config = self.configure(&manifest.spec, &root, &directory, Some(&manifest.objects))?;
+        let mut config = self.configure(&manifest.spec, &root, &directory, Some(manifest))?;
         for file in files {
-            config.mount(file)?;
+            config.mount_own(file)?;
         }
         let container = self.container(manifest)?;
         let started = self.blocking(move || container.start(&config));
@@ -91,8 +92,13 @@ impl Host {
     /// Releases what a running container needs: its processes, its ports, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
-        let ending = container.clone();
-        self.blocking(move || ending.end(grace)).await?;
+        self.blocking(move || container.end(grace)).await?;
+        self.release(manifest).await
+    }
+
+    /// Releases what a container needed that has ended.
+    pub(super) async fn release(&self, manifest: &Manifest) -> Result<()> {
+        let container = self.container(manifest)?;
         let cleaned = self.blocking(move || container.clean());
         let (cleaned, ports, root) =
             tokio::join!(cleaned, self.lower_ports(manifest), self.lower_root(manifest));
@@ -215,16 +221,22 @@ impl Host {
     }
 
     /// The runtime's configuration of the container in `directory`: it joins the namespaces that are pinned there, and makes
-    /// neither interfaces nor ids. `objects` is `None` when only the rules are to be checked.
-    fn configure(
+    /// neither interfaces nor ids. `manifest` is `None` when only the rules are to be checked.
+    pub(super) fn configure(
         &self,
         spec: &ContainerSpec,
         root: &Path,
         directory: &Path,
-        objects: Option<&Objects>,
+        manifest: Option<&Manifest>,
     ) -> Result<LxcConfig> {
         let mut config = LxcConfig::new(&spec.name, root)?;
-        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal).limits(&spec.limits);
+        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal);
+        let limits = match manifest {
+            Some(manifest) => self.found_limits(manifest, spec.limits.clone())?,
+            None => spec.limits.clone().without_volume(),
+        };
+        config.limits(&limits);
+        config.devices.extend(spec.devices.iter().cloned());
         for (key, value) in &spec.environment {
             config.environment(key, value)?;
         }
@@ -235,7 +247,7 @@ impl Host {
             config.process.no_new_privileges = no_new_privileges;
         }
         let namespace = namespace_path(directory);
-        if let Some(objects) = objects {
+        if let Some(Manifest { objects, .. }) = manifest {
             config.cgroup_dir(objects.cgroup.as_str())?;
             if let Some(ids) = &objects.ids {
                 let pin = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;

@@ -72,6 +72,10 @@ impl Liblxc {
             while lines.last().is_some_and(Vec::is_empty) {
                 lines.pop();
             }
+            // How it prints what there is none of, for some keys.
+            if lines == [b"(null)"] {
+                lines.clear();
+            }
             values.push(Some(lines));
             rest = answer.get(end + 1..).unwrap_or_default();
         }

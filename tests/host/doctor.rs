@@ -11,7 +11,7 @@ use crate::kernel;
 use crate::sandbox::Sandbox;
 
 /// All that is looked at on a host where LXC and control groups are.
-const SUBJECTS: [&str; 27] = [
+const SUBJECTS: [&str; 35] = [
     "root",
     "kernel",
     "boot parameters",
@@ -22,6 +22,14 @@ const SUBJECTS: [&str; 27] = [
     "memory and swap limit",
     "cpu limit",
     "process limit",
+    "cpu weight",
+    "cpu burst",
+    "processors",
+    "memory high limit",
+    "memory oom group",
+    "io limit",
+    "io weight",
+    "huge page limit",
     "lxc",
     "lxc keys",
     "overlay",

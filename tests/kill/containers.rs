@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fs;
 use std::time::Duration;
 
-use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
-use docklet::host::{ContainerSpec, Host, NetworkSpec, Outcome};
+use docklet::cgroup::{CgroupLimits, CpuQuota, CpuSet, CpuWeight, IoDevice, IoLimits, Limit};
+use docklet::host::{ContainerSpec, Host, NetworkSpec, Outcome, Restart, RestartPolicy};
 use docklet::lxc::{Container, MountEntry, State};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
@@ -46,6 +46,7 @@ pub(crate) fn spec() -> std::result::Result<ContainerSpec, Box<dyn Error>> {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5)?),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         },
         mounts: vec![MountEntry::bind(scratch()?.join("shared"), "/srv/shared")?.create_dir()],
         ..ContainerSpec::new(name(), "busybox".parse()?).in_network("net".parse()?)
@@ -68,8 +69,73 @@ pub(crate) fn crash() -> Result {
     })
 }
 
+/// A container that is not to be started again once it has ended.
+pub(crate) fn launch_mortal() -> Result {
+    with_host(async |host| {
+        let restart = RestartPolicy { when: Restart::Never, max_retries: None };
+        host.launch(ContainerSpec { restart, ..spec()? }).await?;
+        Ok(())
+    })
+}
+
+/// Its first process is killed, and nobody has looked yet.
+pub(crate) fn die() -> Result {
+    with_host(async |host| {
+        let runtime = host.runtime(&name())?;
+        let init = runtime.init_pid()?.ok_or("it does not run")?;
+        kill(Pid::from_raw(i32::try_from(init)?), Signal::SIGKILL)?;
+        runtime.wait(None)?;
+        Ok(())
+    })
+}
+
 pub(crate) fn stop() -> Result {
     with_host(async |host| Ok(host.stop(&name(), Duration::from_millis(100)).await?))
+}
+
+/// Other limits, of every kind that this host has without more ado.
+fn other_limits() -> std::result::Result<CgroupLimits, Box<dyn Error>> {
+    let slow = IoLimits { write_bytes_per_second: Some(Limit::At(1 << 20)), ..IoLimits::default() };
+    Ok(CgroupLimits {
+        memory_max_bytes: Some(Limit::At(96 << 20)),
+        memory_swap_max_bytes: Some(Limit::At(0)),
+        cpu_weight: Some(CpuWeight::new(300)?),
+        cpus: Some(CpuSet::new([0])?),
+        io: [(IoDevice::Volume, slow)].into(),
+        ..CgroupLimits::default()
+    })
+}
+
+pub(crate) fn set_limits() -> Result {
+    with_host(async |host| Ok(host.set_limits(&name(), other_limits()?).await?))
+}
+
+/// Prints "running" if the container runs with the limits of before or after, none of the others, as they are written down.
+pub(crate) fn limits_state() -> Result {
+    with_host(async |host| {
+        let info = host.get(&name())?;
+        if info.state != State::Running {
+            return Err(format!("it is {:?}", info.state).into());
+        }
+        let (before, mut after) = (spec()?.limits, other_limits()?);
+        let is_after = info.spec.limits == after;
+        if !is_after && info.spec.limits != before {
+            return Err(format!("half changed: {:?}", info.spec.limits).into());
+        }
+        let payload = host.runtime(&name())?.payload()?;
+        let found = payload.limits()?;
+        let devices =
+            found.io.values().filter(|io| io.write_bytes_per_second == Some(Limit::At(1 << 20))).count();
+        if devices != usize::from(is_after) {
+            return Err(format!("devices: {:?}", found.io).into());
+        }
+        after.io.clear();
+        let free = CgroupLimits { cpu: Some(CpuQuota::unlimited()), pids_max: Some(Limit::Max), ..after };
+        let unchanged = CgroupLimits { cpu_weight: Some(CpuWeight::default()), ..before };
+        payload.verify(if is_after { &free } else { &unchanged })?;
+        println!("running");
+        Ok(())
+    })
 }
 
 pub(crate) fn start() -> Result {

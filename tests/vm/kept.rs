@@ -33,6 +33,7 @@ pub(crate) fn spec(host: &Host, name: &str) -> Result<ContainerSpec> {
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5)?),
             pids_max: Some(Limit::At(32)),
+            ..CgroupLimits::default()
         },
         ..ContainerSpec::new(name.parse()?, image.name).in_network("lan".parse()?)
     })

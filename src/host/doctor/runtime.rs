@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Check, check};
-use crate::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit, Version};
+use crate::cgroup::{CgroupLimits, Hierarchies, Version};
 use crate::error::{Error, Result};
 use crate::host::ids;
 use crate::lxc::{ConfigPath, LxcConfig, LxcTarget, MountEntry, Namespace, NamespaceSource};
@@ -15,6 +15,25 @@ use crate::storage::remove_tree;
 use crate::sys::directory::make_directory;
 use crate::sys::tool::{self, Limit as TimeLimit};
 
+/// The limits that everybody needs, one by one.
+const LIMITS: [(&str, &str); 4] = [
+    ("memory limit", r#"{"memory_max_bytes": 67108864}"#),
+    ("memory and swap limit", r#"{"memory_max_bytes": 67108864, "memory_swap_max_bytes": 0}"#),
+    ("cpu limit", r#"{"cpu": {"quota_us": 50000}}"#),
+    ("process limit", r#"{"pids_max": 64}"#),
+];
+/// Those that only who asks for them needs.
+const FURTHER_LIMITS: [(&str, &str); 8] = [
+    ("cpu weight", r#"{"cpu_weight": 50}"#),
+    ("cpu burst", r#"{"cpu": {"quota_us": 50000, "burst_us": 1000}}"#),
+    ("processors", r#"{"cpus": "0"}"#),
+    ("memory high limit", r#"{"memory_high_bytes": 67108864}"#),
+    ("memory oom group", r#"{"memory_oom_group": true}"#),
+    ("io limit", r#"{"io": {"volume": {"read_bytes_per_second": 1048576}}}"#),
+    ("io weight", r#"{"io_weight": 50}"#),
+    ("huge page limit", r#"{"hugetlb_max_bytes": {"2MB": 0}}"#),
+];
+
 /// Reads a configuration, and starts nothing.
 const ASKED: &str = "lxc-info";
 
@@ -24,16 +43,14 @@ pub(super) fn groups_and_lxc(paths: &Paths) -> Vec<Check> {
         Err(error) => return vec![check("control groups", Err(error))],
     };
     let mut checks = vec![check("control groups", Ok(shown(&hierarchies)))];
-    let mut possible = CgroupLimits::default();
-    for (subject, limits) in probes() {
-        let result = limits.and_then(|limits| limits.check(&hierarchies).map(|()| limits));
-        if let Ok(limits) = &result {
-            possible.memory_max_bytes = possible.memory_max_bytes.or(limits.memory_max_bytes);
-            possible.memory_swap_max_bytes = possible.memory_swap_max_bytes.or(limits.memory_swap_max_bytes);
-            possible.cpu = possible.cpu.or(limits.cpu);
-            possible.pids_max = possible.pids_max.or(limits.pids_max);
-        }
-        checks.push(check(subject, result.map(|_| "can be limited".to_owned())));
+    let mut possible = Vec::new();
+    for (subject, text) in LIMITS {
+        let result = probe_limit(text, &hierarchies);
+        possible.extend(result.is_ok().then_some(text));
+        checks.push(check(subject, result));
+    }
+    for (subject, text) in FURTHER_LIMITS {
+        checks.push(check(subject, probe_limit(text, &hierarchies)).optional());
     }
     let target = LxcTarget::detect(&hierarchies);
     let keys = target.as_ref().ok().map(|target| {
@@ -57,27 +74,29 @@ fn shown(hierarchies: &Hierarchies) -> String {
     format!("{}; {}", hierarchies.layout(), mounts.collect::<Vec<_>>().join("; "))
 }
 
-/// The limits whose controllers are looked at, one by one.
-fn probes() -> [(&'static str, Result<CgroupLimits>); 4] {
-    let memory = CgroupLimits { memory_max_bytes: Some(Limit::At(64 << 20)), ..CgroupLimits::default() };
-    let swap = CgroupLimits { memory_swap_max_bytes: Some(Limit::At(0)), ..memory };
-    let cpu = CpuQuota::cores(0.5).map(|quota| CgroupLimits { cpu: Some(quota), ..CgroupLimits::default() });
-    let pids = CgroupLimits { pids_max: Some(Limit::At(64)), ..CgroupLimits::default() };
-    [
-        ("memory limit", Ok(memory)),
-        ("memory and swap limit", Ok(swap)),
-        ("cpu limit", cpu),
-        ("process limit", Ok(pids)),
-    ]
+fn parse_limit(text: &str) -> Result<CgroupLimits> {
+    serde_json::from_str(text).map_err(|error| Error::invalid("limit", text, error.to_string()))
+}
+
+fn probe_limit(text: &str, hierarchies: &Hierarchies) -> Result<String> {
+    parse_limit(text)?.check(hierarchies).map(|()| "can be limited".to_owned())
 }
 
 /// Has liblxc read a configuration with every kind of key that containers have here.
-fn keys(paths: &Paths, target: &LxcTarget, limits: &CgroupLimits) -> Result<String> {
+fn keys(paths: &Paths, target: &LxcTarget, limits: &[&str]) -> Result<String> {
     let name = ContainerName::new("check")?;
     let root = paths.containers().join("check");
     let namespace = root.join("netns");
     let mut config = LxcConfig::new(&name, root.join("root"))?;
-    config.limits(limits).environment("CHECK", "1")?.mount(MountEntry::bind("/proc", "/mnt")?.read_only())?;
+    let mut all = CgroupLimits::default();
+    for limits in limits {
+        let limits = parse_limit(limits)?;
+        all.memory_max_bytes = all.memory_max_bytes.or(limits.memory_max_bytes);
+        all.memory_swap_max_bytes = all.memory_swap_max_bytes.or(limits.memory_swap_max_bytes);
+        all.cpu = all.cpu.or(limits.cpu);
+        all.pids_max = all.pids_max.or(limits.pids_max);
+    }
+    config.limits(&all).environment("CHECK", "1")?.mount(MountEntry::bind("/proc", "/mnt")?.read_only())?;
     config.cgroup_dir("docklet/check")?.join_network(&namespace)?;
     config.id_map = Some(ids::map(0)?);
     let owner = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
@@ -118,4 +137,16 @@ fn read_by_liblxc(lxc_path: &Path, name: &ContainerName, text: &str, target: &Lx
         what: format!("a container's configuration, of which liblxc {} says: {reason}", target.version),
         needs: "install a liblxc that knows that key (Debian 12 and later: apt install lxc)".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_that_are_looked_at_are_limits() {
+        for (subject, text) in LIMITS.into_iter().chain(FURTHER_LIMITS) {
+            assert_ne!(parse_limit(text).expect(subject), CgroupLimits::default(), "{subject}");
+        }
+    }
 }

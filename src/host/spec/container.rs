@@ -1,12 +1,12 @@
 //! What a container should be. Plain data; what the parts become on a host stands in `man 5 lxc.container.conf`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Privilege};
+use super::{Attachment, Privilege, RestartPolicy};
 use crate::cgroup::CgroupLimits;
-use crate::lxc::{HaltSignal, MountEntry};
+use crate::lxc::{DeviceRule, HaltSignal, MountEntry};
 use crate::name::{ContainerName, ImageName, LinkName, NetworkName};
 use crate::storage::{Allocation, Filesystem};
 
@@ -42,10 +42,15 @@ pub struct ContainerSpec {
     /// default route of each family leads through the first of them, in the names' order, whose network has that family.
     #[serde(default)]
     pub interfaces: BTreeMap<LinkName, Attachment>,
-    /// Limits on memory, CPU time and processes. Default: none.
+    /// Limits on memory, CPU time, processors, processes, devices and huge pages. Default: none.
     #[serde(default)]
     pub limits: CgroupLimits,
-    /// Directories and files of the host that are shown inside.
+    /// Devices that may be opened beside [those that every container has](DeviceRule::standard). Their nodes must be there,
+    /// too: show the host's with a [mount](Self::mounts). Default: none.
+    #[serde(default)]
+    pub devices: BTreeSet<DeviceRule>,
+    /// What is mounted inside: directories, files and devices of the host, memory, file systems. Default: nothing but what
+    /// LXC mounts. [`Host::set_mounts`](crate::host::Host::set_mounts) changes it.
     #[serde(default)]
     pub mounts: Vec<MountEntry>,
     /// What root inside is on the host. Default: an ordinary user with ids of the container's own.
@@ -57,6 +62,13 @@ pub struct ContainerSpec {
     /// The first process's environment. Default: empty. LXC adds `PATH`, if it is not in it, and `container`.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// What becomes of it when it ends by itself. Default: it is started again, each time.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// When [`Host::recover`](crate::host::Host::recover) starts it, after a reboot for one: the lower, the earlier. Those of
+    /// one number are started together, and all of them are up (or failed) before the next. Default: 0.
+    #[serde(default)]
+    pub start_order: i32,
 }
 
 impl ContainerSpec {
@@ -69,10 +81,13 @@ impl ContainerSpec {
             volume: RootVolume::default(),
             interfaces: BTreeMap::new(),
             limits: CgroupLimits::default(),
+            devices: BTreeSet::new(),
             mounts: Vec::new(),
             privilege: Privilege::default(),
             init: Init::default(),
             environment: BTreeMap::new(),
+            restart: RestartPolicy::default(),
+            start_order: 0,
         }
     }
 
@@ -95,10 +110,13 @@ impl ContainerSpec {
         compare("volume", self.volume == other.volume);
         compare("interfaces", self.interfaces == other.interfaces);
         compare("limits", self.limits == other.limits);
+        compare("devices", self.devices == other.devices);
         compare("mounts", self.mounts == other.mounts);
         compare("privilege", self.privilege == other.privilege);
         compare("init", self.init == other.init);
         compare("environment", self.environment == other.environment);
+        compare("restart", self.restart == other.restart);
+        compare("start order", self.start_order == other.start_order);
         fields
     }
 }

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cgroup::Version;
 use crate::error::{Error, Result};
 use crate::lxc::config::reader::Reader;
@@ -25,8 +27,9 @@ const STANDARD: [&str; 11] = [
 ];
 
 /// One rule of what is allowed, as the kernel writes it: `c 1:3 rwm`. The kind is `c` or `b`, `*` stands for any number, and
-/// the letters are for reading, writing and making the node.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// the letters are for reading, writing and making the node. Also in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct DeviceRule(String);
 
 impl DeviceRule {
@@ -35,6 +38,16 @@ impl DeviceRule {
     #[must_use]
     pub fn standard() -> Vec<Self> {
         STANDARD.iter().map(|rule| Self((*rule).to_owned())).collect()
+    }
+
+    /// Whether it is in the kernel's list (v1's `devices.list`), which has one line for all that is allowed with a device.
+    pub(crate) fn is_in(&self, list: &str) -> bool {
+        let Some((device, access)) = self.0.rsplit_once(' ') else { return false };
+        let allowed = |line: &str| {
+            let (other, letters) = line.rsplit_once(' ')?;
+            (other == device).then(|| access.chars().all(|letter| letters.contains(letter)))
+        };
+        list.lines().any(|line| allowed(line) == Some(true))
     }
 }
 
@@ -63,6 +76,20 @@ impl FromStr for DeviceRule {
             text,
             "must be `c` or `b`, MAJOR:MINOR with `*` for any, and some of `rwm` in this order: c 1:3 rwm",
         ))
+    }
+}
+
+impl TryFrom<String> for DeviceRule {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<DeviceRule> for String {
+    fn from(rule: DeviceRule) -> Self {
+        rule.0
     }
 }
 
@@ -121,5 +148,26 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Vec<DeviceRule> {
             }
             first.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_found_in_the_list_of_the_kernel() {
+        let list = "c *:* m\nb *:* m\nc 1:3 rwm\nc 10:229 rw\n";
+        for (rule, expected) in [
+            ("c 1:3 rwm", true),
+            ("c 1:3 r", true),
+            ("c *:* m", true),
+            ("c 10:229 rwm", false),
+            ("b 1:3 rwm", false),
+            ("c 10:22 rw", false),
+        ] {
+            assert_eq!(rule.parse::<DeviceRule>().unwrap().is_in(list), expected, "{rule}");
+        }
+        assert!(serde_json::from_str::<DeviceRule>(r#""c 1:3 mr""#).is_err());
     }
 }

@@ -127,14 +127,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cgroup::{CgroupLimits, CpuQuota, Limit};
+    use crate::cgroup::{CgroupLimits, CpuQuota, CpuWeight, Limit};
     use crate::idmap::IdMap;
     use crate::lxc::config::render::tests::{hybrid, v2};
     use crate::lxc::config::{
         AutoMount, ConfigValue, HookPoint, InitProcess, LogLevel, LxcInterface, Namespace, NamespaceSource,
         Resource,
     };
-    use crate::lxc::{LxcTarget, MountEntry};
+    use crate::lxc::{LxcTarget, MountEntry, Tmpfs};
 
     /// A configuration with something in every field.
     fn full() -> LxcConfig {
@@ -147,12 +147,16 @@ mod tests {
             memory_max_bytes: Some(Limit::At(128 << 20)),
             memory_swap_max_bytes: Some(Limit::At(0)),
             cpu: Some(CpuQuota::cores(0.5).unwrap()),
+            cpu_weight: Some(CpuWeight::new(300).unwrap()),
             pids_max: Some(Limit::At(64)),
+            ..CgroupLimits::default()
         });
         config.cgroup_dir("docklet/t/i").unwrap().join_network("/run/net s").unwrap();
         config.console_log("/var/log/c", 8192).unwrap();
         config.mount(MountEntry::bind("/etc", "/a b\\c").unwrap().without_submounts().read_only()).unwrap();
         config.mount(MountEntry::bind("/usr", "/u").unwrap().recursive()).unwrap();
+        config.mount(MountEntry::tmpfs(Tmpfs::new(1 << 20), "/u/t").unwrap()).unwrap();
+        config.mount(MountEntry::device("/dev/null", "/dev/zilch").unwrap()).unwrap();
         config.process = InitProcess {
             user: 1000,
             group: 1001,
@@ -217,6 +221,38 @@ mod tests {
         }
     }
 
+    /// All limits, as either version writes them.
+    #[test]
+    fn limits_are_read_from_either_version() {
+        let head = "lxc.uts.name = a\nlxc.rootfs.path = /r\nlxc.cgroup.devices.deny = a\n";
+        let read = |lines: &str| {
+            let text = ConfigText::parse(format!("{head}{lines}")).unwrap();
+            LxcConfig::try_from(text).unwrap().limits
+        };
+        let both = |text: &str| serde_json::from_str::<CgroupLimits>(text).unwrap();
+        let v1 = read(
+            "lxc.cgroup.cpu.cfs_quota_us = 50000\nlxc.cgroup.cpu.cfs_burst_us = 7000\nlxc.cgroup.cpu.shares = 2048\n\
+             lxc.cgroup.cpuset.cpus = 0,1\nlxc.cgroup.blkio.bfq.weight = 7\n\
+             lxc.cgroup.blkio.throttle.read_bps_device = 7:3 5\nlxc.cgroup.blkio.throttle.write_iops_device = 7:3 0\n\
+             lxc.cgroup2.hugetlb.2MB.max = 4M\n",
+        );
+        let expected = r#"{"cpu":{"quota_us":50000,"burst_us":7000},"cpu_weight":200,"cpus":"0-1","io_weight":7,
+            "io":{"/dev/block/7:3":{"read_bytes_per_second":5,"write_operations_per_second":"max"}},
+            "hugetlb_max_bytes":{"2MB":4194304}}"#;
+        assert_eq!(v1, both(expected));
+        let v2 = read(
+            "lxc.cgroup2.cpu.max = 50000\nlxc.cgroup2.cpu.max.burst = 7000\nlxc.cgroup2.cpu.weight = 200\n\
+             lxc.cgroup2.cpuset.cpus = 0-1\nlxc.cgroup2.io.bfq.weight = 7\n\
+             lxc.cgroup2.io.max = 7:3 rbps=5\nlxc.cgroup2.io.max = 7:3 wiops=max\nlxc.cgroup2.hugetlb.2MB.max = 4194304\n\
+             lxc.cgroup2.memory.high = 8M\nlxc.cgroup2.memory.oom.group = 1\n",
+        );
+        let more = format!(
+            r#"{},"memory_high_bytes":8388608,"memory_oom_group":true}}"#,
+            &expected[..expected.len() - 1]
+        );
+        assert_eq!(v2, both(&more));
+    }
+
     fn problems(text: &str) -> Vec<String> {
         let text = ConfigText::parse(text).unwrap();
         let problems = LxcConfig::try_from(text).unwrap_err();
@@ -233,7 +269,7 @@ lxc.net.0.type = macvlan
 lxc.net.0.link = lxcbr0
 lxc.mount.entry = proc proc proc defaults 0 0
 lxc.mount.entry = /nonexistent x none bind 0 0
-lxc.cgroup2.memory.high = 5
+lxc.cgroup2.memory.low = 5
 lxc.cgroup2.devices.allow = c 1:3 rwm
 lxc.environment = TERM
 lxc.cap.drop = sys_admin
@@ -249,7 +285,7 @@ lxc.ephemeral = 1
             "line 5, column 1: `lxc.net.0.link` = \"lxcbr0\": has no place in a typed configuration: it is for a veth",
             "line 6, column 19: `lxc.mount.entry` = \"proc proc proc defaults 0 0\": only bind mounts have a place",
             "line 7, column 19: `lxc.mount.entry` = \"/nonexistent x none bind 0 0\": mount source `/nonexistent` does not exist",
-            "line 8, column 1: `lxc.cgroup2.memory.high` = \"5\": has no place in a typed configuration: of control groups",
+            "line 8, column 1: `lxc.cgroup2.memory.low` = \"5\": has no place in a typed configuration: of control groups",
             "line 9, column 29: `lxc.cgroup2.devices.allow` = \"c 1:3 rwm\": has no effect while all are allowed",
             "`lxc.cgroup2.devices.deny`: must be there",
             "line 10, column 19: `lxc.environment` = \"TERM\": must be NAME=VALUE",
@@ -293,6 +329,16 @@ lxc.ephemeral = 1
             ("lxc.cgroup.cpu.cfs_period_us = 100000", "has no effect without lxc.cgroup.cpu.cfs_quota_us"),
             ("lxc.cgroup2.cpu.max = 50000 x", "must be the quota in microseconds"),
             ("lxc.cgroup2.memory.max = 1X", "must be a number"),
+            ("lxc.cgroup2.cpu.weight = 0", "must be 1 to 10000"),
+            ("lxc.cgroup2.cpuset.cpus = a", "must be numbers and ranges"),
+            ("lxc.cgroup2.memory.oom.group = 2", "must be 0 or 1"),
+            ("lxc.cgroup2.io.max = 7:3 rbps=0", "must be from 1"),
+            ("lxc.cgroup2.io.max = 7 rbps=5", "the number of a block device"),
+            ("lxc.cgroup2.io.max = 7:3 bps=5", "must be some of rbps="),
+            ("lxc.cgroup.blkio.throttle.read_bps_device = 7:3 x", "must be a number"),
+            ("lxc.cgroup2.hugetlb.2MB.rsvd.max = 0", "must be a power of two"),
+            ("lxc.cgroup2.hugetlb.2MB.events = 0", "give the limit of a size"),
+            ("lxc.cgroup2.hugetlb.2MB.max = 1", "must be a multiple of 2097152"),
             ("lxc.sysctl.../../x = 1", "words of letters"),
         ] {
             let found = problems(&format!("{head}{line}\n"));

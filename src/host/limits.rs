@@ -1,0 +1,111 @@
+//! Limits that change while a container runs (the kernel's `Documentation/admin-guide/cgroup-v2.rst`).
+
+use std::path::PathBuf;
+
+use tracing::{Instrument, info_span};
+
+use super::Host;
+use super::record::Manifest;
+use crate::cgroup::{CgroupLimits, CgroupUsage};
+use crate::error::{Error, Result};
+use crate::lxc::State;
+use crate::name::ContainerName;
+use crate::sys::mountinfo;
+
+impl Host {
+    /// Gives a container exactly these limits, whether it runs or not. What is limited now and is not in `limits` is free
+    /// afterwards. Each file is read back.
+    ///
+    /// ```no_run
+    /// use docklet::cgroup::{CpuQuota, IoDevice, IoLimits, Limit};
+    /// use docklet::host::Host;
+    /// use docklet::name::ContainerName;
+    ///
+    /// # async fn example(host: &Host) -> docklet::Result<()> {
+    /// let web: ContainerName = "web".parse()?;
+    /// let mut limits = host.get(&web)?.spec.limits;
+    /// limits.memory_max_bytes = Some(Limit::At(256 << 20));
+    /// limits.cpu = Some(CpuQuota::cores(1.5)?);
+    /// let ten_mib = Some(Limit::At(10 << 20));
+    /// limits.io.insert(IoDevice::Volume, IoLimits { write_bytes_per_second: ten_mib, ..IoLimits::default() });
+    /// host.set_limits(&web, limits).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such container; [`Error::Invalid`] and [`Error::Unsupported`] as
+    /// [`CgroupLimits::check`], with nothing changed. As [`Cgroup::apply`](crate::cgroup::Cgroup::apply), above all
+    /// [`Error::Busy`] if its processes use more memory than that: it has its earlier limits again then, or it is an
+    /// [`Error::LeftBehind`].
+    pub async fn set_limits(&self, name: &ContainerName, limits: CgroupLimits) -> Result<()> {
+        let name = name.clone();
+        let span = info_span!("set_limits", container = %name);
+        self.owned(|host| {
+            async move { host.locked(&name).await?.set_limits_locked(&name, limits).await }.instrument(span)
+        })
+        .await
+    }
+
+    async fn set_limits_locked(self, name: &ContainerName, limits: CgroupLimits) -> Result<()> {
+        limits.check(&self.inner.hierarchies)?;
+        let before = self.settle_limits(self.created(name)?).await?;
+        let mut after = before.clone();
+        after.objects.former_limits = Some(before.spec.limits.clone());
+        after.spec.limits = limits;
+        self.publish(&after).await?;
+        let Err(cause) = self.settle_limits(after.clone()).await else { return Ok(()) };
+        let mut back = before;
+        back.objects.former_limits = Some(after.spec.limits);
+        let undone = match self.publish(&back).await {
+            Ok(()) => self.settle_limits(back).await.map(drop),
+            Err(error) => Err(error),
+        };
+        Err(Error::after_undoing(cause, undone, || format!("limits of container `{name}`")))
+    }
+
+    /// Goes on with a change of a container's limits, if there is one. Returns the manifest as it is written down then.
+    pub(super) async fn settle_limits(&self, manifest: Manifest) -> Result<Manifest> {
+        let Some(former) = &manifest.objects.former_limits else { return Ok(manifest) };
+        if self.state(&manifest).await? != State::Stopped {
+            let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
+            let limits = self.found_limits(&manifest, limits)?;
+            let payload = self.container(&manifest)?.payload()?;
+            self.blocking(move || payload.apply(&limits)).await?;
+        }
+        let mut settled = manifest;
+        settled.objects.former_limits = None;
+        self.publish(&settled).await?;
+        Ok(settled)
+    }
+
+    /// What a running container uses now, in one look: a few files, without a lock and without the runtime.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Os`] if a file cannot be read.
+    pub fn usage(&self, name: &ContainerName) -> Result<CgroupUsage> {
+        self.runtime(name)?.payload()?.usage()
+    }
+
+    /// `limits` with the device beneath the container's volume, which is mounted, by its path.
+    pub(super) fn found_limits(&self, manifest: &Manifest, limits: CgroupLimits) -> Result<CgroupLimits> {
+        if limits.limits_volume() {
+            return Ok(limits.with_volume(&self.volume_device(manifest)?));
+        }
+        Ok(limits)
+    }
+
+    fn volume_device(&self, manifest: &Manifest) -> Result<PathBuf> {
+        let target = self.pool_of(manifest)?.mount_point(&manifest.objects.volume);
+        match mountinfo::mount_at(&target)? {
+            Some(mount) if mount.source.starts_with("/dev") => Ok(mount.source),
+            Some(mount) => Err(Error::Unsupported {
+                what: format!("limiting input and output of a volume on {}", mount.filesystem),
+                needs: "it takes a volume with a device of its own: a loop file, or LVM".to_owned(),
+            }),
+            None => Err(Error::NotFound { what: format!("the mount {}", target.display()) }),
+        }
+    }
+}
