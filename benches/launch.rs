@@ -1,5 +1,6 @@
 //! A launch with volume, root, network and limits, against the same of a privileged container, and against bare
-//! `lxc-start -d` of an equivalent configuration that is privileged and has no volume; and a removal against bare `lxc-stop -k`.
+//! `lxc-start -d` of an equivalent configuration that is privileged and has no volume; a removal against bare `lxc-stop -k`; and the
+//! library's own part of a privileged launch, without LXC's, against the system calls that make the same objects.
 //! All sides in turns, in one run.
 //!
 //! Run it as root with `cargo bench --bench launch`. `DOCKLET_PAIRS` sets the number of pairs (default 40).
@@ -10,6 +11,12 @@
 mod bare;
 #[path = "../examples/parts/busybox.rs"]
 mod busybox;
+#[path = "parts/figures.rs"]
+mod figures;
+#[path = "parts/messages.rs"]
+mod messages;
+#[path = "parts/raw.rs"]
+mod raw;
 #[path = "parts/steps.rs"]
 mod steps;
 
@@ -23,6 +30,7 @@ use criterion::Criterion;
 use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
 use docklet::host::{ContainerSpec, Host, NetworkSpec, Privilege};
 use docklet::paths::Paths;
+use figures::{percentile, ratio};
 use nix::sched::{CloneFlags, unshare};
 
 /// Set for the run under strace that counts programs.
@@ -36,7 +44,7 @@ fn main() {
     let prefix = PathBuf::from(format!("/var/tmp/docklet-bench-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let recorded = steps::record();
-    let bench = runtime.block_on(Bench::new(&prefix));
+    let bench = runtime.block_on(Bench::new(&prefix, recorded.clone()));
     if std::env::var_os(ONE_LAUNCH).is_some() {
         mark("launch");
         runtime.block_on(bench.host.launch(bench.spec.clone())).expect("launch");
@@ -52,7 +60,8 @@ fn main() {
             .warm_up_time(Duration::from_millis(300))
             .measurement_time(Duration::from_secs(2));
         let mut group = criterion.benchmark_group("launch");
-        for (side, name) in SIDES.into_iter().enumerate() {
+        // The parts, which are last, are of the same pairs.
+        for (side, name) in SIDES.into_iter().enumerate().take(6) {
             group.bench_function(name, |bencher| {
                 bencher
                     .iter_custom(|n| (0..n).map(|_| sides.borrow_mut().next(side, &bench, &runtime)).sum());
@@ -64,7 +73,8 @@ fn main() {
         }
         sides.borrow().print();
         recorded.print();
-        recorded.print_durability(sides.borrow().all[0].len());
+        // Each pair is of two launches and removals.
+        recorded.print_durability(2 * sides.borrow().all[0].len());
         print_programs();
     }
     runtime.block_on(bench.end());
@@ -76,20 +86,22 @@ fn main() {
 /// What [`mark`] asks for; it does not exist.
 const MARK: &str = "/docklet-bench-mark";
 
-const SIDES: [&str; 6] = [
+const SIDES: [&str; 8] = [
     "docklet launch",
     "privileged launch",
     "lxc-start -d",
     "docklet remove",
     "privileged remove",
     "lxc-stop -k",
+    "own part of a launch",
+    "its system calls",
 ];
 
 /// The measurements of all sides. Each pair is measured together; criterion takes them one side at a time.
 #[derive(Default)]
 struct Sides {
-    waiting: [VecDeque<Duration>; 6],
-    all: [Vec<Duration>; 6],
+    waiting: [VecDeque<Duration>; 8],
+    all: [Vec<Duration>; 8],
 }
 
 impl Sides {
@@ -105,8 +117,11 @@ impl Sides {
     fn pair(&mut self, bench: &Bench, runtime: &tokio::runtime::Runtime) {
         let (launch, remove) = runtime.block_on(bench.one_pair_of_ours(Privilege::default()));
         let (privileged, removed) = runtime.block_on(bench.one_pair_of_ours(Privilege::Privileged));
+        let runtimes = bench.steps.last("lxc_start").expect("a launch");
         let (start, stop) = bench.bare.start_and_stop();
-        let durations = [launch, privileged, start, remove, removed, stop];
+        let calls = bench.raw.make(self.all[0].len());
+        let own = privileged.saturating_sub(runtimes);
+        let durations = [launch, privileged, start, remove, removed, stop, own, calls];
         for (side, duration) in durations.into_iter().enumerate() {
             self.waiting[side].push_back(duration);
             self.all[side].push(duration);
@@ -123,17 +138,8 @@ impl Sides {
         println!("  remove / privileged      {:>8.2}", ratio(&self.all[3], &self.all[4]));
         println!("  launch / lxc-start -d    {:>8.2}", ratio(&self.all[0], &self.all[2]));
         println!("  remove / lxc-stop -k     {:>8.2}", ratio(&self.all[3], &self.all[5]));
+        println!("  own part / system calls  {:>8.2}", ratio(&self.all[6], &self.all[7]));
     }
-}
-
-fn percentile(durations: &[Duration], percent: usize) -> f64 {
-    let mut sorted = durations.to_vec();
-    sorted.sort();
-    sorted[(sorted.len() - 1) * percent / 100].as_secs_f64() * 1e3
-}
-
-fn ratio(ours: &[Duration], theirs: &[Duration]) -> f64 {
-    percentile(ours, 50) / percentile(theirs, 50)
 }
 
 /// Both sides, ready to go.
@@ -142,10 +148,12 @@ struct Bench {
     spec: ContainerSpec,
     network: NetworkSpec,
     bare: bare::Bare,
+    raw: raw::Raw,
+    steps: steps::Steps,
 }
 
 impl Bench {
-    async fn new(prefix: &Path) -> Self {
+    async fn new(prefix: &Path, steps: steps::Steps) -> Self {
         let host = Host::open(Paths::new(prefix).expect("prefix")).await.expect("host");
         let image = busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
         let gateway = "10.77.0.1/24".parse().expect("gateway");
@@ -165,10 +173,22 @@ impl Bench {
             limits,
             ..ContainerSpec::new("bench".parse().expect("name"), image.name).in_network(network.name.clone())
         };
-        let bench = Self { host, spec, network, bare };
-        // Makes the volume's template.
-        bench.one_pair_of_ours(Privilege::default()).await;
-        bench
+        // Makes the volume's template, too.
+        let info = host.launch(spec.clone()).await.expect("launch");
+        let link = PathBuf::from("/sys/class/net")
+            .join(info.interfaces[&"eth0".parse().expect("name")].link.as_str());
+        let messages =
+            messages::Messages::new(number(&link.join("master/ifindex")), number(&link.join("ifindex")));
+        host.remove(&spec.name).await.expect("remove");
+        let templates = prefix.join("local/volumes/templates");
+        let mut templates =
+            std::fs::read_dir(templates).expect("templates").map(|entry| entry.expect("entry").path());
+        let template =
+            templates.find(|path| path.extension().is_some_and(|ending| ending == "img")).expect("template");
+        let hierarchies = Hierarchies::detect().expect("cgroups");
+        let group = hierarchies.mounts()[0].mount.join(format!("docklet-bench-{}", std::process::id()));
+        let raw = raw::Raw::new(&prefix.join("raw"), &template, &image.layers[0], messages, &group);
+        Self { host, spec, network, bare, raw, steps }
     }
 
     async fn one_pair_of_ours(&self, privilege: Privilege) -> (Duration, Duration) {
@@ -183,8 +203,14 @@ impl Bench {
 
     async fn end(self) {
         self.bare.end();
+        self.raw.end();
         self.host.remove_network(&self.network.name).await.expect("remove the network");
     }
+}
+
+/// The number in a file.
+fn number(path: &Path) -> u32 {
+    std::fs::read_to_string(path).expect("number").trim().parse().expect("number")
 }
 
 /// Makes a system call that stands out in strace's log.

@@ -1,4 +1,5 @@
-//! What this host can do, and the remedy for what it cannot. `--json` prints it for programs.
+//! What this host can do, and the remedy for what it cannot. `--json` prints it for programs: `healthy`, and `checks` with
+//! `subject`, `finding` (`good`, `limited`, `missing`), `detail`, and `remedy` where there is one.
 //!
 //! Exit status: 0 if containers with limits and networks can run here, 1 if not, 2 for wrong arguments. Where FS_PREFIX
 //! cannot be used there is no report; with `--json` it is `{"error": …}` then.
@@ -39,7 +40,7 @@ async fn main() -> ExitCode {
     };
     let report = Doctor::examine(&paths).await;
     if json {
-        println!("{}", serde_json::to_string_pretty(&report).expect("plain data"));
+        println!("{:#}", serde_json::json!({ "healthy": report.healthy(), "checks": report.checks }));
     } else {
         for check in &report.checks {
             let mark = match check.finding {

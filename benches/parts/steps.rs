@@ -22,6 +22,11 @@ pub(crate) fn record() -> Steps {
 }
 
 impl Steps {
+    /// What a step took the last time.
+    pub(crate) fn last(&self, step: &str) -> Option<Duration> {
+        self.0.lock().expect("lock").get(step)?.last().copied()
+    }
+
     pub(crate) fn clear(&self) {
         self.0.lock().expect("lock").clear();
     }

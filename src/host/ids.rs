@@ -3,15 +3,17 @@
 //! The ranges lie where nobody else takes ids from: above those of `systemd-nspawn` (to 1878982656) and beneath those that
 //! systemd calls foreign (from 2147352576). No entry in `/etc/subuid` is needed; what is entered there is left out.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::Host;
-use super::record::Manifest;
+use super::record::{Listing, Manifest};
 use crate::error::{Error, Result};
 use crate::idmap::{IdMap, IdRange};
+use crate::paths::Paths;
 use crate::sys::directory::entries;
 use crate::sys::file::{absent_is_none, read_if_exists};
 
@@ -26,15 +28,13 @@ const COUNT: u32 = (2_147_352_576 - FIRST) / LENGTH;
 const SUBORDINATE: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
 
 impl Host {
-    /// A range that no other container has. The caller holds the registry's lock until it is written down.
+    /// A range that no other container has. The caller holds the registry's lock until it is written down, and has read all
+    /// `manifests` under it.
     ///
     /// It is the first free one after the last that was given, so that one does not come again soon. The search begins at
     /// a place that depends on the prefix: two prefixes on one host, which know nothing of each other, hardly meet.
-    pub(super) fn plan_ids(&self) -> Result<IdMap> {
-        let mut taken = self.ids_in_use()?;
-        for path in SUBORDINATE {
-            taken.extend(subordinate(&read_if_exists(Path::new(path))?.unwrap_or_default()));
-        }
+    pub(super) fn plan_ids(&self, manifests: &Listing<Manifest>) -> Result<IdMap> {
+        let taken = taken(&self.inner.paths, manifests)?;
         let last = self.inner.paths.last_ids();
         let after = match read_last(&last)? {
             Some(number) => number + 1,
@@ -50,22 +50,34 @@ impl Host {
         write_last(&last, number)?;
         map(number)
     }
+}
 
-    /// The ids that containers have, also those that are being removed. One whose manifest cannot be read has a directory
-    /// of its range's group, which tells.
-    fn ids_in_use(&self) -> Result<Vec<IdRange>> {
-        let manifests = self.inner.manifests.all()?.records;
-        let maps = manifests.iter().filter_map(|manifest: &Manifest| manifest.objects.ids.as_ref());
-        let mut taken: Vec<IdRange> = maps.flat_map(|map| map.ranges().iter().copied()).collect();
-        let containers = self.inner.paths.containers();
-        for name in entries(&containers)? {
-            let path = containers.join(name);
-            let found = absent_is_none(fs::symlink_metadata(&path))
-                .map_err(|e| Error::os("lstat", path.display(), e))?;
-            taken.extend(found.map(|found| IdRange { inside: 0, outside: found.gid(), length: 1 }));
+/// The ids that containers have, also those that are being removed, and those that are given to others. A container whose
+/// manifest cannot be read has a directory of its range's group, which tells.
+pub(super) fn taken(paths: &Paths, manifests: &Listing<Manifest>) -> Result<Vec<IdRange>> {
+    let manifests = &manifests.records;
+    let maps = manifests.iter().filter_map(|manifest| manifest.objects.ids.as_ref());
+    let mut taken: Vec<IdRange> = maps.flat_map(|map| map.ranges().iter().copied()).collect();
+    let containers = paths.containers();
+    let known: HashSet<&str> = manifests.iter().map(|manifest| manifest.id.as_str()).collect();
+    for name in entries(&containers)? {
+        if name.to_str().is_some_and(|name| known.contains(name)) {
+            continue;
         }
-        Ok(taken)
+        let path = containers.join(name);
+        let found =
+            absent_is_none(fs::symlink_metadata(&path)).map_err(|e| Error::os("lstat", path.display(), e))?;
+        taken.extend(found.map(|found| IdRange { inside: 0, outside: found.gid(), length: 1 }));
     }
+    for path in SUBORDINATE {
+        taken.extend(subordinate(&read_if_exists(Path::new(path))?.unwrap_or_default()));
+    }
+    Ok(taken)
+}
+
+/// How many ranges have none of the ids that are `taken`, and how many there are.
+pub(super) fn free(taken: &[IdRange]) -> (usize, u32) {
+    (ranges_without(taken).into_iter().filter(|free| *free).count(), COUNT)
 }
 
 /// The map of the range with this number.
@@ -75,7 +87,15 @@ pub(super) fn map(number: u32) -> Result<IdMap> {
 
 /// The number of the first range from number `start` on, and around, that has none of the ids that are `taken`.
 fn first_free(start: u32, taken: &[IdRange]) -> Option<u32> {
-    let mut free = vec![true; usize::try_from(COUNT).ok()?];
+    let free = ranges_without(taken);
+    (0..COUNT).map(|offset| (start % COUNT + offset) % COUNT).find(|number| {
+        usize::try_from(*number).is_ok_and(|number| free.get(number).copied().unwrap_or_default())
+    })
+}
+
+/// Of each range, whether it has none of the ids that are `taken`.
+fn ranges_without(taken: &[IdRange]) -> Vec<bool> {
+    let mut free = vec![true; usize::try_from(COUNT).unwrap_or_default()];
     for range in taken {
         let end = u64::from(range.outside) + u64::from(range.length);
         let numbers = (u64::from(range.outside.max(FIRST)) - u64::from(FIRST)) / u64::from(LENGTH)
@@ -86,9 +106,7 @@ fn first_free(start: u32, taken: &[IdRange]) -> Option<u32> {
             }
         }
     }
-    (0..COUNT).map(|offset| (start % COUNT + offset) % COUNT).find(|number| {
-        usize::try_from(*number).is_ok_and(|number| free.get(number).copied().unwrap_or_default())
-    })
+    free
 }
 
 /// The ranges of a file as `man 5 subuid` has it, whoever they are given to.

@@ -36,8 +36,8 @@ impl Host {
         match images.resolve(name) {
             Ok(content) => {
                 let what = || format!("image `{name}`");
-                let manifests = self.inner.manifests.all()?.whole(what)?;
-                let user = manifests.iter().find(|manifest| manifest.image == content);
+                let manifests = self.inner.manifests.all()?;
+                let user = manifests.whole(what)?.iter().find(|manifest| manifest.image == content);
                 if let Some(user) = user
                     && images.names_of(&content)? == [name.clone()]
                 {
@@ -91,8 +91,9 @@ impl Host {
     }
 
     fn images_in_use(&self) -> Result<Vec<ImageContent>> {
-        let manifests = self.inner.manifests.all()?.whole(|| "the garbage of images".to_owned())?;
-        Ok(manifests.into_iter().map(|manifest| manifest.image).collect())
+        let manifests = self.inner.manifests.all()?;
+        let manifests = manifests.whole(|| "the garbage of images".to_owned())?;
+        Ok(manifests.iter().map(|manifest| manifest.image.clone()).collect())
     }
 
     /// Makes an image of a container: its own image, and what it wrote on top, as one more layer. What is mounted in the

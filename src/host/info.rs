@@ -1,6 +1,7 @@
 //! What is known of containers without changing anything: files under the prefix, and `/proc` (`man 5 proc`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -75,7 +76,7 @@ impl Host {
             .records
             .into_iter()
             .filter(|manifest| manifest.phase == Phase::Created)
-            .map(|manifest| self.info(manifest))
+            .map(|manifest| self.info(Arc::unwrap_or_clone(manifest)))
             .collect()
     }
 

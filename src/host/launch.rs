@@ -101,11 +101,12 @@ impl Host {
         let _registry = self.lock_registry()?;
         // A collection of garbage, which holds this lock too, may have come in between; from now on the manifest counts.
         inner.images.layers_of(&image)?;
-        let ports = self.plan_ports(&id, &spec.interfaces, &BTreeMap::new())?;
+        let manifests = inner.manifests.all()?;
+        let ports = self.plan_ports(&manifests, &id, &spec.interfaces, &BTreeMap::new())?;
         let cgroup = CgroupPath::new(format!("docklet/{}/{id}", inner.tag))?;
         let (volume, pool) = (id.volume_name(), self.recorded_pool());
         let ids = match spec.privilege {
-            Privilege::Unprivileged { .. } => Some(self.plan_ids()?),
+            Privilege::Unprivileged { .. } => Some(self.plan_ids(&manifests)?),
             Privilege::Privileged => None,
         };
         let objects = Objects {

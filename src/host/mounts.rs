@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tracing::{Instrument, info_span};
 
+use super::objects::root_path;
 use super::record::Manifest;
 use super::{ContainerInfo, Host};
 use crate::error::{Error, Result};
@@ -52,8 +53,11 @@ impl Host {
         let mut after = before.clone();
         after.spec.mounts = mounts;
         let (host, spec) = (self.clone(), after.spec.clone());
-        self.blocking(move || host.configure(&spec, &host.inner.paths.containers().join("check"), None))
-            .await?;
+        self.blocking(move || {
+            let directory = host.inner.paths.containers().join("check");
+            host.configure(&spec, &root_path(&directory), &directory, None)
+        })
+        .await?;
         if after == before {
             self.apply_mounts(&before, Vec::new()).await?;
             return self.look(before).await;

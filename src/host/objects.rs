@@ -22,7 +22,7 @@ use crate::idmap::IdMap;
 use crate::lxc::{ConfigPath, LxcConfig, MountEntry, Namespace, NamespaceSource};
 use crate::name::VolumeName;
 use crate::net::NetworkNamespace;
-use crate::storage::{ImageContent, OverlayRoot, Volume, VolumePool, VolumeSpec, remove_tree};
+use crate::storage::{ImageContent, MountedVolume, OverlayRoot, VolumePool, VolumeSpec, remove_tree};
 use crate::sys::userns;
 
 impl Host {
@@ -42,7 +42,8 @@ impl Host {
             ));
         }
         // Every rule of the configuration is checked by building it once, over a root that is made later.
-        let config = self.configure(spec, &inner.paths.containers().join("check"), None)?;
+        let directory = inner.paths.containers().join("check");
+        let config = self.configure(spec, &root_path(&directory), &directory, None)?;
         // Its mounts are LXC's in another form, when they are prepared.
         config.render_in(&inner.target, None, &[])?;
         if spec.privilege != Privilege::Privileged {
@@ -69,7 +70,7 @@ impl Host {
         names?;
         rules?;
         let (root, files) = root?;
-        let mut config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
+        let mut config = self.configure(&manifest.spec, &root, &directory, Some(manifest))?;
         for file in files {
             config.mount_own(file)?;
         }
@@ -170,14 +171,13 @@ impl Host {
         self.blocking(move || {
             let inner = &host.inner;
             let layers = inner.images.layers_of(&manifest.image)?;
-            let volume = match manifest.phase {
+            let space = match manifest.phase {
                 Phase::Creating => host.make_volume(&manifest)?,
                 // What a created container wrote is never replaced by something empty.
                 Phase::Created | Phase::Removing => {
-                    host.pool_of(&manifest)?.open(&manifest.objects.volume)?
+                    host.pool_of(&manifest)?.open(&manifest.objects.volume)?.mount()?
                 }
             };
-            let space = volume.mount()?;
             let directory = host.directory(&manifest);
             let target = root_path(&directory);
             make_directory(&target)?;
@@ -196,9 +196,9 @@ impl Host {
         .await
     }
 
-    /// Makes the volume of a new container: its data at the same time as the manifest's name gets to the disk, its own
-    /// name after that.
-    fn make_volume(&self, manifest: &Manifest) -> Result<Volume> {
+    /// Makes and mounts the volume of a new container: its data at the same time as the manifest's name gets to the disk, its
+    /// own name after that.
+    fn make_volume(&self, manifest: &Manifest) -> Result<MountedVolume> {
         let inner = &self.inner;
         let spec = volume_spec(&manifest.spec, manifest.objects.volume.clone());
         let (synced, prepared) = thread::scope(|scope| {
@@ -207,7 +207,7 @@ impl Host {
             (sync.join(), prepared)
         });
         synced.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        prepared?.publish()
+        prepared?.mount()
     }
 
     async fn lower_root(&self, manifest: &Manifest) -> Result<()> {
@@ -220,17 +220,19 @@ impl Host {
         .await
     }
 
-    /// The runtime's configuration. `place` is `None` when only the rules are to be checked.
+    /// The runtime's configuration of the container in `directory`: it joins the namespaces that are pinned there, and makes
+    /// neither interfaces nor ids. `manifest` is `None` when only the rules are to be checked.
     pub(super) fn configure(
         &self,
         spec: &ContainerSpec,
         root: &Path,
-        place: Option<(&Manifest, &Path)>,
+        directory: &Path,
+        manifest: Option<&Manifest>,
     ) -> Result<LxcConfig> {
         let mut config = LxcConfig::new(&spec.name, root)?;
         config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal);
-        let limits = match place {
-            Some((manifest, _)) => self.found_limits(manifest, spec.limits.clone())?,
+        let limits = match manifest {
+            Some(manifest) => self.found_limits(manifest, spec.limits.clone())?,
             None => spec.limits.clone().without_volume(),
         };
         config.limits(&limits);
@@ -245,19 +247,18 @@ impl Host {
             config.process.no_new_privileges = no_new_privileges;
         }
         if let Some(max_bytes) = spec.console_max_bytes {
-            let directory = place.map_or(root, |(_, directory)| directory);
             config.console_log(console_path(directory), max_bytes)?;
         }
-        if let Some((manifest, directory)) = place {
-            let namespace = namespace_path(directory);
-            config.cgroup_dir(manifest.objects.cgroup.as_str())?;
-            if let Some(ids) = &manifest.objects.ids {
+        let namespace = namespace_path(directory);
+        if let Some(Manifest { objects, .. }) = manifest {
+            config.cgroup_dir(objects.cgroup.as_str())?;
+            if let Some(ids) = &objects.ids {
                 let pin = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
                 config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(pin));
                 config.id_map = Some(ids.clone());
             }
-            config.join_network(namespace)?;
         }
+        config.join_network(namespace)?;
         Ok(config)
     }
 }

@@ -22,8 +22,9 @@ impl Host {
     /// Every pool that has, or may have, a volume of this host, and why others cannot be opened.
     pub(super) fn pools(&self) -> Result<(Vec<VolumePool>, Vec<String>)> {
         let mut specs = vec![self.own_spec(), self.pool.spec()];
-        specs
-            .extend(self.inner.manifests.all()?.records.into_iter().filter_map(|record| record.objects.pool));
+        specs.extend(
+            self.inner.manifests.all()?.records.iter().filter_map(|record| record.objects.pool.clone()),
+        );
         let (mut pools, mut failures) = (Vec::<VolumePool>::new(), Vec::new());
         for spec in specs {
             if pools.iter().any(|pool| pool.spec() == spec) {

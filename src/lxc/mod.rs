@@ -60,7 +60,8 @@ pub use exec_output::{ExecOutput, ExecStatus};
 pub use exit::Exit;
 pub use halt_signal::HaltSignal;
 pub(crate) use lock_file::{
-    directory as lock_directory, names as lock_names, remove_directory as remove_lock_directory,
+    directory as lock_directory, names as lock_names, remove as remove_lock,
+    remove_directory as remove_lock_directory,
 };
 pub use mount::{
     Create, FilesystemMount, MountEntry, MountOption, MountSource, Propagation, Submounts, Tmpfs,

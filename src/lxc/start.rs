@@ -96,8 +96,10 @@ impl Container {
         let payload = self.group.child(PAYLOAD)?;
         payload.delegate_for(&config.limits)?;
         self.place_mounts(mounts, config.id_map.as_ref())?;
-        self.run_lxc_start(&dir.join("config"), &log)?;
-        let (init, monitor) = self.await_init()?;
+        let (init, monitor) = tracing::debug_span!("lxc_start").in_scope(|| {
+            self.run_lxc_start(&dir.join("config"), &log)?;
+            self.await_init()
+        })?;
         payload.complete(&config.limits)?;
         payload.verify(&config.limits)?;
         self.verify_devices(&config.devices)?;

@@ -31,6 +31,11 @@ pub(crate) struct FileLock {
     path: PathBuf,
 }
 
+/// Takes the lock that `file` is, which nobody else can have opened, for as long as it is open.
+pub(crate) fn take_new(file: &File) -> rustix::io::Result<()> {
+    flock(file, FlockOperation::NonBlockingLockExclusive)
+}
+
 impl FileLock {
     /// Waits for the lock at `path` for at most `timeout`, then gives up with [`Error::Busy`] about `what`.
     pub(crate) fn acquire(path: &Path, timeout: Duration, what: &str) -> Result<Self> {

@@ -15,6 +15,7 @@ mod config_text;
 mod connections;
 mod container;
 mod debian;
+mod doctor;
 mod exec;
 mod exec_terminal;
 mod firewall;

@@ -38,6 +38,39 @@ fn volume_races_for_devices_are_all_won() {
     }
 }
 
+/// Who makes a volume mounts it without looking for who else has it. That is nobody: others who find it by its name wait.
+#[test]
+#[ignore = "needs root: loop devices and mounts"]
+fn volume_races_for_a_new_one_end_with_one_device() {
+    let sandbox = Sandbox::new();
+    let pool = pool(&sandbox);
+    for round in 0..10 {
+        let spec = spec(&format!("v{round}"), 16 * MIB);
+        let found = || {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            loop {
+                match pool.open(&spec.name) {
+                    Ok(volume) => break volume,
+                    Err(error) => {
+                        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+                        assert!(Instant::now() < deadline, "no volume");
+                    }
+                }
+            }
+        };
+        let spaces = together(6, |i| match i {
+            0..4 => pool.prepare(&spec).expect("prepare").mount().expect("mount"),
+            _ => found().mount().expect("mount"),
+        });
+        let paths: std::collections::BTreeSet<_> = spaces.iter().map(|space| space.path()).collect();
+        assert_eq!(paths.len(), 1);
+        assert_eq!(kernel::loops_beneath(sandbox.paths.prefix()).len(), 1);
+        assert_eq!(kernel::mounts_beneath(sandbox.paths.prefix()).len(), 1);
+        found().unmount().expect("unmount");
+        pool.remove(&spec.name).expect("remove");
+    }
+}
+
 #[test]
 #[ignore = "needs root: loop devices and mounts"]
 fn volume_races_of_whole_lives_leave_nothing() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::lines::{Layout, Lines, read_lines};
 use crate::error::Result;
@@ -37,13 +38,17 @@ impl Host {
         let unreadable: BTreeSet<&str> = listing.unreadable.keys().map(String::as_str).collect();
         let (manifests, mut made) = (&listing.records, BTreeMap::new());
         let mut changed = Vec::new();
-        for manifest in manifests.iter().filter(|manifest| manifest.phase != Phase::Removing) {
+        let is_starting = |manifest: &Manifest| starting.is_some_and(|starting| starting.id == manifest.id);
+        let mut there: Vec<&Manifest> =
+            manifests.iter().map(Arc::as_ref).filter(|manifest| manifest.phase != Phase::Removing).collect();
+        // Last, so that its file becomes as those of the others are.
+        there.sort_by_key(|manifest| is_starting(manifest));
+        for manifest in there {
             let own = manifest.networks();
             let path = hosts_path(&self.directory(manifest));
-            let is_starting = starting.is_some_and(|starting| starting.id == manifest.id);
             let is_concerned =
                 || networks.is_none_or(|networks| !networks.is_disjoint(&own)) && path.exists();
-            if !is_starting && !is_concerned() {
+            if !is_starting(manifest) && !is_concerned() {
                 continue;
             }
             let wrote = if own.is_empty() || !unreadable.is_empty() {
@@ -73,7 +78,7 @@ pub(super) fn hosts_path(directory: &Path) -> PathBuf {
 }
 
 /// What the hosts file of a container says; the same for all that are in the same networks, if they are in any.
-fn lines(of: &Manifest, networks: &BTreeSet<NetworkName>, manifests: &[Manifest]) -> Vec<String> {
+fn lines(of: &Manifest, networks: &BTreeSet<NetworkName>, manifests: &[Arc<Manifest>]) -> Vec<String> {
     let mut lines =
         vec!["127.0.0.1 localhost".to_owned(), "::1 localhost ip6-localhost ip6-loopback".to_owned()];
     for manifest in manifests.iter().filter(|manifest| manifest.phase != Phase::Removing) {

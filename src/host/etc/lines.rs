@@ -29,7 +29,8 @@ pub(super) struct Layout {
     pub(super) ordered: bool,
 }
 
-/// What a file should say. Made once for many files.
+/// What a file should say. Made once for many files, which are mostly all the same: what changes one is worked out for the
+/// first of them, and a new one becomes as the others are.
 #[derive(Debug)]
 pub(super) struct Lines {
     layout: Layout,
@@ -37,35 +38,70 @@ pub(super) struct Lines {
     places: Vec<Vec<u8>>,
     /// Where in `places` it is.
     numbers: HashMap<Vec<u8>, usize>,
+    /// Of the file that was written last.
+    change: Option<Change>,
 }
 
 /// A write at an offset.
 type Write = (usize, Vec<u8>);
+
+/// What makes a file say what it should.
+#[derive(Debug)]
+struct Change {
+    before: Vec<u8>,
+    writes: Vec<Write>,
+    after: Vec<u8>,
+}
 
 impl Lines {
     /// `lines` have no newline, do not begin with `#`, and are shorter than a place.
     pub(super) fn new(layout: Layout, lines: impl IntoIterator<Item = String>) -> Self {
         let places: Vec<Vec<u8>> = lines.into_iter().map(|line| layout.place(&line)).collect();
         let numbers = places.iter().enumerate().map(|(number, place)| (place.clone(), number)).collect();
-        Self { layout, places, numbers }
+        Self { layout, places, numbers, change: None }
     }
 
     /// Makes the file at `path` say them (mode 0644), and tells whether it did not. Whoever has the file as a mount keeps
     /// it. Not flushed: it is written again when its container starts.
-    pub(super) fn write(&self, path: &Path) -> Result<bool> {
-        let mut file = open(path)?;
-        let mut current = Vec::new();
-        file.by_ref().take(LONGEST_BYTES + 1).read_to_end(&mut current).map_err(failed("read", path))?;
+    pub(super) fn write(&mut self, path: &Path) -> Result<bool> {
+        let Opened { file, length } = open(path)?;
+        let put = |bytes: &[u8], offset: usize| {
+            let offset = u64::try_from(offset).unwrap_or(u64::MAX);
+            file.write_all_at(bytes, offset).map_err(failed("pwrite", path))
+        };
+        let Some(length) = length else {
+            // Nobody reads it yet.
+            let change = self.change.take().unwrap_or_else(|| self.change_of(Vec::new()));
+            put(&change.after, 0)?;
+            self.change = Some(change);
+            return Ok(true);
+        };
+        // In one read: what is longer by then is read to its end after it.
+        let mut current = Vec::with_capacity(length + 1);
+        (&file).take(LONGEST_BYTES + 1).read_to_end(&mut current).map_err(failed("read", path))?;
         if u64::try_from(current.len()).is_ok_and(|length| length > LONGEST_BYTES) {
             file.set_len(0).map_err(failed("ftruncate", path))?;
             current.clear();
         }
-        let writes = self.writes(current);
-        for (offset, bytes) in &writes {
-            file.write_all_at(bytes, u64::try_from(*offset).unwrap_or(u64::MAX))
-                .map_err(failed("pwrite", path))?;
+        let known = self.change.take().filter(|change| change.before == current);
+        let change = known.unwrap_or_else(|| self.change_of(current));
+        for (offset, bytes) in &change.writes {
+            put(bytes, *offset)?;
         }
-        Ok(!writes.is_empty())
+        let changed = !change.writes.is_empty();
+        self.change = Some(change);
+        Ok(changed)
+    }
+
+    fn change_of(&self, before: Vec<u8>) -> Change {
+        let writes = self.writes(before.clone());
+        let mut after = before.clone();
+        for (offset, bytes) in &writes {
+            let end = offset + bytes.len();
+            after.resize(after.len().max(end), 0);
+            after[*offset..end].copy_from_slice(bytes);
+        }
+        Change { before, writes, after }
     }
 
     /// The writes that make a file with the content `current` say them, in their order.
@@ -75,7 +111,7 @@ impl Lines {
         let now: Vec<&[u8]> = current.chunks(length).collect();
         let wanted =
             if self.layout.ordered { (0..self.places.len()).map(Some).collect() } else { self.arrange(&now) };
-        let mut going = Vec::new();
+        let (mut going, free) = (Vec::new(), self.layout.free());
         for number in 0..wanted.len().max(now.len()) {
             let (offset, now) = (number * length, now.get(number).copied().unwrap_or_default());
             let taken = now.first().is_some_and(|first| *first != FREE);
@@ -90,8 +126,15 @@ impl Lines {
                     }
                     coming.push((offset, vec![place[0]]));
                 }
-                None if taken => going.push((offset, vec![FREE])),
-                None => {}
+                None => {
+                    if taken {
+                        going.push((offset, vec![FREE]));
+                    }
+                    // What it said is nobody's business any more, and so files that say the same become the same.
+                    if now.get(1..) != Some(&free[1..]) {
+                        going.push((offset, free.clone()));
+                    }
+                }
             }
         }
         // What changes its address is found under the new one before it is no longer found under the old one.
@@ -130,13 +173,18 @@ impl Layout {
         place
     }
 
+    /// A place without a line.
+    fn free(self) -> Vec<u8> {
+        [&[FREE], &self.place("")[1..]].concat()
+    }
+
     /// Makes free what is not one line with its newline at the end: somebody else wrote it.
     fn clear_damage(self, content: &mut Vec<u8>) -> Vec<Write> {
         let whole = |place: &[u8]| place.iter().position(|byte| *byte == b'\n') == Some(self.place_bytes - 1);
         let places = content.chunks(self.place_bytes).enumerate();
         let damaged: Vec<usize> =
             places.filter(|(_, place)| !whole(place)).map(|(number, _)| number).collect();
-        let free = [&[FREE], &self.place("")[1..]].concat();
+        let free = self.free();
         let mut writes = Vec::new();
         for offset in damaged.into_iter().map(|number| number * self.place_bytes) {
             let end = (offset + self.place_bytes).min(content.len());
@@ -161,19 +209,29 @@ fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::os(call, path.display(), error)
 }
 
+/// A file that is to be changed.
+struct Opened {
+    file: File,
+    /// In bytes. `None`: it is new.
+    length: Option<usize>,
+}
+
 /// Opens a file to be changed. What is no file is not written to: another one takes its place.
-fn open(path: &Path) -> Result<File> {
+fn open(path: &Path) -> Result<Opened> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    if fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+    if let Ok(found) = fs::symlink_metadata(path)
+        && found.is_file()
+    {
         let options = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
-        return options.map_err(failed("open", path));
+        let length = usize::try_from(found.len().min(LONGEST_BYTES)).unwrap_or_default();
+        return options.map(|file| Opened { file, length: Some(length) }).map_err(failed("open", path));
     }
     remove_file(path)?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
     let file = file.map_err(failed("open", path))?;
     // Everybody inside reads it, whatever mask the caller has.
     file.set_permissions(Permissions::from_mode(0o644)).map_err(failed("fchmod", path))?;
-    Ok(file)
+    Ok(Opened { file, length: None })
 }
 
 #[cfg(test)]
@@ -231,13 +289,11 @@ mod tests {
         let mut content = Vec::new();
         change(NAMES, &mut content, &["127.0.0.1 localhost", "10.0.0.2 a", "10.0.0.3 b"]);
         assert_eq!(content.len(), 3 * 32);
-        // One byte takes a line away; its place is used again.
-        assert_eq!(change(NAMES, &mut content, &["127.0.0.1 localhost", "10.0.0.3 b"]), 1);
+        // One byte takes a line away, then its text goes; its place is used again.
+        assert_eq!(change(NAMES, &mut content, &["127.0.0.1 localhost", "10.0.0.3 b"]), 2);
+        assert!(!String::from_utf8_lossy(&content).contains("0.0.2"));
         assert_eq!(change(NAMES, &mut content, &["127.0.0.1 localhost", "10.0.0.3 b", "10.0.0.4 c"]), 2);
         assert_eq!(content.len(), 3 * 32);
-        // A line that comes and goes again takes its own place.
-        change(NAMES, &mut content, &["127.0.0.1 localhost", "10.0.0.3 b"]);
-        assert_eq!(change(NAMES, &mut content, &["127.0.0.1 localhost", "10.0.0.3 b", "10.0.0.4 c"]), 1);
     }
 
     #[test]

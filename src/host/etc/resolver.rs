@@ -47,7 +47,7 @@ impl Host {
         for manifest in self.inner.manifests.all()?.records {
             let concerned = networks.is_none_or(|networks| !networks.is_disjoint(&manifest.networks()));
             if concerned && self.write_resolver_again(&manifest)? {
-                changed.push(manifest.spec.name);
+                changed.push(manifest.spec.name.clone());
             }
         }
         Ok(changed)

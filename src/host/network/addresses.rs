@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::host::NetworkSpec;
@@ -57,7 +58,7 @@ impl NetworkRecord {
     }
 }
 
-pub(super) fn refuse_overlap(spec: &NetworkSpec, existing: &[NetworkRecord]) -> Result<()> {
+pub(super) fn refuse_overlap(spec: &NetworkSpec, existing: &[Arc<NetworkRecord>]) -> Result<()> {
     for (gateway, subnet) in spec.gateways.iter().zip(spec.subnets()?) {
         for record in existing {
             for other in record.spec.subnets()? {

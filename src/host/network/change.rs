@@ -87,8 +87,9 @@ impl Host {
     /// Checks that the interfaces of the containers that are in a network go with what it is to be.
     fn check_members(&self, network: &NetworkRecord) -> Result<()> {
         let name = &network.spec.name;
-        let manifests = self.inner.manifests.all()?.whole(|| format!("network `{name}`"))?;
-        for manifest in manifests.iter().filter(|manifest| manifest.networks().contains(name)) {
+        let manifests = self.inner.manifests.all()?;
+        let members = manifests.whole(|| format!("network `{name}`"))?.iter();
+        for manifest in members.filter(|manifest| manifest.networks().contains(name)) {
             let mut networks = self.networks_of(manifest)?;
             networks.insert(name.clone(), network.clone());
             check_veth_specs(&manifest.spec.interfaces, &manifest.objects.ports, &networks)

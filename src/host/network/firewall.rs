@@ -1,6 +1,7 @@
 //! The one nftables table of all networks (`man 8 nft`): what it says is computed from all records and manifests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -104,10 +105,10 @@ impl Host {
         let (mut networks, mut manifests) = (self.inner.networks.all()?, self.inner.manifests.all()?);
         let isolation = self.isolation().ok();
         networks.records.retain(|other| network.is_none_or(|network| network.spec.name != other.spec.name));
-        networks.records.extend(network.cloned());
+        networks.records.extend(network.cloned().map(Arc::new));
         manifests.records.retain(|other| manifest.is_none_or(|manifest| manifest.id != other.id));
         refuse_published(&own, &manifests.records)?;
-        manifests.records.extend(manifest.cloned());
+        manifests.records.extend(manifest.cloned().map(Arc::new));
         Rules::of(&networks, &manifests, isolation)?.ruleset.check()?;
         // One that is there already is what would be found.
         PortForward::check_unused(own.iter().filter(|forward| !published.contains(*forward)))?;
@@ -148,7 +149,7 @@ impl Host {
         let (host, without) = (self.clone(), without.cloned());
         self.blocking(move || {
             let (mut networks, manifests) = (host.inner.networks.all()?, host.inner.manifests.all()?);
-            networks.records.retain(|record| without.as_ref() != Some(record));
+            networks.records.retain(|record| without.as_ref() != Some(&**record));
             let firewall = &host.inner.firewall;
             let mut rules = Rules::of(&networks, &manifests, host.isolation().ok())?;
             rules.known.extend(without.map(|record| record.owner));
@@ -182,7 +183,7 @@ impl Host {
 }
 
 /// Refuses a forward that another container has already, by that container's name: what the rules know is its mark.
-fn refuse_published(own: &[PortForward], others: &[Manifest]) -> Result<()> {
+fn refuse_published(own: &[PortForward], others: &[Arc<Manifest>]) -> Result<()> {
     if own.is_empty() {
         return Ok(());
     }

@@ -86,7 +86,8 @@ impl Host {
     ) -> Result<Manifest> {
         let _registry = self.lock_registry()?;
         let mut after = before.clone();
-        after.objects.ports = self.plan_ports(&before.id, &interfaces, &before.objects.ports)?;
+        after.objects.ports =
+            self.plan_ports(&self.inner.manifests.all()?, &before.id, &interfaces, &before.objects.ports)?;
         after.spec.interfaces = interfaces;
         if after == before {
             return Ok(after);

@@ -1,5 +1,7 @@
 //! A network's life: made or adopted, listed, removed (`man 8 bridge`).
 
+use std::sync::Arc;
+
 use tracing::{Instrument, info_span};
 
 use super::addresses::refuse_overlap;
@@ -52,7 +54,7 @@ impl Host {
     /// # Errors
     /// [`Error::Os`] if the records' directory cannot be read.
     pub fn networks(&self) -> Result<Vec<NetworkSpec>> {
-        Ok(self.inner.networks.all()?.records.into_iter().map(|record| record.spec).collect())
+        Ok(self.inner.networks.all()?.records.iter().map(|record| record.spec.clone()).collect())
     }
 
     async fn ensure_network_locked(self, spec: NetworkSpec) -> Result<()> {
@@ -64,8 +66,8 @@ impl Host {
             let difference = format!("{}; apply_network changes it", differences.join("; "));
             return Err(Error::Differs { what: format!("network `{}`", spec.name), difference });
         }
-        let existing = self.inner.networks.all()?.whole(|| format!("subnets of network `{}`", spec.name))?;
-        refuse_overlap(&spec, &existing)?;
+        let existing = self.inner.networks.all()?;
+        refuse_overlap(&spec, existing.whole(|| format!("subnets of network `{}`", spec.name))?)?;
         let id = new_id()?;
         let mut record = NetworkRecord::new(id.link_name(), self.network_mark(&id)?, Mtu::ETHERNET, spec);
         record.mtu = self.mtu_of(&record).await?;
@@ -102,9 +104,9 @@ impl Host {
 
     async fn remove_network_locked(self, name: &NetworkName) -> Result<()> {
         let Some(record) = self.inner.networks.get(name)? else { return Ok(()) };
-        let users = self.inner.manifests.all()?.whole(|| format!("network `{name}`"))?;
-        let is_in = |manifest: &&Manifest| manifest.all_ports().any(|port| port.network == *name);
-        if let Some(manifest) = users.iter().find(is_in) {
+        let users = self.inner.manifests.all()?;
+        let is_in = |manifest: &&Arc<Manifest>| manifest.all_ports().any(|port| port.network == *name);
+        if let Some(manifest) = users.whole(|| format!("network `{name}`"))?.iter().find(is_in) {
             return Err(Error::Busy {
                 what: format!("network `{name}`"),
                 reason: format!("container `{}` is in it", manifest.spec.name),

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::host::launch::new_id;
 use crate::host::objects::namespace_path;
-use crate::host::record::{Manifest, NetworkRecord, Port};
+use crate::host::record::{Listing, Manifest, NetworkRecord, Port};
 use crate::host::{Attachment, Host};
 use crate::name::{LinkName, NetworkName, ObjectId};
 use crate::net::{NetworkNamespace, Veth, VethSpec};
@@ -18,9 +19,10 @@ const LINK_GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Host {
     /// Chooses the ports of the container `id` for `interfaces`. Those that it `has` stay what they are where they can, and
-    /// so do its addresses in a network. The caller holds the registry's lock.
+    /// so do its addresses in a network. The caller holds the registry's lock, and has read all `manifests` under it.
     pub(crate) fn plan_ports(
         &self,
+        manifests: &Listing<Manifest>,
         id: &ObjectId,
         interfaces: &BTreeMap<LinkName, Attachment>,
         has: &BTreeMap<LinkName, Port>,
@@ -35,10 +37,11 @@ impl Host {
                 return Err(Error::invalid("interface", name.as_str(), rule));
             }
         }
-        let users = inner.manifests.all()?.whole(|| format!("network `{}`", first.network))?;
+        let users = manifests.whole(|| format!("network `{}`", first.network))?;
         let taken = |network: &NetworkName| -> BTreeSet<IpAddr> {
             let others = users.iter().filter(|manifest| manifest.id != *id);
-            let ports = others.flat_map(Manifest::all_ports).filter(|port| port.network == *network);
+            let ports =
+                others.flat_map(|manifest| manifest.all_ports()).filter(|port| port.network == *network);
             ports.flat_map(|port| &port.addresses).map(|address| address.ip()).collect()
         };
         let owner = self.container_mark(id)?;
@@ -48,7 +51,7 @@ impl Host {
             let had = has.values().find(|port| port.network == attachment.network);
             let had_addresses = had.map(|port| port.addresses.as_slice()).unwrap_or_default();
             let taken = taken(&attachment.network);
-            refuse_others(attachment, users.iter().filter(|manifest| manifest.id != *id))?;
+            refuse_others(attachment, users.iter().map(Arc::as_ref).filter(|manifest| manifest.id != *id))?;
             let addresses = network
                 .pick_addresses(&attachment.addresses, had_addresses, &taken)
                 .map_err(|error| error.adding(format_args!(", for interface `{name}`")))?;

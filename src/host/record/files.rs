@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::memory::Memory;
 use crate::error::{Chain, Error, Result};
 use crate::sys::directory::entries;
 use crate::sys::{file, record};
@@ -25,7 +27,7 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
 #[derive(Debug)]
 pub(crate) struct Listing<R> {
     /// Those that can be read, by name.
-    pub(crate) records: Vec<R>,
+    pub(crate) records: Vec<Arc<R>>,
     /// Why others cannot, by name: damaged, or of a newer version. What they stand for is unknown, and may exist.
     pub(crate) unreadable: BTreeMap<String, Error>,
 }
@@ -35,9 +37,9 @@ impl<R> Listing<R> {
     ///
     /// # Errors
     /// [`Error::Busy`] about `what`, with the file that is in the way.
-    pub(crate) fn whole(self, what: impl FnOnce() -> String) -> Result<Vec<R>> {
+    pub(crate) fn whole(&self, what: impl FnOnce() -> String) -> Result<&[Arc<R>]> {
         match self.unreadable.values().next() {
-            None => Ok(self.records),
+            None => Ok(&self.records),
             Some(error) => Err(Error::Busy {
                 what: what(),
                 reason: format!("a record that cannot be read may stand for a user of it: {}", Chain(error)),
@@ -47,15 +49,15 @@ impl<R> Listing<R> {
 }
 
 /// A directory with one JSON file per record. Reading needs no lock: files are replaced whole.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Records<R> {
     dir: PathBuf,
-    record: std::marker::PhantomData<fn() -> R>,
+    memory: Memory<R>,
 }
 
 impl<R: Record> Records<R> {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, record: std::marker::PhantomData }
+        Self { dir, memory: Memory::new() }
     }
 
     fn path(&self, name: &R::Name) -> PathBuf {
@@ -116,15 +118,17 @@ impl<R: Record> Records<R> {
         self.stems(&[".json", ".json.new"])
     }
 
-    /// All records. One that disappears meanwhile is left out.
+    /// All records, by name. One that disappears meanwhile is left out. Read are those files that have changed.
     pub(crate) fn all(&self) -> Result<Listing<R>> {
         let mut listing = Listing { records: Vec::new(), unreadable: BTreeMap::new() };
-        for name in self.names()? {
-            match self.get(&name) {
+        let names = self.names()?;
+        for name in &names {
+            match self.memory.recall(name.as_ref(), &self.path(name), || self.get(name)) {
                 Ok(record) => listing.records.extend(record),
                 Err(error) => drop(listing.unreadable.insert(name.as_ref().to_owned(), error)),
             }
         }
+        self.memory.keep(&names);
         Ok(listing)
     }
 

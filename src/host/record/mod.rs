@@ -8,6 +8,7 @@ mod ending;
 mod files;
 mod isolation;
 mod manifest;
+mod memory;
 mod network;
 
 pub(crate) use ending::Ending;

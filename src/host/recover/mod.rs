@@ -130,8 +130,10 @@ impl Host {
     /// The containers in the order they are started in: one group after the other, each all at once.
     fn in_start_order(&self, names: BTreeSet<ContainerName>) -> Result<Vec<Vec<ContainerName>>> {
         let records = self.inner.manifests.all()?.records;
-        let orders: BTreeMap<_, _> =
-            records.into_iter().map(|manifest| (manifest.spec.name, manifest.spec.start_order)).collect();
+        let orders: BTreeMap<_, _> = records
+            .into_iter()
+            .map(|manifest| (manifest.spec.name.clone(), manifest.spec.start_order))
+            .collect();
         let mut groups: BTreeMap<i32, Vec<_>> = BTreeMap::new();
         for name in names {
             groups.entry(orders.get(&name).copied().unwrap_or_default()).or_default().push(name);

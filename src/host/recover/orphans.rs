@@ -1,6 +1,7 @@
 //! What carries the prefix's mark and belongs to nothing: links (`ifalias`, `man 8 ip-link`), control groups, mounts.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::report::Recovered;
 use crate::cgroup::Cgroup;
@@ -109,10 +110,13 @@ impl Host {
 }
 
 /// The links and the marks that something written down has.
-fn recorded(manifests: &[Manifest], networks: &[NetworkRecord]) -> (BTreeSet<LinkName>, BTreeSet<LinkOwner>) {
+fn recorded(
+    manifests: &[Arc<Manifest>],
+    networks: &[Arc<NetworkRecord>],
+) -> (BTreeSet<LinkName>, BTreeSet<LinkOwner>) {
     let mut links: BTreeSet<_> = networks.iter().map(|network| network.bridge.clone()).collect();
     let mut owners: BTreeSet<_> = networks.iter().map(|network| network.owner.clone()).collect();
-    for port in manifests.iter().flat_map(Manifest::all_ports) {
+    for port in manifests.iter().flat_map(|manifest| manifest.all_ports()) {
         links.extend(Veth::links(&port.link, &port.owner));
         owners.insert(port.owner.clone());
     }

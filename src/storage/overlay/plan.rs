@@ -33,6 +33,8 @@ pub struct OverlayPlan {
     pub(super) layers: Vec<PathBuf>,
     /// Where the volume is mounted.
     pub(super) space: Option<PathBuf>,
+    /// Whether no overlay can be on the volume.
+    space_is_new: bool,
     pub(super) read_only: bool,
     pub(super) map: Option<IdMap>,
     method: MountMethod,
@@ -42,7 +44,12 @@ impl OverlayLayers {
     /// What is written goes to `volume`: its directories `upper` and `work`, which therefore cannot be on two file
     /// systems. A volume carries one overlay.
     pub fn on(self, volume: &MountedVolume) -> OverlayPlan {
-        OverlayPlan { space: Some(volume.path().to_owned()), read_only: false, ..self.read_only() }
+        OverlayPlan {
+            space: Some(volume.path().to_owned()),
+            space_is_new: volume.is_new(),
+            read_only: false,
+            ..self.read_only()
+        }
     }
 
     /// Nothing is written: every attempt is `EROFS`, and no volume is needed.
@@ -50,6 +57,7 @@ impl OverlayLayers {
         OverlayPlan {
             layers: self.layers,
             space: None,
+            space_is_new: false,
             read_only: true,
             map: None,
             method: MountMethod::Newest,
@@ -160,6 +168,9 @@ impl OverlayPlan {
 
     /// True if it is mounted already.
     fn adopt(&self, layers: &[Directory], space: Option<&Directory>, target: &Path) -> Result<bool> {
+        if self.space_is_new && mounted_on(target)?.is_none() {
+            return Ok(false);
+        }
         // Read once: it is the largest part of a mount on a host with many.
         let mounts = mountinfo::mounts()?;
         let overlays = mounts.iter().filter(|mount| mount.filesystem == "overlay" && mount.target != target);

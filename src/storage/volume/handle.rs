@@ -8,7 +8,7 @@ use tracing::{debug_span, info_span};
 use crate::error::{Error, Result};
 use crate::name::VolumeName;
 use crate::storage::overlay::options::overlays;
-use crate::storage::volume::backend::Backend;
+use crate::storage::volume::backend::{Backend, Draft, Source};
 use crate::storage::volume::filesystem::Superblock;
 use crate::storage::volume::limit::SizeLimit;
 use crate::storage::volume::pool::{VolumePool, what};
@@ -29,6 +29,8 @@ pub struct Volume {
 pub struct MountedVolume {
     path: PathBuf,
     name: VolumeName,
+    /// Whether nobody else can have had it yet.
+    is_new: bool,
 }
 
 impl MountedVolume {
@@ -42,6 +44,11 @@ impl MountedVolume {
     #[must_use]
     pub fn name(&self) -> &VolumeName {
         &self.name
+    }
+
+    /// Whether it was made and mounted in one, so that no overlay can be on it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 }
 
@@ -87,9 +94,22 @@ impl Volume {
         self.mount_locked()
     }
 
+    /// The same for a volume that `draft` has just become. As long as that keeps others out, it is the lock.
+    pub(super) fn mount_new(&self, draft: &Draft) -> Result<MountedVolume> {
+        let span = info_span!("mount_volume", volume = %self.spec.name);
+        let entered = span.enter();
+        if mounted_on(&self.mount_point())?.is_none()
+            && let Some(source) = self.backend().attach_new(draft, &self.spec.name)?
+        {
+            return self.mount_source(source).map(|mounted| MountedVolume { is_new: true, ..mounted });
+        }
+        drop(entered);
+        self.mount()
+    }
+
     pub(super) fn mount_locked(&self) -> Result<MountedVolume> {
         let target = self.mount_point();
-        let mounted = MountedVolume { path: target.clone(), name: self.spec.name.clone() };
+        let mounted = MountedVolume { path: target.clone(), name: self.spec.name.clone(), is_new: false };
         if self.device_of_mount()?.is_some() {
             let space = statvfs(&target).map_err(|e| Error::os("statvfs", target.display(), e))?;
             if space.f_flag.contains(StatVfsMountFlags::RDONLY) {
@@ -101,13 +121,17 @@ impl Volume {
             }
             return Ok(mounted);
         }
-        let source = self.backend().attach(&self.spec.name)?;
+        self.mount_source(self.backend().attach(&self.spec.name)?)
+    }
+
+    fn mount_source(&self, source: Source) -> Result<MountedVolume> {
+        let target = self.mount_point();
         make_directory(&target)?;
         debug_span!("mount_filesystem")
             .in_scope(|| source.mount(self.spec.filesystem, &target, &what(&self.spec.name)))?;
         // Only now: until it was mounted, this value alone kept the device attached.
         drop(source);
-        Ok(mounted)
+        Ok(MountedVolume { path: target, name: self.spec.name.clone(), is_new: false })
     }
 
     /// Unmounts the volume, and waits until its loop device is free. A volume that is not mounted is unmounted.

@@ -1,5 +1,6 @@
 //! Many containers in one network.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -38,6 +39,9 @@ async fn each_of_many_knows_all_others() {
     expected.sort_unstable();
     assert_eq!(expected.len(), MANY - 1);
     let mut written = Vec::new();
+    let contents: BTreeSet<_> =
+        all.iter().map(|info| fs::read(hosts_file(&fixture, info)).unwrap()).collect();
+    assert_eq!(contents.len(), 1, "what changes one of them changes all");
     for info in &all {
         let file = hosts_file(&fixture, info);
         let text = fs::read_to_string(&file).unwrap();

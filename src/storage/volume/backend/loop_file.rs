@@ -29,7 +29,7 @@ use crate::storage::volume::spec::{Allocation, VolumeSpec};
 use crate::storage::volume::template;
 use crate::sys::directory::{entries, entries_if_exists, remove_directory};
 use crate::sys::file::{absent_is_none, remove_file, sync_parent};
-use crate::sys::lock::{FileLock, LOCK_TIMEOUT};
+use crate::sys::lock::{self, FileLock, LOCK_TIMEOUT};
 use crate::sys::loopdev::{self, LoopDevice};
 use crate::sys::space::available_bytes;
 use crate::sys::sparse;
@@ -106,6 +106,10 @@ impl LoopFiles {
         })
     }
 
+    fn attach_file(&self, file: &File, path: &Path) -> Result<Source> {
+        debug_span!("attach_loop").in_scope(|| LoopDevice::attach(file, path)).map(Source::Loop)
+    }
+
     /// Takes the disk space of a preallocated volume.
     pub(super) fn take_space(&self, file: &File, spec: &VolumeSpec) -> Result<()> {
         if spec.allocation == Allocation::Sparse {
@@ -158,19 +162,19 @@ impl Backend for LoopFiles {
     fn prepare(&self, spec: &VolumeSpec) -> Result<Draft> {
         let path = self.path(&spec.name);
         let what = promise(spec);
-        let room = self.room()?;
-        room.check(self.directory.ratio, spec.size_bytes, &what)?;
+        let available_bytes = available_bytes(&self.files())?;
         let out_of_space = |errno| match errno {
-            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => Error::NoSpace {
-                what: what.clone(),
-                needed_bytes: spec.size_bytes,
-                available_bytes: room.available_bytes,
-            },
+            Errno::NOSPC | Errno::DQUOT | Errno::FBIG => {
+                Error::NoSpace { what: what.clone(), needed_bytes: spec.size_bytes, available_bytes }
+            }
             errno => Error::os("fallocate", path.display(), errno),
         };
-        if spec.allocation == Allocation::Preallocated && spec.size_bytes > room.available_bytes {
-            // Not first taken from everyone else and then given back.
-            return Err(out_of_space(Errno::NOSPC));
+        if spec.allocation == Allocation::Preallocated {
+            // Not first taken from everyone else and then given back. What a sparse one promises is checked when it is made.
+            self.room()?.check(self.directory.ratio, spec.size_bytes, &what)?;
+            if spec.size_bytes > available_bytes {
+                return Err(out_of_space(Errno::NOSPC));
+            }
         }
         let template = template::open(&self.directory.templates(), spec.filesystem, spec.size_bytes)?;
         let file = unnamed(&self.files())?;
@@ -187,9 +191,11 @@ impl Backend for LoopFiles {
         Ok(Draft::Unnamed(file))
     }
 
-    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool> {
-        let Draft::Unnamed(file) = &draft else { return Ok(false) };
+    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool> {
+        let Draft::Unnamed(file) = draft else { return Ok(false) };
         let path = self.path(&spec.name);
+        // The volume's lock is its file: whoever finds it by its name waits until the draft is gone.
+        lock::take_new(file).map_err(|e| Error::os("flock", path.display(), e))?;
         {
             let _entered = debug_span!("check_and_link").entered();
             let _lock = self.directory.lock()?;
@@ -212,7 +218,13 @@ impl Backend for LoopFiles {
             device.clear_with_last_user()?;
             return Ok(Source::Loop(device));
         }
-        debug_span!("attach_loop").in_scope(|| LoopDevice::attach(&file, &path)).map(Source::Loop)
+        self.attach_file(&file, &path)
+    }
+
+    fn attach_new(&self, draft: &Draft, name: &VolumeName) -> Result<Option<Source>> {
+        let Draft::Unnamed(_) = draft else { return Ok(None) };
+        // Opened by its name: so the kernel tells it from then on.
+        self.attach_file(&self.open_writable(name)?, &self.path(name)).map(Some)
     }
 
     fn is_shown_by(&self, name: &VolumeName, device: u64) -> Result<bool> {

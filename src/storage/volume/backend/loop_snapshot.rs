@@ -119,7 +119,7 @@ impl LoopFiles {
         let (file, path) = (self.copy_of(origin, &self.files())?, self.path(&to.name));
         to.filesystem.kind().make_unique(&file, &path)?;
         self.finish_copy(&file, to, &path)?;
-        self.publish(Draft::Unnamed(file), to)
+        self.publish(&Draft::Unnamed(file), to)
     }
 
     /// Takes the space of a preallocated volume, and writes the copy to the disk.

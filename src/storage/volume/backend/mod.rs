@@ -164,10 +164,17 @@ pub(crate) trait Backend: fmt::Debug {
     fn prepare(&self, spec: &VolumeSpec) -> Result<Draft>;
 
     /// Makes the promise, and of `draft` the volume, whole and durably. False if the name is taken. Needs no lock.
-    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool>;
+    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool>;
 
     /// Makes the volume something that can be mounted; what is left of an earlier call is adopted.
     fn attach(&self, name: &VolumeName) -> Result<Source>;
+
+    /// The same of the volume that `draft` has become, without looking for what an earlier call left: nobody else can have had
+    /// it. `None` where `draft` does not keep others out.
+    fn attach_new(&self, draft: &Draft, name: &VolumeName) -> Result<Option<Source>> {
+        let _ = (draft, name);
+        Ok(None)
+    }
 
     /// Whether `device`, a number as in `st_dev`, is the volume. Needs no lock.
     fn is_shown_by(&self, name: &VolumeName, device: u64) -> Result<bool>;

@@ -173,7 +173,7 @@ impl Backend for Tmpfs {
         tmpfs::unmounted(spec.size_bytes).map(Draft::Unnamed)
     }
 
-    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool> {
+    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool> {
         let Draft::Unnamed(tmpfs) = draft else { return Ok(false) };
         let (held, record) = (self.path(&spec.name), self.record(&spec.name));
         let _lock = self.directory.lock()?;
@@ -187,7 +187,7 @@ impl Backend for Tmpfs {
         self.check_room(spec.size_bytes, &promise(spec))?;
         self.remove_half(&spec.name)?;
         make_directory(&held)?;
-        tmpfs::mount(&tmpfs, &held)?;
+        tmpfs::mount(tmpfs, &held)?;
         self.write_record(&spec.name)?;
         debug!(held = %held.display(), "created volume");
         Ok(true)

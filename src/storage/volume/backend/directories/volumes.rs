@@ -237,7 +237,7 @@ impl Backend for Directories {
         Ok(Draft::Nothing)
     }
 
-    fn publish(&self, _draft: Draft, spec: &VolumeSpec) -> Result<bool> {
+    fn publish(&self, _draft: &Draft, spec: &VolumeSpec) -> Result<bool> {
         let _lock = self.directory.lock()?;
         if identity(&self.home(&spec.name))?.is_some() {
             return Ok(false);

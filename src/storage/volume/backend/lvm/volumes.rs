@@ -220,7 +220,7 @@ impl Backend for LogicalVolumes {
         template::open(&self.directory.templates(), spec.filesystem, spec.size_bytes).map(Draft::Template)
     }
 
-    fn publish(&self, draft: Draft, spec: &VolumeSpec) -> Result<bool> {
+    fn publish(&self, draft: &Draft, spec: &VolumeSpec) -> Result<bool> {
         let Draft::Template(template) = draft else { return Ok(false) };
         let how = match (spec.allocation, &self.record.lvm.thin_pool) {
             (Allocation::Sparse, Some(pool)) => {
@@ -230,9 +230,7 @@ impl Backend for LogicalVolumes {
             (Allocation::Sparse, None) => return Err(self.no_thin_pool()),
             (Allocation::Preallocated, _) => self.linear(spec.size_bytes),
         };
-        self.make(spec, how, |device| {
-            fill::from_template(&template, device, spec.filesystem, spec.allocation)
-        })
+        self.make(spec, how, |device| fill::from_template(template, device, spec.filesystem, spec.allocation))
     }
 
     fn attach(&self, name: &VolumeName) -> Result<Source> {
