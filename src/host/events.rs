@@ -56,12 +56,13 @@ impl Host {
     ///
     /// ```no_run
     /// use docklet::host::{ContainerEvent, Host};
+    /// # fn alarm(_: u64) {}
     ///
     /// # async fn example(host: &Host) -> docklet::Result<()> {
     /// let mut events = host.events(&"web".parse()?)?;
     /// while let Some(event) = events.next().await? {
     ///     if let ContainerEvent::OomKill { count } = event {
-    ///         println!("{count} processes were killed for memory");
+    ///         alarm(count);
     ///     }
     /// }
     /// # Ok(())
