@@ -22,7 +22,7 @@ impl Cgroup {
     /// processors those that are really used. A group above may limit further.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the group does not exist; [`Error::Os`] if a file cannot be read.
+    /// [`crate::Error::NotFound`] if the group does not exist; [`crate::Error::Os`] if a file cannot be read.
     pub fn limits(&self) -> Result<CgroupLimits> {
         if !self.exists() {
             return Err(self.not_found());
