@@ -1,5 +1,6 @@
 //! Makes the host agree with what is written down: what to run once after each boot. Prints what it did, as JSON.
-//! `--watch` goes on, and starts containers again that end, until Ctrl-C; it leaves them running.
+//! `--watch` goes on, and starts containers again that end, as their policies say, until Ctrl-C or SIGTERM; it leaves them
+//! running. `dist/docklet.service` runs it under systemd.
 //!
 //! Exit status: 0 if everything is as it should be now, 1 if not, 2 for wrong arguments.
 
@@ -7,10 +8,11 @@
 
 use std::process::ExitCode;
 
-use docklet::Result;
 use docklet::error::Chain;
 use docklet::host::{Host, Outcome, Recovered};
 use docklet::paths::Paths;
+use docklet::{Error, Result};
+use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: recover [--watch]";
 
@@ -53,7 +55,18 @@ async fn run(watch: bool) -> Result<Recovered> {
     let report = host.recover().await?;
     println!("{}", serde_json::to_string_pretty(&report).expect("plain data"));
     if watch {
-        host.supervise(async { drop(tokio::signal::ctrl_c().await) }).await?;
+        let mut terminated = signal(SignalKind::terminate()).map_err(|source| Error::Os {
+            call: "sigaction",
+            target: "SIGTERM".to_owned(),
+            source,
+        })?;
+        let asked = async {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminated.recv() => {}
+            }
+        };
+        host.supervise(asked).await?;
     }
     Ok(report)
 }

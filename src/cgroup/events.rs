@@ -32,6 +32,13 @@ pub struct CgroupState {
 }
 
 impl Cgroup {
+    /// The file whose content changes when the group is frozen or thawed: of v2 if the group is in it, else of v1's freezer.
+    pub(crate) fn changing_file(&self) -> Option<PathBuf> {
+        let unified = self.unified_dir().map(|dir| dir.join("cgroup.events")).filter(|file| file.exists());
+        unified
+            .or_else(|| Some(self.hierarchies().v1_mount("freezer")?.join(self.path()).join("freezer.state")))
+    }
+
     /// Changes of this group from now on.
     ///
     /// # Errors

@@ -56,13 +56,12 @@ impl Host {
     ///
     /// ```no_run
     /// use docklet::host::{ContainerEvent, Host};
-    /// # fn alarm(_: u64) {}
     ///
     /// # async fn example(host: &Host) -> docklet::Result<()> {
     /// let mut events = host.events(&"web".parse()?)?;
     /// while let Some(event) = events.next().await? {
     ///     if let ContainerEvent::OomKill { count } = event {
-    ///         alarm(count);
+    ///         tracing::warn!(count, "processes were killed for memory");
     ///     }
     /// }
     /// # Ok(())

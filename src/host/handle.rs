@@ -39,7 +39,7 @@ pub struct Host {
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    runtime: Handle,
+    pub(super) runtime: Handle,
     pub(super) paths: Paths,
     pub(super) tag: String,
     pub(super) hierarchies: Hierarchies,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Host;
 use super::record::{Manifest, Phase, Port};
 use super::spec::ContainerSpec;
+use super::{Ended, Host};
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::{Container, State};
@@ -26,6 +26,11 @@ pub struct ContainerInfo {
     pub interfaces: BTreeMap<LinkName, Interface>,
     /// The ids that it has on the host. `None`: it is privileged, and its ids are those of the host.
     pub ids: Option<IdMap>,
+    /// How its last run ended, of those that the host's own end did not cut off. `None`: none did yet.
+    pub last_end: Option<Ended>,
+    /// How often it was started again by its [policy](super::RestartPolicy) since a run of ten seconds or a
+    /// [`Host::start`], with the restart that is due.
+    pub restarts: u32,
     /// What it was asked to be.
     pub spec: ContainerSpec,
 }
@@ -93,8 +98,12 @@ impl Host {
     }
 
     pub(super) fn info(&self, manifest: Manifest) -> Result<ContainerInfo> {
+        let state = self.container(&manifest)?.state()?;
+        let (last_end, restarts) = self.last_end(&manifest, state)?;
         Ok(ContainerInfo {
-            state: self.container(&manifest)?.state()?,
+            state,
+            last_end,
+            restarts,
             id: manifest.id,
             should_run: manifest.run,
             ids: manifest.objects.ids,

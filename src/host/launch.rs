@@ -108,7 +108,16 @@ impl Host {
             Privilege::Unprivileged { .. } => Some(self.plan_ids()?),
             Privilege::Privileged => None,
         };
-        let objects = Objects { volume, pool, cgroup, ids, ports, leaving: None, former_limits: None };
+        let objects = Objects {
+            volume,
+            pool,
+            cgroup,
+            ids,
+            ports,
+            leaving: None,
+            former_limits: None,
+            unmounting: None,
+        };
         let manifest = Manifest::new(id, spec, image, objects);
         self.check_rules(Some(&manifest), None)?;
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
@@ -117,6 +126,8 @@ impl Host {
 
     async fn start_locked(&self, mut manifest: Manifest) -> Result<ContainerInfo> {
         if self.state(&manifest).await? == State::Stopped {
+            self.note_end(&manifest).await?;
+            self.forget_retries(&manifest).await?;
             self.lower(&manifest, Duration::ZERO).await?;
             let wished = manifest.run;
             if !wished {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tracing::{Instrument, info_span};
 
 use super::Host;
-use crate::error::Result;
-use crate::lxc::{Exec, ExecOutput};
+use super::objects::console_path;
+use crate::error::{Error, Result};
+use crate::lxc::{Exec, ExecOutput, read_console_log};
 use crate::name::ContainerName;
 
 impl Host {
@@ -26,7 +27,10 @@ impl Host {
                     manifest.run = false;
                     host.publish(&manifest).await?;
                 }
-                host.lower(&manifest, grace).await
+                let ending = host.container(&manifest)?;
+                host.blocking(move || ending.end(grace)).await?;
+                host.note_end(&manifest).await?;
+                host.release(&manifest).await
             }
             .instrument(span)
         })
@@ -81,6 +85,20 @@ impl Host {
             host.blocking(move || container.unfreeze()).await
         })
         .await
+    }
+
+    /// What was printed on a container's console, in this run and earlier ones: as much as is
+    /// [kept](super::ContainerSpec::console_max_bytes). To sit at it, see [`Container::console`](crate::lxc::Container::console) of
+    /// [`Host::runtime`].
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container, or it has no console.
+    pub fn console_log(&self, name: &ContainerName) -> Result<Vec<u8>> {
+        let manifest = self.created(name)?;
+        if manifest.spec.console_max_bytes.is_none() {
+            return Err(Error::NotFound { what: format!("a console of container `{name}`") });
+        }
+        read_console_log(&console_path(&self.directory(&manifest)))
     }
 
     /// Runs a program inside a running container and waits for its end.

@@ -36,6 +36,7 @@
 //! ```
 
 mod doctor;
+mod ended;
 mod etc;
 mod events;
 mod handle;
@@ -47,6 +48,7 @@ mod launch;
 mod life;
 mod limits;
 mod marks;
+mod mounts;
 mod network;
 mod objects;
 mod pools;
@@ -54,14 +56,17 @@ mod record;
 mod recover;
 mod spec;
 mod supervise;
+mod watch;
 
 pub use doctor::{Check, Doctor, Finding};
+pub use ended::Ended;
 pub use events::{ContainerEvent, ContainerEvents};
 pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use recover::{Outcome, Recovered};
 pub use spec::{
-    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, RootVolume,
-    Span,
+    Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, Restart,
+    RestartPolicy, RootVolume, Span,
 };
+pub use watch::{Change, StateChange, StateChanges};

@@ -43,7 +43,8 @@ impl Host {
         }
         // Every rule of the configuration is checked by building it once, over a root that is made later.
         let config = self.configure(spec, &inner.paths.containers().join("check"), None)?;
-        config.render(&inner.target)?;
+        // Its mounts are LXC's in another form, when they are prepared.
+        config.render_in(&inner.target, None, &[])?;
         if spec.privilege != Privilege::Privileged {
             config.check_ways(ids::map(0)?.root())?;
         }
@@ -70,7 +71,7 @@ impl Host {
         let (root, files) = root?;
         let mut config = self.configure(&manifest.spec, &root, Some((manifest, &directory)))?;
         for file in files {
-            config.mount(file)?;
+            config.mount_own(file)?;
         }
         let container = self.container(manifest)?;
         let started = self.blocking(move || container.start(&config));
@@ -90,8 +91,13 @@ impl Host {
     /// Releases what a running container needs: its processes, its ports, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
-        let ending = container.clone();
-        self.blocking(move || ending.end(grace)).await?;
+        self.blocking(move || container.end(grace)).await?;
+        self.release(manifest).await
+    }
+
+    /// Releases what a container needed that has ended.
+    pub(super) async fn release(&self, manifest: &Manifest) -> Result<()> {
+        let container = self.container(manifest)?;
         let cleaned = self.blocking(move || container.clean());
         let (cleaned, ports, root) =
             tokio::join!(cleaned, self.lower_ports(manifest), self.lower_root(manifest));
@@ -215,7 +221,7 @@ impl Host {
     }
 
     /// The runtime's configuration. `place` is `None` when only the rules are to be checked.
-    fn configure(
+    pub(super) fn configure(
         &self,
         spec: &ContainerSpec,
         root: &Path,
@@ -237,6 +243,10 @@ impl Host {
         }
         if let Privilege::Unprivileged { no_new_privileges } = spec.privilege {
             config.process.no_new_privileges = no_new_privileges;
+        }
+        if let Some(max_bytes) = spec.console_max_bytes {
+            let directory = place.map_or(root, |(_, directory)| directory);
+            config.console_log(console_path(directory), max_bytes)?;
         }
         if let Some((manifest, directory)) = place {
             let namespace = namespace_path(directory);
@@ -278,6 +288,11 @@ pub(super) fn root_path(directory: &Path) -> PathBuf {
 /// Where a container's network namespace is pinned.
 pub(super) fn namespace_path(directory: &Path) -> PathBuf {
     directory.join("netns")
+}
+
+/// Where what is printed on a container's console is kept.
+pub(super) fn console_path(directory: &Path) -> PathBuf {
+    directory.join("console.log")
 }
 
 /// Makes the directory of a container. Those of its ids may pass, since its runtime mounts its root as one of them, and

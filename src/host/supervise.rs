@@ -11,45 +11,44 @@ use futures_util::stream::FuturesUnordered;
 
 use super::handle::Host;
 use super::record::Phase;
-use super::recover::Outcome;
+use super::recover::{Converged, Haste, Outcome};
+use super::spec::RestartPolicy;
 use crate::error::{Chain, Error, Result};
 use crate::name::ContainerName;
+use crate::sys::inotify::Watches;
 use crate::sys::pidfd;
-
-/// How often the list of containers is read again: others may launch and stop some.
-const LIST_INTERVAL: Duration = Duration::from_secs(2);
-/// The pause before a container that ended is started again, at first.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause. Each restart doubles it.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A container that ran for this long starts over with the first pause.
-const STEADY: Duration = Duration::from_secs(60);
 
 impl Host {
     /// Recovers the host and then keeps it as it should be, until `stop` is ready: a container that should run and
-    /// ends is started again, after a pause that doubles from half a second up to a minute.
+    /// ends is started again as its [policy](super::RestartPolicy) says. Pauses and counts are kept through the end of the process
+    /// that does this.
     ///
     /// Containers are left as they are when this returns, and a start that is under way goes on. Any number of processes
     /// may do this on one prefix.
     ///
     /// # Errors
-    /// As [`Host::recover`]. A container that cannot be started does not end it: it is tried again.
+    /// As [`Host::recover`]. A container that this host cannot start does not end it: it is tried again with the same pauses,
+    /// whatever its policy.
     pub async fn supervise(&self, stop: impl Future<Output = ()>) -> Result<()> {
         let mut stop = pin!(stop);
-        self.recover().await?;
+        // Others may launch and stop some: heard of from before the first look on.
+        let changes = Watches::new()?;
+        changes.directory(&self.inner.paths.manifests())?;
+        self.recover_in(Haste::WhenDue).await?;
         let mut lives = FuturesUnordered::new();
         let mut watched: BTreeMap<ContainerName, Restarts> = BTreeMap::new();
-        let mut interval = tokio::time::interval(LIST_INTERVAL);
+        let mut looked = false;
         loop {
             tokio::select! {
                 () = &mut stop => return Ok(()),
-                Some((name, since)) = lives.next() => {
+                Some((name, next)) = lives.next() => {
                     let name: ContainerName = name;
                     if let Some(restarts) = watched.get_mut(&name) {
-                        restarts.ended(since);
+                        restarts.ended(next);
                     }
                 }
-                _ = interval.tick() => {}
+                () = std::future::ready(()), if !looked => looked = true,
+                changed = changes.next() => drop(changed?),
                 () = until(watched.values().filter_map(|restarts| restarts.due).min()) => {}
             }
             let mut wanted = self.inner.manifests.all()?.records;
@@ -70,30 +69,31 @@ impl Host {
         }
     }
 
-    /// Starts a container if it is down and waits for its end. Returns since when it ran.
-    async fn live(&self, name: ContainerName) -> (ContainerName, Option<Instant>) {
+    /// Starts a container if it is down and due, and waits for its end.
+    async fn live(&self, name: ContainerName) -> (ContainerName, Next) {
         // A task of its own, as every operation: one that hangs keeps no other waiting.
         let starting = name.clone();
-        let outcome = self.owned(|host| async move { Ok(host.converge(&starting).await) }).await;
-        let since = Instant::now();
-        let end = match outcome {
-            Ok(Some(Outcome::Failed(reason))) => {
+        let converged =
+            self.owned(|host| async move { Ok(host.converge(&starting, Haste::WhenDue).await) }).await;
+        let end = match converged {
+            Ok(Converged::Due(pause)) => return (name, Next::Look(pause)),
+            Ok(Converged::Done(Some(Outcome::Failed(reason)))) => {
                 tracing::warn!(container = %name, reason, "not started");
-                return (name, None);
+                return (name, Next::Failed);
             }
-            Ok(_) => self.end_of(&name),
+            Ok(Converged::Done(_)) => self.end_of(&name),
             Err(error) => Err(error),
         };
         match end {
             Ok(Some(end)) => {
                 // An error means the same as the end: look again.
                 drop(pidfd::ended(end).await);
-                return (name, Some(since));
+                return (name, Next::Look(Duration::ZERO));
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(container = %name, error = %Chain(&error), "not watched"),
         }
-        (name, None)
+        (name, Next::Failed)
     }
 
     /// A container's first process. `None` if it has none.
@@ -107,25 +107,37 @@ impl Host {
     }
 }
 
-/// When a container may be started again.
+/// What to do with a container that is not watched any more.
+#[derive(Debug)]
+enum Next {
+    /// Look at it after this time.
+    Look(Duration),
+    /// It was not started, or could not be watched: try again, ever less often.
+    Failed,
+}
+
+/// When a container is looked at again.
 #[derive(Debug, Default)]
 struct Restarts {
     /// Being started, or started and watched.
     running: bool,
-    pause: Option<Duration>,
+    failures: u32,
     due: Option<Instant>,
 }
 
 impl Restarts {
-    /// It ended, or was not started. `since` is when it was.
-    fn ended(&mut self, since: Option<Instant>) {
+    fn ended(&mut self, next: Next) {
         self.running = false;
-        let steady = since.is_some_and(|since| since.elapsed() >= STEADY);
-        let pause = match self.pause {
-            Some(last) if !steady => (last * 2).min(LONGEST_PAUSE),
-            _ => FIRST_PAUSE,
+        let pause = match next {
+            Next::Look(pause) => {
+                self.failures = 0;
+                pause
+            }
+            Next::Failed => {
+                self.failures = self.failures.saturating_add(1);
+                RestartPolicy::pause(self.failures - 1)
+            }
         };
-        self.pause = Some(pause);
         self.due = Some(Instant::now() + pause);
     }
 }
@@ -134,23 +146,5 @@ async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_to_a_limit() {
-        let mut restarts = Restarts::default();
-        let mut pauses = Vec::new();
-        for _ in 0..10 {
-            restarts.ended(Some(Instant::now()));
-            pauses.push(restarts.pause.unwrap());
-        }
-        assert_eq!(pauses[0], FIRST_PAUSE);
-        assert_eq!(pauses[1], FIRST_PAUSE * 2);
-        assert_eq!(pauses[9], LONGEST_PAUSE);
     }
 }

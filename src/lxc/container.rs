@@ -183,6 +183,7 @@ impl Container {
                 && has_executed(init.pid, record.monitor.pid)
                 && let Some(init_fd) = init.open()?
             {
+                self.bound_log();
                 return Ok(Some(Running { init, init_fd, record }));
             }
             if pidfd::wait_exit(monitor.as_fd(), Some(Duration::from_millis(1)))?

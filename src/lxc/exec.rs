@@ -3,39 +3,34 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::lxc::account::{self, Account, Identity};
 use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::check_variable;
-use crate::lxc::container::{Container, KILL_PATIENCE};
+use crate::lxc::container::Container;
+use crate::lxc::exec_child::ExecChild;
 use crate::lxc::exec_output::{ExecOutput, ExecStatus};
-use crate::lxc::record::Birth;
-use crate::lxc::{config, pump, reason, text};
+use crate::lxc::terminal::{self, Terminal, TerminalSize};
+use crate::lxc::{config, pump, text};
 use crate::sys::confined::ConfinedRoot;
-use crate::sys::pidfd;
-use crate::sys::process::{Child, Ended, Program, Stream};
+use crate::sys::process::{Program, Stream};
 use crate::sys::wait::deadline;
 
 /// A command's search path, unless its environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How long `lxc-attach` may take to end after its command.
-const REAP_PATIENCE: Duration = Duration::from_secs(1);
-/// For how long a container that could not be entered may still be ending.
-const GONE_PATIENCE: Duration = Duration::from_millis(200);
-
 /// A command to run in a container.
 ///
 /// ```
 /// # use docklet::lxc::Exec;
-/// let exec = Exec { user: Some(1000), ..Exec::new(["id", "-u"]) };
+/// let exec = Exec { user: Some(1000.into()), ..Exec::new(["id", "-u"]) };
 /// assert_eq!(exec.output_max_bytes, 1 << 20);
 /// let exec: Exec = serde_json::from_str(r#"{"command": ["id"]}"#).unwrap();
 /// assert_eq!(exec, Exec::new(["id"]));
@@ -51,32 +46,21 @@ pub struct Exec {
     /// The directory to run it in, as the container sees it. Default: `/`. It needs `/bin/sh` in the container, which
     /// changes there before it becomes the command: LXC has no way of its own.
     pub cwd: Option<PathBuf>,
-    /// The user id to run it as. Default: 0.
-    pub user: Option<u32>,
-    /// The group id to run it as. Default: 0.
-    pub group: Option<u32>,
-    /// What it reads from its standard input. Not for [`Container::spawn`].
+    /// The user to run it as. Default: 0. By a name, the container's `/etc/passwd` says which, and `HOME` is what stands there,
+    /// unless it is given. It has no supplementary groups: `lxc-attach` gives none.
+    pub user: Option<Account>,
+    /// The group to run it as. Default: that of a user given by name, else 0. By a name, the container's `/etc/group` says which.
+    pub group: Option<Account>,
+    /// Runs it on a pseudo terminal of this size, of the container's own (`tty` tells its name), as its controlling one.
+    /// Standard output and error are one then. Default: none, its streams are pipes.
+    pub terminal: Option<TerminalSize>,
+    /// What it reads from its standard input, or is typed on its terminal: that does not end then, unless by an
+    /// end-of-file character (`\x04`) in it. Not for [`Container::spawn`].
     pub stdin: Vec<u8>,
     /// For how long it may run, then it is killed. Default: no bound. Not for [`Container::spawn`].
     pub timeout: Option<Duration>,
     /// How much of each of its outputs is kept. Default: 1 MiB. Not for [`Container::spawn`].
     pub output_max_bytes: usize,
-}
-
-/// A running command in a container. Dropping it kills the command.
-#[derive(Debug)]
-pub struct ExecChild {
-    /// Writes to the command's standard input. Drop it to end that.
-    pub stdin: Option<File>,
-    /// Reads the command's standard output.
-    pub stdout: Option<File>,
-    /// Reads the command's standard error.
-    pub stderr: Option<File>,
-    child: Child,
-    log: File,
-    container: Container,
-    init: Birth,
-    init_fd: OwnedFd,
 }
 
 impl Default for Exec {
@@ -87,6 +71,7 @@ impl Default for Exec {
             cwd: None,
             user: None,
             group: None,
+            terminal: None,
             stdin: Vec::new(),
             timeout: None,
             output_max_bytes: 1 << 20,
@@ -124,15 +109,17 @@ impl Container {
     /// dropped.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the container does not run, or has no such working directory; [`Error::Invalid`] if the
+    /// [`Error::NotFound`] if the container does not run, or has no such working directory, user or group; [`Error::Invalid`] if the
     /// command is empty or cannot be expressed; [`Error::Busy`] if the container is frozen; [`Error::Command`] if
     /// `lxc-attach` itself failed. What the command does, that it cannot be run too, is in [`ExecOutput::status`].
     pub fn exec(&self, exec: &Exec) -> Result<ExecOutput> {
         let _span = tracing::info_span!("container_exec", id = %self.id).entered();
         let deadline = exec.timeout.map(deadline);
         let mut child = self.spawn(exec)?;
-        let outputs = [child.stdout.take(), child.stderr.take()];
-        let stdin = child.stdin.take();
+        let (stdin, outputs) = match &child.terminal {
+            Some(terminal) => (Some(terminal.file()?), [Some(terminal.file()?), None]),
+            None => (child.stdin.take(), [child.stdout.take(), child.stderr.take()]),
+        };
         let max_bytes = exec.output_max_bytes;
         let (captured, ended) =
             pump::pump(child.child.pidfd(), stdin, &exec.stdin, outputs, max_bytes, deadline)?;
@@ -146,7 +133,7 @@ impl Container {
         Ok(ExecOutput { status, stdout, stderr, truncated })
     }
 
-    /// Starts a command in the container, with its streams as pipes.
+    /// Starts a command in the container, with its streams as pipes, or on a terminal.
     ///
     /// # Errors
     /// As [`Container::exec`]; what fails later is told by [`ExecChild::wait`].
@@ -166,14 +153,22 @@ impl Container {
         if let Some(cwd) = &exec.cwd {
             check_cwd(running.init.pid, cwd)?;
         }
+        let identity = account::resolve(running.init.pid, exec.user.as_ref(), exec.group.as_ref())?;
+        let (terminal, theirs) = exec.terminal.map(Terminal::open).transpose()?.unzip();
         let log: File = memfd_create("lxc-attach.log", MemfdFlags::CLOEXEC)
             .map_err(|e| Error::os("memfd_create", "lxc-attach.log", e))?
             .into();
         // Born there it ends with the container, and cannot make LXC's lock file again after it.
         let place = Birthplace::ensure(&self.group)?;
-        let mut child = place.of(self.program(exec, &log)?).spawn()?;
+        let program = self.program(exec, &identity, &log)?;
+        let program = match &theirs {
+            Some(terminal) => program.on_terminal(terminal.as_fd()),
+            None => program.streams([Stream::Pipe; 3]),
+        };
+        let mut child = place.of(program).spawn()?;
         tracing::debug!(pid = child.pid, command = ?exec.command, "lxc-attach");
-        Ok(ExecChild {
+        let child = ExecChild {
+            terminal,
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
@@ -182,24 +177,31 @@ impl Container {
             container: self.clone(),
             init: running.init,
             init_fd: running.init_fd,
-        })
+        };
+        if let Some(theirs) = theirs {
+            terminal::hand_over(&theirs, child.as_fd())?;
+        }
+        Ok(child)
     }
 
-    fn program(&self, exec: &Exec, log: &File) -> Result<Program<'static>> {
+    fn program<'a>(&self, exec: &Exec, identity: &Identity, log: &File) -> Result<Program<'a>> {
         // lxc-attach opens it itself, so that no descriptor of ours reaches the container.
         let log = format!("/proc/{}/fd/{}", std::process::id(), log.as_raw_fd());
-        let mut program = Program::new(&self.target.lxc_attach)?.streams([Stream::Pipe; 3]);
+        let mut program = Program::new(&self.target.lxc_attach)?;
         for arg in ["-n", self.id.as_str(), "--quiet", "-l", "ERROR", "-o", &log, "--clear-env", "-P"] {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?;
-        for (option, id) in [("-u", exec.user), ("-g", exec.group)] {
+        for (option, id) in [("-u", identity.user), ("-g", identity.group)] {
             if let Some(id) = id {
                 program = program.arg(option)?.arg(id.to_string())?;
             }
         }
         if !exec.environment.contains_key("PATH") {
             program = program.arg("-v")?.arg(format!("PATH={PATH}"))?;
+        }
+        if let Some(home) = identity.home.as_ref().filter(|_| !exec.environment.contains_key("HOME")) {
+            program = program.arg("-v")?.arg(format!("HOME={home}"))?;
         }
         for (name, value) in &exec.environment {
             program = program.arg("-v")?.arg(format!("{name}={value}"))?;
@@ -216,115 +218,6 @@ impl Container {
             program = program.arg(arg)?;
         }
         Ok(program)
-    }
-}
-
-impl ExecChild {
-    /// Waits until the command has ended. Read its outputs first, or it may wait for you.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if the container stopped meanwhile; [`Error::Command`] if `lxc-attach` itself failed;
-    /// [`Error::Os`] otherwise.
-    pub fn wait(&mut self) -> Result<ExecStatus> {
-        self.stdin = None;
-        let ended = self.child.wait()?;
-        let mut log = String::new();
-        let mut bytes = vec![0; 16 << 10];
-        if let Ok(length) = self.log.read_at(&mut bytes, 0) {
-            log = String::from_utf8_lossy(&bytes[..length]).into_owned();
-        }
-        let said = reason::errors(&log);
-        let not_run = said.iter().find(|line| line.contains("Failed to exec \""));
-        match (ended, not_run) {
-            (Ended::Exited(code), Some(line)) => {
-                let (code, reason) = (u8::try_from(code).unwrap_or(126), (*line).to_owned());
-                let code = if code == 127 { 127 } else { 126 };
-                Ok(ExecStatus::NotRun { code, reason })
-            }
-            (Ended::Exited(code), None) if code == 0 || said.is_empty() => {
-                Ok(ExecStatus::Exited(u8::try_from(code).unwrap_or(u8::MAX)))
-            }
-            _ if self.container_stopped()? => {
-                let what = format!("a running {} (it stopped beneath the command)", self.container.shown());
-                Err(Error::NotFound { what })
-            }
-            (ended, _) => Err(Error::Command {
-                program: "lxc-attach".to_owned(),
-                status: ended.shown(),
-                stderr: reason::distill(&log),
-            }),
-        }
-    }
-
-    /// Whether the container that the command was started in has ended, or is about to (its monitor dies first), or was
-    /// cleaned away.
-    fn container_stopped(&self) -> Result<bool> {
-        if pidfd::wait_exit(self.init_fd.as_fd(), Some(GONE_PATIENCE))? {
-            return Ok(true);
-        }
-        let Some(running) = self.container.running()? else { return Ok(true) };
-        Ok(running.init != self.init || running.is_ending()?)
-    }
-
-    /// Kills the command. Processes that it started and left behind belong to the container and go on.
-    ///
-    /// # Errors
-    /// [`Error::Os`] if the control group cannot be read.
-    pub fn kill(&mut self) -> Result<()> {
-        if pidfd::wait_exit(self.child.pidfd(), Some(Duration::ZERO))? {
-            return self.child.wait().map(drop);
-        }
-        // The command is lxc-attach's child: LXC clones it beside its helper. Stopped, lxc-attach makes no other one.
-        pidfd::signal(self.child.pidfd(), libc::SIGSTOP)?;
-        let deadline = Instant::now() + KILL_PATIENCE;
-        let mut killed = false;
-        while self.kill_children(deadline)? && Instant::now() < deadline {
-            killed = true;
-        }
-        if killed {
-            // It reaps the command and ends. A dead process that nobody reaps keeps the container's init from ending.
-            pidfd::signal(self.child.pidfd(), libc::SIGCONT)?;
-            pidfd::wait_exit(self.child.pidfd(), Some(REAP_PATIENCE))?;
-        }
-        self.child.kill();
-        self.child.wait().map(drop)
-    }
-
-    /// Kills what lxc-attach has made and waits for its end. False if there is nothing.
-    fn kill_children(&self, deadline: Instant) -> Result<bool> {
-        let mut held = Vec::new();
-        for pid in self.container.group.processes()? {
-            if let Some(process) = pidfd::open(pid)?
-                && pidfd::parent(pid) == Some(self.child.pid)
-            {
-                pidfd::signal(process.as_fd(), libc::SIGKILL)?;
-                held.push(process);
-            }
-        }
-        for process in &held {
-            pidfd::wait_exit(process.as_fd(), Some(deadline.saturating_duration_since(Instant::now())))?;
-        }
-        Ok(!held.is_empty())
-    }
-
-    /// Init of the container the command is in: readable once it has ended.
-    #[must_use]
-    pub fn init_pidfd(&self) -> BorrowedFd<'_> {
-        self.init_fd.as_fd()
-    }
-}
-
-/// Readable once the command has ended.
-impl AsFd for ExecChild {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.child.pidfd()
-    }
-}
-
-impl Drop for ExecChild {
-    fn drop(&mut self) {
-        // An error here means that there is nothing to kill any more.
-        let _ = self.kill();
     }
 }
 

@@ -1,7 +1,7 @@
 //! LXC: typed configuration, and the life of one container.
 //!
 //! [`LxcConfig`] says what a container should be, with a field and a type for each topic (capabilities, devices, namespaces,
-//! hooks, …); [`MountEntry`] is one bind mount of it; [`LxcTarget`] is the LXC and the control groups of this host, which the
+//! hooks, …); [`MountEntry`] is one mount of it; [`LxcTarget`] is the LXC and the control groups of this host, which the
 //! configuration is rendered for. A [`Container`] is started, stopped, frozen and entered.
 //!
 //! [`ConfigText`] is any configuration file, byte for byte: what liblxc takes, it takes, and what liblxc refuses is listed
@@ -22,14 +22,18 @@
 //!
 //! Needs root, but for configurations. Not here: making namespaces, network links, the root's file system.
 
+mod account;
 mod birthplace;
 mod config;
+mod console;
 mod container;
 mod exec;
+mod exec_child;
 mod exec_output;
+mod exit;
 mod halt_signal;
 mod lock_file;
-mod mount_entry;
+mod mount;
 mod pump;
 mod reason;
 mod record;
@@ -37,23 +41,33 @@ mod root;
 mod start;
 mod stop;
 mod target;
+mod terminal;
 mod text;
 
+pub use account::Account;
 pub use config::{
     AppArmor, Architecture, AutoMount, AutoMounts, Autostart, Capabilities, Capability, ConfigPath,
     ConfigValue, DROPPED_CAPABILITIES, DeviceRule, HookPoint, Hooks, InitProcess, LogLevel, LxcConfig,
     LxcInterface, LxcLog, Namespace, NamespaceSource, Resource, ResourceLimit, Seccomp, SettingName,
     Terminals,
 };
+pub use console::Console;
+pub(crate) use console::read_log as read_console_log;
 pub use container::{Container, State};
-pub use exec::{Exec, ExecChild};
+pub use exec::Exec;
+pub use exec_child::ExecChild;
 pub use exec_output::{ExecOutput, ExecStatus};
+pub use exit::Exit;
 pub use halt_signal::HaltSignal;
 pub(crate) use lock_file::{
     directory as lock_directory, names as lock_names, remove_directory as remove_lock_directory,
 };
-pub use mount_entry::{Create, MountEntry, Submounts};
+pub use mount::{
+    Create, FilesystemMount, MountEntry, MountOption, MountSource, Propagation, Submounts, Tmpfs,
+};
+pub(crate) use record::Run;
 pub use start::Started;
 pub use stop::StopOutcome;
 pub use target::{LxcTarget, LxcVersion};
+pub use terminal::{Terminal, TerminalSize};
 pub use text::{ConfigProblem, ConfigProblems, ConfigText, Entry};

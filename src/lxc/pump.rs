@@ -91,6 +91,8 @@ impl Source {
         while let Some(file) = &mut self.file {
             match file.read(&mut chunk) {
                 Ok(0) => self.file = None,
+                // The other end of a terminal is closed.
+                Err(e) if e.raw_os_error() == Some(libc::EIO) => self.file = None,
                 Ok(length) => {
                     let room = max_bytes.saturating_sub(self.bytes.len()).min(length);
                     self.bytes.extend_from_slice(&chunk[..room]);

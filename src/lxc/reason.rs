@@ -41,6 +41,11 @@ pub(crate) fn errors(log: &str) -> Vec<&str> {
     log.lines().filter_map(parse).filter(|line| line.level == "ERROR").map(|line| line.text).collect()
 }
 
+/// The texts of all lines of `log`.
+pub(crate) fn texts(log: &str) -> impl Iterator<Item = &str> {
+    log.lines().filter_map(parse).map(|line| line.text)
+}
+
 /// What LXC says after each failure, whatever its cause.
 fn is_consequence(line: &Line<'_>) -> bool {
     const SAID_ALWAYS: [&str; 10] = [

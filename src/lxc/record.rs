@@ -18,6 +18,14 @@ pub(crate) struct Birth {
     pub(crate) start_time: u64,
 }
 
+/// A run of a container, told from all others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    pub(crate) boot_id: String,
+    /// Its first init.
+    pub(crate) init: Birth,
+}
+
 /// `started.json` in the container's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {

@@ -3,7 +3,9 @@
 //! LXC's own `create=` follows links while it makes directories, so it is not used: a link planted in the root by an
 //! earlier run of the container would lead it onto the host.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, statfs};
@@ -11,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::lxc::config::{CheckedMount, LxcConfig, Network};
-use crate::lxc::mount_entry::Create;
+use crate::lxc::mount::{Create, Ids, MountEntry, Tree};
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::netns::NSFS_MAGIC;
 use crate::sys::userns;
@@ -29,30 +31,73 @@ impl LxcConfig {
     /// # Errors
     /// [`Error::NotFound`] if the root, or a target without `create_dir`/`create_file`, does not exist;
     /// [`Error::Differs`] if a target is a directory and its source is not, or the other way round;
-    /// [`Error::Invalid`] if the way to a target runs through a symbolic link.
+    /// [`Error::Invalid`] if the way to a target runs through a symbolic link. As [`LxcConfig::mount`] if a source is not what it
+    /// was any more.
     pub fn prepare_targets(&self) -> Result<()> {
+        self.prepare_targets_of(&self.open_mounts()?)
+    }
+
+    /// What is mounted, as it is now; what is missing, and may be, is left out.
+    pub(crate) fn open_mounts(&self) -> Result<Vec<Opened<'_>>> {
+        let namespace = match self.mapped()? {
+            Some((map, path)) => {
+                let opened = File::open(path).map_err(|e| Error::os("open", path.display(), e))?;
+                Some((map.root(), opened))
+            }
+            None => None,
+        };
+        let ids =
+            namespace.as_ref().map(|(root, namespace)| Ids { root: *root, namespace: namespace.as_fd() });
+        let mut opened = Vec::with_capacity(self.mounts.len());
+        for mount in &self.mounts {
+            let tree = if mount.is_own { None } else { mount.entry.tree(ids)? };
+            if let Some(Tree::Node(node)) = &tree {
+                let rule = node.rule(mount.entry.is_read_only());
+                if !rule.is_some_and(|rule| self.devices.contains(&rule)) {
+                    let difference = "the container may not use it: it is another device than it was, or is not in `devices`";
+                    return Err(Error::Differs {
+                        what: mount.entry.source().shown(),
+                        difference: difference.to_owned(),
+                    });
+                }
+            }
+            if mount.is_own || tree.is_some() {
+                opened.push(Opened { mount, tree });
+            } else {
+                tracing::warn!(source = %mount.entry.source().shown(), "an optional mount is left out");
+            }
+        }
+        Ok(opened)
+    }
+
+    pub(crate) fn prepare_targets_of(&self, mounts: &[Opened<'_>]) -> Result<()> {
         match &self.id_map {
-            Some(map) => userns::as_root_of_map(map.root(), || self.prepare_all()),
-            None => self.prepare_all(),
+            Some(map) => userns::as_root_of_map(map.root(), || self.prepare_all(mounts)),
+            None => self.prepare_all(mounts),
         }
     }
 
-    fn prepare_all(&self) -> Result<()> {
+    fn prepare_all(&self, mounts: &[Opened<'_>]) -> Result<()> {
         let root = self.open_root()?;
-        for (index, mount) in self.mounts.iter().enumerate() {
+        for (index, Opened { mount, tree }) in mounts.iter().enumerate() {
             let target = mount.entry.target();
-            // Beneath another mount's target it is that mount's source where the target is seen.
-            let above = self.mounts[..index]
-                .iter()
-                .filter(|other| target.starts_with(other.entry.target()))
-                .max_by_key(|other| other.entry.target().components().count());
-            match above {
-                None => prepare(&root, target, mount)?,
-                Some(above) => {
-                    let rest = target.strip_prefix(above.entry.target()).unwrap_or(target);
-                    prepare(&ConfinedRoot::open(&above.source)?, rest, mount)?;
-                }
+            if target.starts_with("/dev") {
+                // LXC makes it in a `/dev` of its own.
+                continue;
             }
+            let is_dir = tree.as_ref().map_or(mount.is_dir, Tree::is_directory);
+            // Beneath another mount's target it is in that mount where the target is seen.
+            let above = mounts[..index]
+                .iter()
+                .filter(|other| target.starts_with(other.mount.entry.target()))
+                .max_by_key(|other| other.mount.entry.target().components().count());
+            match above.and_then(|above| Some((&above.mount.entry, above.tree.as_ref()?.mount()?))) {
+                None => prepare(&root, target, &mount.entry, is_dir)?,
+                Some((above, tree)) => {
+                    let rest = target.strip_prefix(above.target()).unwrap_or(target);
+                    prepare(&ConfinedRoot::within(tree, above.source().shown())?, rest, &mount.entry, is_dir)?
+                }
+            };
         }
         Ok(())
     }
@@ -117,12 +162,11 @@ impl LxcConfig {
         self.mapped()?.map_or(Ok(()), |(_, namespace)| check_pinned("user namespace", namespace))
     }
 
-    /// Checks that somebody whose id is `root` on the host gets to the root and to what is mounted: LXC mounts them as the
-    /// container's root.
+    /// Checks that somebody whose id is `root` on the host gets to the root: LXC mounts it as the container's root.
     pub(crate) fn check_ways(&self, root: u32) -> Result<()> {
-        let sources = self.mounts.iter().map(|mount| mount.source.clone());
-        let paths: Vec<PathBuf> = [self.root.clone()].into_iter().chain(sources).collect();
-        let Some(barred) = userns::first_barred(root, &paths)? else { return Ok(()) };
+        let Some(barred) = userns::first_barred(root, std::slice::from_ref(&self.root))? else {
+            return Ok(());
+        };
         Err(Error::Unsupported {
             what: format!("an unprivileged container with files beneath `{}`", barred.display()),
             needs: format!(
@@ -154,8 +198,17 @@ fn check_pinned(what: &'static str, path: &Path) -> Result<()> {
     }
 }
 
-fn prepare(root: &ConfinedRoot, path: &Path, mount: &CheckedMount) -> Result<()> {
-    let target = mount.entry.target();
+/// A mount about to be made.
+#[derive(Debug)]
+pub(crate) struct Opened<'a> {
+    pub(crate) mount: &'a CheckedMount,
+    /// `None` for a file of this library's own.
+    pub(crate) tree: Option<Tree>,
+}
+
+/// The place in `root` that `entry` goes to, made if it is missing and was asked for. No link is followed.
+pub(crate) fn prepare(root: &ConfinedRoot, path: &Path, entry: &MountEntry, is_dir: bool) -> Result<OwnedFd> {
+    let target = entry.target();
     let shown = || target.to_string_lossy().into_owned();
     let through_link = || {
         let rule = "runs through a symbolic link in the root: name the place itself";
@@ -165,32 +218,34 @@ fn prepare(root: &ConfinedRoot, path: &Path, mount: &CheckedMount) -> Result<()>
         Ok(fd) => {
             let stat = fstat(&fd).map_err(|e| Error::os("fstat", target.display(), e))?;
             let found = match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory if mount.is_dir => return Ok(()),
-                FileType::RegularFile if !mount.is_dir => return Ok(()),
+                FileType::Directory if is_dir => return Ok(fd),
+                FileType::RegularFile if !is_dir => return Ok(fd),
                 FileType::Directory => "a directory",
                 FileType::RegularFile => "a file",
                 // LXC opens it, waits for a fifo for ever, and does who knows what with a device.
                 _ => "neither a file nor a directory",
             };
-            let source = if mount.is_dir { "a directory" } else { "a file" };
+            let source = if is_dir { "a directory" } else { "a file" };
             Err(Error::Differs {
                 what: format!("mount target `{}`", target.display()),
                 difference: format!("it is {found}, the source is {source}"),
             })
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let made = match mount.entry.create() {
+            let made = match entry.create() {
                 Some(Create::Dir) => root.create_dir_all(path),
                 Some(Create::File) => root.create_file(path, 0o644).map(drop),
                 None => {
-                    let make = if mount.is_dir { "create_dir" } else { "create_file" };
+                    let make = if is_dir { "create_dir" } else { "create_file" };
                     let what =
                         format!("mount target `{}` in the root (.{make}() makes it)", target.display());
                     return Err(Error::NotFound { what });
                 }
             };
             tracing::debug!(target = %target.display(), "made mount target");
-            made.map_err(|error| if error.errno() == Some(libc::ELOOP) { through_link() } else { error })
+            made.map_err(|error| if error.errno() == Some(libc::ELOOP) { through_link() } else { error })?;
+            // What was made is looked at like everything else: somebody may have been faster.
+            prepare(root, path, entry, is_dir)
         }
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(through_link()),
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => {

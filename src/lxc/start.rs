@@ -15,6 +15,7 @@ use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{DeviceRule, LxcConfig, Network, PAYLOAD};
 use crate::lxc::container::{Container, has_executed};
 use crate::lxc::record::{Birth, Record};
+use crate::lxc::root::Opened;
 use crate::lxc::{lock_file, reason};
 use crate::sys::kernel::boot_id;
 use crate::sys::process::{Child, Ended, Program};
@@ -48,9 +49,10 @@ impl Container {
     /// [`Error::Busy`] if it runs. Before anything is touched: as [`LxcConfig::render`]; [`Error::Invalid`] for an id map without its
     /// namespaces;
     /// [`Error::NotFound`] if the root, its init or a namespace to join is missing; [`Error::Unsupported`] if the root of an id map
-    /// may not search a directory above the root, or above the source of a mount; [`Error::Differs`] if something in the
-    /// root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
-    /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced;
+    /// may not search a directory above the root, or if the kernel cannot mount what is asked for; [`Error::Differs`] if something
+    /// in the root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
+    /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced, or a mount is not in its
+    /// place;
     /// [`Error::LeftBehind`] if what was begun could not be removed.
     pub fn start(&self, config: &LxcConfig) -> Result<Started> {
         let _span = tracing::info_span!("container_start", id = %self.id).entered();
@@ -58,16 +60,18 @@ impl Container {
             return Err(Error::Busy { what: self.shown(), reason: "it runs already".to_owned() });
         }
         let mapped = config.mapped()?;
-        let text = config.render_in(&self.target, Some(self.group.path()))?;
         config.check_init()?;
         config.check_openings()?;
         config.check_namespaces()?;
         if let Some((map, _)) = mapped {
             config.check_ways(map.root())?;
         }
-        config.prepare_targets()?;
+        let mounts = config.open_mounts()?;
+        let lines = self.mount_lines(&mounts)?;
+        let text = config.render_in(&self.target, Some(self.group.path()), &lines)?;
+        config.prepare_targets_of(&mounts)?;
         self.clean()?;
-        self.attempt(config, &text).map_err(|cause| match self.clean() {
+        self.attempt(config, &text, &mounts).map_err(|cause| match self.clean() {
             Ok(()) => cause,
             Err(error) => Error::LeftBehind {
                 cause: Box::new(cause),
@@ -76,7 +80,7 @@ impl Container {
         })
     }
 
-    fn attempt(&self, config: &LxcConfig, text: &str) -> Result<Started> {
+    fn attempt(&self, config: &LxcConfig, text: &str, mounts: &[Opened<'_>]) -> Result<Started> {
         let dir = self.dir();
         match fs::create_dir(&dir) {
             Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -91,6 +95,7 @@ impl Container {
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
         let payload = self.group.child(PAYLOAD)?;
         payload.delegate_for(&config.limits)?;
+        self.place_mounts(mounts, config.id_map.as_ref())?;
         self.run_lxc_start(&dir.join("config"), &log)?;
         let (init, monitor) = self.await_init()?;
         payload.complete(&config.limits)?;
@@ -98,7 +103,9 @@ impl Container {
         self.verify_devices(&config.devices)?;
         verify_network(init.pid, &config.network)?;
         config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
-        let record = Record { boot_id: boot_id()?, init, monitor, halt_signal: config.halt_signal };
+        self.verify_mounts(init.pid, mounts)?;
+        let record =
+            Record { boot_id: boot_id()?.to_owned(), init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
         Ok(Started { init_pid: init.pid })
@@ -107,7 +114,8 @@ impl Container {
     fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
         // LXC asks `newuidmap`, where it is installed, also for what root can do itself; that knows only `/etc/subuid`.
         let mut program = Program::new(&self.target.lxc_start)?.without_others();
-        for arg in ["-d", "-n", self.id.as_str(), "-l", "WARN", "-P"] {
+        // At this level it says how init ended: nobody else is told.
+        for arg in ["-d", "-n", self.id.as_str(), "-l", "DEBUG", "-P"] {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
@@ -194,11 +202,14 @@ impl Container {
 
     /// LXC said that it runs, and it is gone: LXC hands a file without a known format to `/bin/sh`, for one.
     fn init_ended(&self) -> Error {
+        // Who is to tell how it ended may still be at it.
+        let exit = self.await_exit(None).ok().flatten();
         let log = self.log_text();
         let errors = reason::errors(&log);
-        let stderr = match errors.first() {
-            Some(error) => (*error).to_owned(),
-            None => "init ended as soon as it was started; what it said is on its console".to_owned(),
+        let stderr = match (errors.first(), exit) {
+            (Some(error), _) => (*error).to_owned(),
+            (None, Some(exit)) => format!("init ended as soon as it was started: {exit}"),
+            (None, None) => "init ended as soon as it was started".to_owned(),
         };
         Error::Command { program: "lxc-start".to_owned(), status: "the container stopped".to_owned(), stderr }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::lxc::container::{Container, KILL_PATIENCE};
+use crate::lxc::mount::Place;
 use crate::lxc::record::Record;
 use crate::lxc::{config, lock_file};
 use crate::sys::{file, pidfd, wait};
@@ -54,7 +55,11 @@ impl Container {
                 pidfd::signal(running.init_fd.as_fd(), running.record.halt_signal.number())?;
                 tracing::debug!(init = running.init.pid, signal = %running.record.halt_signal, "sent halt signal");
                 match pidfd::wait_exit(running.init_fd.as_fd(), Some(graceful))? {
-                    true => StopOutcome::Graceful,
+                    true => {
+                        // Killed before it could say so, its monitor would take init's exit code with it.
+                        self.await_exit(Some(running.record.monitor))?;
+                        StopOutcome::Graceful
+                    }
                     false => StopOutcome::Killed,
                 }
             }
@@ -87,7 +92,7 @@ impl Container {
     }
 
     /// Kills whatever is left in its control group, a half-started runtime too, and removes the group from every
-    /// hierarchy, LXC's lock file, and the proof of its start. Its directory, its log and its root stay. What is gone is
+    /// hierarchy, the place of its mounts, LXC's lock file, and the proof of its start. Its directory, its log and its root stay. What is gone is
     /// clean.
     ///
     /// # Errors
@@ -96,6 +101,7 @@ impl Container {
         let _span = tracing::debug_span!("container_clean", id = %self.id).entered();
         self.kill_known()?;
         self.group.kill(KILL_PATIENCE)?;
+        Place::of(&self.dir()).clear()?;
         // What is mostly there, without looking around in each hierarchy; then the rest.
         for name in ["payload/inner", "payload", "monitor", "start"] {
             self.group.child(name)?.remove_unused()?;

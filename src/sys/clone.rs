@@ -6,8 +6,11 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 /// What the child is to do before it becomes the program.
 pub(super) struct Request<'a> {
@@ -17,6 +20,8 @@ pub(super) struct Request<'a> {
     pub(super) env: &'a [CString],
     /// Its standard streams. Numbers above 2, so that none is overwritten before it is taken.
     pub(super) streams: [BorrowedFd<'a>; 3],
+    /// Whether they are a terminal that becomes its controlling one.
+    pub(super) on_terminal: bool,
     /// Files it writes itself into.
     pub(super) procs: &'a [BorrowedFd<'a>],
     /// The cgroup v2 directory it is born in.
@@ -29,6 +34,7 @@ struct Plan {
     argv: *const *const libc::c_char,
     envp: *const *const libc::c_char,
     streams: [RawFd; 3],
+    on_terminal: bool,
     procs: *const RawFd,
     procs_len: usize,
     errno: i32,
@@ -48,12 +54,13 @@ pub(super) fn spawn(request: &Request<'_>) -> io::Result<(u32, OwnedFd, Option<i
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
         streams: request.streams.map(|fd| fd.as_raw_fd()),
+        on_terminal: request.on_terminal,
         procs: procs.as_ptr(),
         procs_len: procs.len(),
         errno: 0,
     };
     // SAFETY: what `plan` points to, and its descriptors, live in `request` and here until this returns.
-    let (pid, pidfd) = unsafe { clone_child(&mut plan, request.cgroup) }?;
+    let (pid, pidfd) = unsafe { vfork(child, ptr::from_mut(&mut plan).cast(), request.cgroup) }?;
     let error = (plan.errno != 0).then(|| io::Error::from_raw_os_error(plan.errno));
     Ok((pid, pidfd, error))
 }
@@ -62,10 +69,17 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
 }
 
+/// Makes a child that runs `entry(arg)`, in the cgroup v2 directory `cgroup`, and returns once it has become a program or has
+/// ended. It has to be waited for.
+///
 /// # Safety
-/// `plan`'s pointers must lead to strings that end in zero, lists of such that end in null, and `procs_len` numbers; its
-/// descriptors must be open.
-unsafe fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(u32, OwnedFd)> {
+/// `entry` must not return; what it does with `arg` must be right for a child that shares this memory: no allocation, no lock,
+/// no drop, no panic.
+pub(super) unsafe fn vfork(
+    entry: extern "C" fn(*mut libc::c_void) -> !,
+    arg: *mut libc::c_void,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<(u32, OwnedFd)> {
     let mut stack: Vec<u128> = vec![0; STACK / mem::size_of::<u128>()];
     let mut pidfd: RawFd = -1;
     // SAFETY: all zero is a valid clone_args.
@@ -85,10 +99,9 @@ unsafe fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Re
     // this thread with it.
     let before = block_all_signals()?;
     // SAFETY: the stack is ours, a `u128` is 16-byte aligned and so is its end, and it lives until the child has left
-    // this memory (VFORK); the child runs `child` only, which never returns; `plan` outlives it for the same reason.
-    // The child also shares this thread's thread-local storage (no SETTLS): all it changes there is `errno`, while this
+    // this memory (VFORK); the child runs `entry` only, which the caller vouches for. The child also shares this thread's thread-local storage (no SETTLS): all it changes there is `errno`, while this
     // thread sleeps.
-    let result = unsafe { clone3_call(&args, child, ptr::from_mut(plan).cast()) };
+    let result = unsafe { clone3_call(&args, entry, arg) };
     // SAFETY: `before` is the whole set that `block_all_signals` was given.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
     drop(stack);
@@ -99,6 +112,17 @@ unsafe fn clone_child(plan: &mut Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Re
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let pid = u32::try_from(result).map_err(io::Error::other)?;
     Ok((pid, pidfd))
+}
+
+/// Waits for the end of a child, whatever it is.
+pub(super) fn reap(pidfd: &OwnedFd) -> io::Result<()> {
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 // The C library's constants for these two have the type `c_int`, which they do not fit.
@@ -163,6 +187,9 @@ unsafe fn prepare(plan: &Plan) -> bool {
         }
         // A terminal's Ctrl-C is meant for the program that embeds us.
         libc::setsid();
+        if plan.on_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0 {
+            return false;
+        }
         // Handlers are gone already (CLEAR_SIGHAND), ignored signals are not: Rust programs ignore SIGPIPE.
         for signal in 1..=64 {
             libc::signal(signal, libc::SIG_DFL);

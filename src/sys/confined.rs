@@ -1,7 +1,7 @@
 //! A file tree that nothing can lead us out of (`man 2 openat2` on `RESOLVE_IN_ROOT`).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2, symlinkat};
@@ -22,6 +22,13 @@ impl ConfinedRoot {
         let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| Error::os("open", root.display(), e))?;
         Ok(Self { root: fd, shown: root.to_owned() })
+    }
+
+    /// The directory `root`, which is `shown` in errors.
+    pub(crate) fn within(root: BorrowedFd<'_>, shown: impl Into<PathBuf>) -> Result<Self> {
+        let shown = shown.into();
+        let root = root.try_clone_to_owned().map_err(|e| Error::os("dup", shown.display(), e))?;
+        Ok(Self { root, shown })
     }
 
     /// Opens `path` inside. With `follow` links are followed as if this root were `/`, without it any link on the

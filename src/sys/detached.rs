@@ -11,36 +11,67 @@ use std::thread;
 
 use rustix::io::Errno;
 use rustix::mount::{
-    MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
+    MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, move_mount, open_tree,
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::error::{Error, Result};
 
-/// A second mount of the directory `directory`, without what is mounted beneath it. Kernel 5.2.
-pub(crate) fn clone_of(directory: impl AsFd) -> rustix::io::Result<OwnedFd> {
-    let flags =
+/// A second mount of the file or directory `source`, with what is mounted beneath it if it is `recursive`. Kernel 5.2.
+pub(crate) fn clone_tree(source: impl AsFd, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(directory, "", flags)
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    open_tree(source, "", flags)
 }
 
-/// Shows the owners of files on the detached `mount` through the map of `namespace`. Kernel 5.12, and only on file systems
-/// that know it: `EINVAL` elsewhere.
-pub(crate) fn map_ids(mount: impl AsFd, namespace: BorrowedFd<'_>) -> rustix::io::Result<()> {
+/// Shows the owners of files on the detached `mount`, and on those beneath it if it is `recursive`, through the map of
+/// `namespace`. Kernel 5.12, and only on file systems that know it: `EINVAL` elsewhere.
+pub(crate) fn map_ids(
+    mount: impl AsFd,
+    namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> rustix::io::Result<()> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: u64::from(namespace.as_raw_fd().unsigned_abs()),
     };
-    // SAFETY: the kernel reads one `mount_attr` of this size and an empty string; both descriptors are open.
+    set_attributes(mount.as_fd(), &attributes, recursive)
+}
+
+/// Adds `attributes` to the detached `mount`, and to those beneath it if it is `recursive`, and sets its propagation. Kernel
+/// 5.12.
+pub(crate) fn restrict(
+    mount: impl AsFd,
+    attributes: MountAttrFlags,
+    propagation: MountPropagationFlags,
+    recursive: bool,
+) -> rustix::io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: attributes.bits().into(),
+        attr_clr: 0,
+        propagation: propagation.bits().into(),
+        userns_fd: 0,
+    };
+    set_attributes(mount.as_fd(), &attributes, recursive)
+}
+
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: &libc::mount_attr,
+    recursive: bool,
+) -> rustix::io::Result<()> {
+    let flags = if recursive { libc::AT_EMPTY_PATH | libc::AT_RECURSIVE } else { libc::AT_EMPTY_PATH };
+    // SAFETY: the kernel reads one `mount_attr` of this size and an empty string; the descriptors are open.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            flags,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };
@@ -50,7 +81,7 @@ pub(crate) fn map_ids(mount: impl AsFd, namespace: BorrowedFd<'_>) -> rustix::io
     Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
 }
 
-/// Puts the detached `mount` on the directory `target`.
+/// Puts the detached `mount` on `target`.
 pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", flags)

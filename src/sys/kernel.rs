@@ -1,6 +1,7 @@
 //! Which kernel this is (`man 2 uname`), since when it runs, and what memory it has (`man 5 proc_meminfo`).
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 use crate::sys::file;
@@ -11,9 +12,15 @@ pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The name of this boot: another after each reboot.
-pub(crate) fn boot_id() -> Result<String> {
-    Ok(file::read(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned())
+/// The name of this boot: another after each reboot. Read once: no process outlives its boot, and a list of containers asks for
+/// each.
+pub(crate) fn boot_id() -> Result<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = BOOT_ID.get() {
+        return Ok(id);
+    }
+    let id = file::read(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned();
+    Ok(BOOT_ID.get_or_init(|| id))
 }
 
 /// How many bytes of memory programs can still take, without swap.

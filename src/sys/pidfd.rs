@@ -46,6 +46,23 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, 4)?.parse().ok()
 }
 
+/// What tells to whom a process belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Family {
+    pub(crate) parent: u32,
+    pub(crate) session: u32,
+    start_time: u64,
+}
+
+/// The family of the process `pid`, unless it has ended.
+pub(crate) fn family(pid: u32) -> Option<Family> {
+    Some(Family {
+        parent: parent(pid)?,
+        session: stat_field(pid, 6)?.parse().ok()?,
+        start_time: start_time(pid)?,
+    })
+}
+
 fn stat_field(pid: u32, number: usize) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name (field 2) can hold anything, also brackets; the fields after the last bracket begin with the third.

@@ -37,6 +37,7 @@ pub(crate) struct Program<'a> {
     streams: [Stream; 3],
     cgroup: Option<BorrowedFd<'a>>,
     procs: Vec<BorrowedFd<'a>>,
+    terminal: Option<BorrowedFd<'a>>,
 }
 
 /// How a program ended.
@@ -74,6 +75,7 @@ impl<'a> Program<'a> {
             streams: [Stream::Null; 3],
             cgroup: None,
             procs: Vec::new(),
+            terminal: None,
         })
     }
 
@@ -107,6 +109,12 @@ impl<'a> Program<'a> {
         self
     }
 
+    /// All its streams are `terminal`, which becomes its controlling one.
+    pub(crate) fn on_terminal(mut self, terminal: BorrowedFd<'a>) -> Self {
+        self.terminal = Some(terminal);
+        self
+    }
+
     /// Starts it. Returns once the program runs, or did not.
     pub(crate) fn spawn(&self) -> Result<Child> {
         let shown = self.path.to_string_lossy();
@@ -114,9 +122,12 @@ impl<'a> Program<'a> {
         let mut ours = [None, None, None];
         let mut theirs = Vec::with_capacity(3);
         for (index, stream) in self.streams.iter().enumerate() {
-            let end = match stream {
-                Stream::Null => File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from),
-                Stream::Pipe => {
+            let end = match (stream, self.terminal) {
+                (_, Some(terminal)) => terminal.try_clone_to_owned(),
+                (Stream::Null, None) => {
+                    File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from)
+                }
+                (Stream::Pipe, None) => {
                     pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from).map(|(read, write)| {
                         let (mine, its) = if index == 0 { (write, read) } else { (read, write) };
                         ours[index] = Some(File::from(mine));
@@ -134,6 +145,7 @@ impl<'a> Program<'a> {
             env: &self.env,
             streams: [theirs[0].as_fd(), theirs[1].as_fd(), theirs[2].as_fd()],
             procs: &self.procs,
+            on_terminal: self.terminal.is_some(),
             cgroup: self.cgroup,
         };
         let (pid, pidfd, refused) = clone::spawn(&request).map_err(failed.clone()("clone3"))?;

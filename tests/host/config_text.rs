@@ -72,6 +72,10 @@ impl Liblxc {
             while lines.last().is_some_and(Vec::is_empty) {
                 lines.pop();
             }
+            // How it prints what there is none of, for some keys.
+            if lines == [b"(null)"] {
+                lines.clear();
+            }
             values.push(Some(lines));
             rest = answer.get(end + 1..).unwrap_or_default();
         }
@@ -200,8 +204,6 @@ fn value(read: &ConfigText, key: &str) -> Vec<Vec<u8>> {
         "lxc.cgroup.relative",
         "lxc.console.rotate",
         "lxc.ephemeral",
-        "lxc.init.uid",
-        "lxc.init.gid",
         "lxc.keyring.session",
         "lxc.monitor.unshare",
         "lxc.no_new_privs",
@@ -232,6 +234,12 @@ fn value(read: &ConfigText, key: &str) -> Vec<Vec<u8>> {
     match key {
         // It is on unless it is said not to be.
         "lxc.rootfs.managed" => vec![all.last().map_or(b"1".to_vec(), |value| decimal(value))],
+        // Printed as if it had a sign.
+        "lxc.init.uid" | "lxc.init.gid" => {
+            let id = all.last().and_then(|value| number(value)).unwrap_or(0);
+            let id = u32::try_from(id).map_or(id, |id| i128::from(id.cast_signed()));
+            vec![id.to_string().into_bytes()]
+        }
         key if numbers.contains(&key) => vec![decimal(all.last().copied().unwrap_or(b"0"))],
         key if paths.contains(&key) => all.last().map(|path| simple(path)).into_iter().collect(),
         "lxc.cap.drop" | "lxc.cap.keep" => {

@@ -87,7 +87,11 @@ fn container_commands_have_surroundings() {
     assert_eq!(run(Exec { cwd: Some(odd.into()), ..Exec::new(["pwd"]) }), format!("{odd}\n"));
     let message = container.exec(&Exec { cwd: Some("/no".into()), ..Exec::new(["pwd"]) }).unwrap_err();
     assert_eq!(message.to_string(), "directory `/no` in the container does not exist");
-    let user = Exec { user: Some(1234), group: Some(567), ..Exec::new(["sh", "-c", "id -u; id -g; id -G"]) };
+    let user = Exec {
+        user: Some(1234.into()),
+        group: Some(567.into()),
+        ..Exec::new(["sh", "-c", "id -u; id -g; id -G"])
+    };
     assert_eq!(run(user), "1234\n567\n567\n");
     // What keeps root inside is the same as for init.
     let caps = |path: &str| sh(&container, &format!("grep -E 'Cap(Bnd|Eff)|Seccomp:' {path}"));

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use docklet::cgroup::{CgroupLimits, CpuQuota, CpuSet, CpuWeight, IoDevice, IoLimits, Limit};
-use docklet::host::{ContainerSpec, Host, NetworkSpec, Outcome};
+use docklet::host::{ContainerSpec, Host, NetworkSpec, Outcome, Restart, RestartPolicy};
 use docklet::lxc::{Container, MountEntry, State};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
@@ -65,6 +65,26 @@ pub(crate) fn remove() -> Result {
 pub(crate) fn crash() -> Result {
     with_host(async |host| {
         host.runtime(&name())?.kill()?;
+        Ok(())
+    })
+}
+
+/// A container that is not to be started again once it has ended.
+pub(crate) fn launch_mortal() -> Result {
+    with_host(async |host| {
+        let restart = RestartPolicy { when: Restart::Never, max_retries: None };
+        host.launch(ContainerSpec { restart, ..spec()? }).await?;
+        Ok(())
+    })
+}
+
+/// Its first process is killed, and nobody has looked yet.
+pub(crate) fn die() -> Result {
+    with_host(async |host| {
+        let runtime = host.runtime(&name())?;
+        let init = runtime.init_pid()?.ok_or("it does not run")?;
+        kill(Pid::from_raw(i32::try_from(init)?), Signal::SIGKILL)?;
+        runtime.wait(None)?;
         Ok(())
     })
 }

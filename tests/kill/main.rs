@@ -23,6 +23,7 @@ mod images;
 mod leftovers;
 mod logical;
 mod matrix;
+mod mounts;
 mod networks;
 mod operations;
 mod overlays;

@@ -13,8 +13,8 @@ use std::time::Duration;
 use docklet::error::Chain;
 
 use crate::{
-    bridges, containers, exports, firewall, images, logical, networks, overlays, parts, ports, quotas,
-    tunnels,
+    bridges, containers, exports, firewall, images, logical, mounts, networks, overlays, parts, ports,
+    quotas, tunnels,
 };
 
 /// The argument that makes this binary one of the programs.
@@ -33,6 +33,8 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("launch", containers::launch),
     ("remove", containers::remove),
     ("crash", containers::crash),
+    ("launch-mortal", containers::launch_mortal),
+    ("die", containers::die),
     ("recover", containers::recover),
     ("state", containers::state),
     ("stop", containers::stop),
@@ -53,6 +55,10 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("apply-isolation", networks::apply_isolation),
     ("clear-isolation", networks::clear_isolation),
     ("isolation-state", networks::isolation_state),
+    ("launch-mounted", mounts::launch),
+    ("add-mounts", mounts::add),
+    ("take-mounts-away", mounts::take_away),
+    ("mounts-state", mounts::state),
     ("prepare-firewall", firewall::prepare),
     ("change-firewall", firewall::change),
     ("recover-firewall", firewall::recover),

@@ -70,6 +70,8 @@ const STANDING: Recovery = Recovery { states: &[State::Present, State::Running],
 const CONNECTED: Recovery = Recovery { state: "interfaces-state", states: &[State::Running], ..CONTAINER };
 /// One that runs before and after, with limits that are all what they are written down to be.
 const LIMITED: Recovery = Recovery { state: "limits-state", ..CONNECTED };
+/// The same with mounts.
+const MOUNTED: Recovery = Recovery { state: "mounts-state", ..CONNECTED };
 const NETWORK: Recovery = Recovery {
     recover: "recover",
     state: "network-state",
@@ -244,6 +246,22 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         must: Must::Recover(Recovery { states: &[State::Running], ..CONTAINER }),
     },
     own("set-limits", &["prepare"], &["launch"], LIMITED),
+    Subject {
+        name: "give-up",
+        modes: &[Mode::Own],
+        program: "recover",
+        once: &["prepare"],
+        before: &["launch-mortal", "die"],
+        must: Must::Recover(Recovery { states: &[State::Present], ..CONTAINER }),
+    },
+    Subject {
+        name: "restart",
+        modes: &[Mode::Own],
+        program: "recover",
+        once: &["prepare"],
+        before: &["launch", "die"],
+        must: Must::Recover(Recovery { states: &[State::Running], ..CONTAINER }),
+    },
     own("ensure-network", &["prepare-networks"], &[], NETWORK),
     own("remove-network", &["prepare-networks"], &["ensure-network"], NETWORK),
     own("launch-wide", &["prepare-networks"], &[], CONTAINER),
@@ -263,6 +281,9 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         &["launch"],
         Recovery { remove: "restore-network", ..CONNECTED },
     ),
+    own("launch-mounted", &["prepare"], &[], CONTAINER),
+    own("add-mounts", &["prepare"], &["launch"], MOUNTED),
+    own("take-mounts-away", &["prepare"], &["launch-mounted"], MOUNTED),
     own("apply-isolation", &["prepare-networks"], &[], ISOLATION),
     own("clear-isolation", &["prepare-networks"], &["apply-isolation"], ISOLATION),
     Subject {

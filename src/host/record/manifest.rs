@@ -8,6 +8,7 @@ use super::files::{FORMAT, Record};
 use crate::cgroup::{CgroupLimits, CgroupPath};
 use crate::host::ContainerSpec;
 use crate::idmap::IdMap;
+use crate::lxc::MountEntry;
 use crate::name::{ContainerName, LinkName, NetworkName, ObjectId, VolumeName};
 use crate::net::{InterfaceAddress, LinkOwner};
 use crate::storage::{ImageContent, PoolSpec};
@@ -59,6 +60,10 @@ pub(crate) struct Objects {
     /// While its limits are being changed: those that it had, or was to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) former_limits: Option<CgroupLimits>,
+    /// While its mounts are being changed: those that it had, or was to have, and that may still be there. The others may not
+    /// be there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unmounting: Option<Vec<MountEntry>>,
 }
 
 /// A container's end of a network.

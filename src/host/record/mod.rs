@@ -4,11 +4,13 @@
 //! A manifest is on the disk, durably (`man 2 fsync`), before the first object of its container is made, and is the last
 //! thing that goes. It records the objects' names as they were chosen, so that a later version finds what this one made.
 
+mod ending;
 mod files;
 mod isolation;
 mod manifest;
 mod network;
 
+pub(crate) use ending::Ending;
 pub(crate) use files::{Listing, Records};
 pub(crate) use isolation::IsolationRecord;
 pub(crate) use manifest::{Manifest, Objects, Phase, Port};

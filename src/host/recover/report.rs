@@ -14,6 +14,9 @@ pub enum Outcome {
     Started,
     /// A change of its interfaces had been cut off, and was carried out.
     Changed,
+    /// It ended by itself, and its [policy](crate::host::RestartPolicy) does not start it again: it should not run any more, and
+    /// was released.
+    Ended,
     /// It should not run: what was left of its run was released.
     Released,
     /// It was never finished, or its removal was not: nothing of it is left.

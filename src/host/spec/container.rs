@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, Privilege};
+use super::{Attachment, Privilege, RestartPolicy};
 use crate::cgroup::CgroupLimits;
 use crate::lxc::{DeviceRule, HaltSignal, MountEntry};
 use crate::name::{ContainerName, ImageName, LinkName, NetworkName};
@@ -49,7 +49,8 @@ pub struct ContainerSpec {
     /// too: show the host's with a [mount](Self::mounts). Default: none.
     #[serde(default)]
     pub devices: BTreeSet<DeviceRule>,
-    /// Directories and files of the host that are shown inside.
+    /// What is mounted inside: directories, files and devices of the host, memory, file systems. Default: nothing but what
+    /// LXC mounts. [`Host::set_mounts`](crate::host::Host::set_mounts) changes it.
     #[serde(default)]
     pub mounts: Vec<MountEntry>,
     /// What root inside is on the host. Default: an ordinary user with ids of the container's own.
@@ -61,6 +62,17 @@ pub struct ContainerSpec {
     /// The first process's environment. Default: empty. LXC adds `PATH`, if it is not in it, and `container`.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// How much of what is printed on its console is kept, in bytes (rounded up to a power of two of at least one page; and as
+    /// much again that is older): [`Host::console_log`](crate::host::Host::console_log). Default: it has no console.
+    #[serde(default)]
+    pub console_max_bytes: Option<u64>,
+    /// What becomes of it when it ends by itself. Default: it is started again, each time.
+    #[serde(default)]
+    pub restart: RestartPolicy,
+    /// When [`Host::recover`](crate::host::Host::recover) starts it, after a reboot for one: the lower, the earlier. Those of
+    /// one number are started together, and all of them are up (or failed) before the next. Default: 0.
+    #[serde(default)]
+    pub start_order: i32,
 }
 
 impl ContainerSpec {
@@ -78,6 +90,9 @@ impl ContainerSpec {
             privilege: Privilege::default(),
             init: Init::default(),
             environment: BTreeMap::new(),
+            console_max_bytes: None,
+            restart: RestartPolicy::default(),
+            start_order: 0,
         }
     }
 
@@ -105,6 +120,9 @@ impl ContainerSpec {
         compare("privilege", self.privilege == other.privilege);
         compare("init", self.init == other.init);
         compare("environment", self.environment == other.environment);
+        compare("console", self.console_max_bytes == other.console_max_bytes);
+        compare("restart", self.restart == other.restart);
+        compare("start order", self.start_order == other.start_order);
         fields
     }
 }

@@ -7,6 +7,7 @@ mod isolation;
 mod network;
 mod privilege;
 mod resolver;
+mod restart;
 mod span;
 
 pub use attachment::Attachment;
@@ -16,4 +17,5 @@ pub use isolation::IsolationSpec;
 pub use network::NetworkSpec;
 pub use privilege::Privilege;
 pub use resolver::Resolver;
+pub use restart::{Restart, RestartPolicy};
 pub use span::Span;

@@ -18,7 +18,8 @@ pub enum Privilege {
     /// default.
     ///
     /// Directories of the host that are shown inside keep their owners: what belongs to the host's root belongs to `nobody`
-    /// inside, and the container's root can write where any user can. It must be able to search the directories above them.
+    /// inside, and the container's root can write where any user can; with
+    /// [`id_mapped`](crate::lxc::MountEntry::id_mapped) they are those of the same numbers.
     Unprivileged {
         /// Whether programs give no more rights than their caller has: `su` and `sudo` do not work inside then. Default:
         /// `false`.

@@ -11,6 +11,7 @@ mod init;
 mod kernel_settings;
 mod limits;
 mod log;
+mod mount_lines;
 mod mounts;
 mod namespaces;
 mod network;
@@ -29,7 +30,7 @@ use crate::cgroup::CgroupLimits;
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::HaltSignal;
-use crate::lxc::mount_entry::MountEntry;
+use crate::lxc::mount::MountEntry;
 use crate::name::ContainerName;
 
 pub use autostart::Autostart;
@@ -48,10 +49,11 @@ pub use terminals::Terminals;
 pub use values::{ConfigPath, ConfigValue};
 
 pub(crate) use environment::check_variable;
+pub(crate) use mount_lines::{TARGET_MAX, by_lxc, escape, prepared};
 pub(crate) use mounts::CheckedMount;
 pub(crate) use network::Network;
 pub(crate) use render::PAYLOAD;
-pub(crate) use terminals::Console;
+pub(crate) use terminals::{CONSOLE_LOG_MAX, Console};
 
 /// The configuration of one container. What can be built with it is valid; rendering says whether this host can do it.
 /// Fields stand for themselves; what has rules with others (mounts, environment) or for what is there on the host has a method.
@@ -98,7 +100,7 @@ pub struct LxcConfig {
     /// [joins](LxcConfig::join_network)
     /// ([`NetworkNamespace::ensure_mapped`](crate::net::NetworkNamespace::ensure_mapped) makes both). No entry in
     /// `/etc/subuid` is needed. The root's files belong to the ids of the map, and the root of the map, an ordinary user of
-    /// the host, must be able to search all directories above it, and above the sources of mounts.
+    /// the host, must be able to search all directories above it.
     pub id_map: Option<IdMap>,
     /// How many terminals there are.
     pub terminals: Terminals,
@@ -239,14 +241,25 @@ impl LxcConfig {
         Ok(self)
     }
 
-    /// Adds a bind mount; later ones are mounted later.
+    /// Adds a mount; later ones are mounted later. A device is allowed in [`devices`](Self::devices), too.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the source does not exist. [`Error::Invalid`] if `create_dir`/`create_file` does not fit the
-    /// source, if a plain bind's source has submounts, if read-only and recursive meet, if the target is one that was
-    /// given already, or if it would hide one: the upper of two nested targets comes first.
+    /// [`Error::NotFound`] if the source does not exist and is not optional. [`Error::Invalid`] if the way to it runs through a
+    /// symbolic link, if `create_dir`/`create_file` does not fit the source, if a plain bind's source has submounts, if what is
+    /// asked for does not go together, if the target is one that was given already, or if it would hide one: the upper of two
+    /// nested targets comes first.
     pub fn mount(&mut self, entry: MountEntry) -> Result<&mut Self> {
-        mounts::add(&mut self.mounts, entry)?;
+        let rule = mounts::add(&mut self.mounts, entry)?;
+        self.devices.extend(rule.filter(|rule| !self.devices.contains(rule)));
+        Ok(self)
+    }
+
+    /// Adds a mount of a file of this library's own, in a directory that only root may change.
+    pub(crate) fn mount_own(&mut self, entry: MountEntry) -> Result<&mut Self> {
+        self.mount(entry)?;
+        if let Some(mount) = self.mounts.last_mut() {
+            mount.is_own = true;
+        }
         Ok(self)
     }
 
@@ -327,6 +340,6 @@ mod tests {
             message.contains(".recursive() to show them or .without_submounts() to hide them"),
             "{message}"
         );
-        assert!(refused(bind("/etc").recursive().read_only()).contains("do not go together"));
+        config.mount(bind("/nonexistent/x").optional().create_dir()).unwrap();
     }
 }

@@ -1,11 +1,10 @@
 //! What is mounted in a container (`man 5 fstab`): `lxc.mount.entry`, `lxc.mount.auto`.
 
-use std::path::PathBuf;
-
 use crate::error::{Error, Result};
-use crate::lxc::MountEntry;
 use crate::lxc::config::reader::Reader;
 use crate::lxc::config::render::Lines;
+use crate::lxc::config::{DeviceRule, mount_lines};
+use crate::lxc::mount::{Create, Found, MountEntry};
 
 /// How a kernel file system is mounted in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,18 +86,21 @@ impl AutoMounts {
     }
 }
 
-/// A mount whose host side was checked.
+/// A mount whose host side was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckedMount {
     pub(crate) entry: MountEntry,
-    /// The source without links.
-    pub(crate) source: PathBuf,
+    /// Whether a directory is shown; of a source that is missing, and may be, whether one would be made for it.
     pub(crate) is_dir: bool,
+    /// A file of this library's, in a directory that only root may change: LXC mounts it by its path.
+    pub(crate) is_own: bool,
 }
 
-/// Adds `entry` to `mounts`, by the rules of [`LxcConfig::mount`](crate::lxc::LxcConfig::mount).
-pub(crate) fn add(mounts: &mut Vec<CheckedMount>, entry: MountEntry) -> Result<()> {
-    let (source, is_dir) = entry.check_source()?;
+/// Adds `entry` to `mounts`, by the rules of [`LxcConfig::mount`](crate::lxc::LxcConfig::mount). Returns what it needs of the
+/// device that it is.
+pub(crate) fn add(mounts: &mut Vec<CheckedMount>, entry: MountEntry) -> Result<Option<DeviceRule>> {
+    let found = entry.look()?;
+    let is_dir = found.as_ref().map_or(entry.create() != Some(Create::File), Found::is_directory);
     let target = entry.target();
     for earlier in &*mounts {
         let other = earlier.entry.target();
@@ -113,8 +115,9 @@ pub(crate) fn add(mounts: &mut Vec<CheckedMount>, entry: MountEntry) -> Result<(
         };
         return Err(Error::invalid("mount target", target.to_string_lossy(), rule));
     }
-    mounts.push(CheckedMount { entry, source, is_dir });
-    Ok(())
+    let rule = found.and_then(|found| found.device_rule(entry.is_read_only()));
+    mounts.push(CheckedMount { entry, is_dir, is_own: false });
+    Ok(rule)
 }
 
 /// The mounts, with their sources as they are on this host.
@@ -122,66 +125,8 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Vec<CheckedMount> {
     let mut mounts = Vec::new();
     for entry in reader.all("lxc.mount.entry") {
         let Some(text) = reader.text(&entry) else { continue };
-        let added = parse(text).and_then(|mount| add(&mut mounts, mount));
+        let added = mount_lines::parse(text).and_then(|mount| add(&mut mounts, mount));
         reader.parsed(&entry, added);
     }
     mounts
-}
-
-/// A bind mount, as [`MountEntry`] renders it.
-fn parse(text: &str) -> Result<MountEntry> {
-    let invalid = |rule: String| Err(Error::invalid("mount entry", text, rule));
-    let fields: Vec<_> = text.split([' ', '\t']).filter(|field| !field.is_empty()).collect();
-    let (source, target, kind, options) = match fields[..] {
-        [source, target, kind, options]
-        | [source, target, kind, options, _]
-        | [source, target, kind, options, _, _] => (decode(source), decode(target), kind, options),
-        _ => {
-            return invalid(
-                "must be SOURCE TARGET none bind 0 0, with \\040 for a blank in a path".to_owned(),
-            );
-        }
-    };
-    if target.starts_with('/') {
-        return invalid("the target must be relative to the root: LXC passes over an absolute one, unless the root's path is in it".to_owned());
-    }
-    let options: Vec<_> = options.split(',').collect();
-    let is_recursive = options.contains(&"rbind");
-    if kind != "none" || !(is_recursive || options.contains(&"bind")) {
-        return invalid(
-            "only bind mounts have a place in a typed configuration: SOURCE TARGET none bind 0 0".to_owned(),
-        );
-    }
-    let mut mount = MountEntry::bind(source, format!("/{target}"))?;
-    mount = if is_recursive { mount.recursive() } else { mount.without_submounts() };
-    for option in options {
-        mount = match option {
-            "bind" | "rbind" | "private" | "rw" | "defaults" => mount,
-            "ro" => mount.read_only(),
-            "create=dir" => mount.create_dir(),
-            "create=file" => mount.create_file(),
-            "optional" => {
-                return invalid("a mount takes place or is an error: leave `optional` out".to_owned());
-            }
-            option => return invalid(format!("the option `{option}` has no place in a typed configuration")),
-        };
-    }
-    Ok(mount)
-}
-
-/// As `getmntent` reads a field.
-fn decode(field: &str) -> String {
-    let mut decoded = String::new();
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        decoded.push_str(&rest[..at]);
-        let codes = [("\\040", ' '), ("\\011", '\t'), ("\\012", '\n'), ("\\134", '\\'), ("\\\\", '\\')];
-        let (length, c) = match codes.iter().find(|(code, _)| rest[at..].starts_with(code)) {
-            Some((code, c)) => (code.len(), *c),
-            None => (1, '\\'),
-        };
-        decoded.push(c);
-        rest = &rest[at + length..];
-    }
-    decoded + rest
 }

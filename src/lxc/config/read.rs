@@ -134,7 +134,7 @@ mod tests {
         AutoMount, ConfigValue, HookPoint, InitProcess, LogLevel, LxcInterface, Namespace, NamespaceSource,
         Resource,
     };
-    use crate::lxc::{LxcTarget, MountEntry};
+    use crate::lxc::{LxcTarget, MountEntry, Tmpfs};
 
     /// A configuration with something in every field.
     fn full() -> LxcConfig {
@@ -155,6 +155,8 @@ mod tests {
         config.console_log("/var/log/c", 8192).unwrap();
         config.mount(MountEntry::bind("/etc", "/a b\\c").unwrap().without_submounts().read_only()).unwrap();
         config.mount(MountEntry::bind("/usr", "/u").unwrap().recursive()).unwrap();
+        config.mount(MountEntry::tmpfs(Tmpfs::new(1 << 20), "/u/t").unwrap()).unwrap();
+        config.mount(MountEntry::device("/dev/null", "/dev/zilch").unwrap()).unwrap();
         config.process = InitProcess {
             user: 1000,
             group: 1001,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::cgroup::{Version, settings};
 use crate::error::{Error, Result};
 use crate::lxc::config::{
-    LxcConfig, devices, environment, group, id_map, kernel_settings, namespaces, resource_limits,
+    LxcConfig, devices, environment, group, id_map, kernel_settings, mount_lines, namespaces, resource_limits,
 };
 use crate::lxc::target::LxcTarget;
 use crate::lxc::text;
@@ -19,10 +19,20 @@ impl LxcConfig {
     /// # Errors
     /// [`Error::Unsupported`] if this host or this liblxc cannot enforce what is asked for.
     pub fn render(&self, target: &LxcTarget) -> Result<String> {
-        self.render_in(target, self.cgroup.as_deref())
+        // One whose source is missing, and may be, is left out: LXC's own `optional` hides every error.
+        let there = self.mounts.iter().filter(|mount| !matches!(mount.entry.look(), Ok(None)));
+        let mounts: Vec<String> =
+            there.map(|mount| mount_lines::by_lxc(&mount.entry)).collect::<Result<_>>()?;
+        self.render_in(target, self.cgroup.as_deref(), &mounts)
     }
 
-    pub(crate) fn render_in(&self, target: &LxcTarget, cgroup: Option<&str>) -> Result<String> {
+    /// `mounts` are the values of `lxc.mount.entry`.
+    pub(crate) fn render_in(
+        &self,
+        target: &LxcTarget,
+        cgroup: Option<&str>,
+        mounts: &[String],
+    ) -> Result<String> {
         let mut lines = Lines(String::with_capacity(2048));
         lines.add("lxc.uts.name", self.host_name.as_str());
         // The type is named: liblxc would take a colon in the path for one otherwise.
@@ -45,8 +55,8 @@ impl LxcConfig {
         }
         self.render_cgroup(target, &mut lines)?;
         self.auto_mounts.render(&mut lines);
-        for mount in &self.mounts {
-            lines.add("lxc.mount.entry", &mount.entry.render(&mount.source));
+        for mount in mounts {
+            lines.add("lxc.mount.entry", mount);
         }
         resource_limits::render(&self.resource_limits, &mut lines);
         kernel_settings::render("lxc.sysctl.", &self.sysctls, &mut lines);

@@ -128,8 +128,9 @@ impl Assembly {
             }
         };
         let cover = |layer: &Directory| {
-            let clone = detached::clone_of(layer.open()?).map_err(failed("open_tree", layer))?;
-            detached::map_ids(&clone, map.namespace.as_fd()).map_err(failed("mount_setattr", layer))?;
+            let clone = detached::clone_tree(layer.open()?, false).map_err(failed("open_tree", layer))?;
+            detached::map_ids(&clone, map.namespace.as_fd(), false)
+                .map_err(failed("mount_setattr", layer))?;
             detached::attach(&clone, layer.open()?).map_err(failed("move_mount", layer))?;
             Ok(Lower { path: layer.path().to_owned(), mapped: Some(clone), directory: None })
         };
@@ -237,7 +238,7 @@ impl Assembly {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let there = rustix::fs::open(target, flags, Mode::empty())
             .map_err(|e| Error::os("open", target.display(), e))?;
-        detached::clone_of(there).map_err(|e| Error::os("open_tree", target.display(), e))
+        detached::clone_tree(there, false).map_err(|e| Error::os("open_tree", target.display(), e))
     }
 
     fn context(&self) -> Result<FsContext, FsError> {

@@ -226,6 +226,50 @@ async fn storm(host: &Host) {
     }
 }
 
+/// Twelve threads of one process, each with a runtime of its own, drive a container each on one host, and all of them one more.
+#[test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+fn many_threads_drive_many_containers() {
+    let sandbox = crate::sandbox::Sandbox::new();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime().block_on(async {
+        let fixture = Fixture::within(sandbox).await;
+        fixture.host.launch(spec("shared")).await.unwrap();
+        let threads: Vec<_> = (0..12)
+            .map(|number| {
+                let host = fixture.host.clone();
+                let drive = move || runtime().block_on(drive(&host, &spec(&format!("t{number}"))));
+                tokio::task::spawn_blocking(move || std::thread::spawn(drive).join().unwrap())
+            })
+            .collect();
+        for thread in threads {
+            thread.await.unwrap();
+        }
+        let names: Vec<_> = fixture.host.list().unwrap().into_iter().map(|info| info.spec.name).collect();
+        assert_eq!(names, ["shared".parse().unwrap()]);
+        fixture.host.remove(&names[0]).await.unwrap();
+        fixture.end().await;
+    });
+}
+
+/// What each of these threads does.
+async fn drive(host: &Host, own: &ContainerSpec) {
+    let shared: ContainerName = "shared".parse().unwrap();
+    for _ in 0..2 {
+        host.launch(own.clone()).await.unwrap();
+        for name in [&own.name, &shared] {
+            let output = host.exec(name, Exec::new(["hostname"])).await.unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{name}\n"));
+        }
+        host.freeze(&own.name).await.unwrap();
+        host.unfreeze(&own.name).await.unwrap();
+        host.stop(&own.name, Duration::ZERO).await.unwrap();
+        host.start(&own.name).await.unwrap();
+        assert!(host.list().unwrap().iter().any(|info| info.spec == *own));
+        host.remove(&own.name).await.unwrap();
+    }
+}
+
 /// A runtime that is shut down in the middle of a launch leaves what one recovery mends: the work that still runs on its
 /// threads holds the container's lock. And a host can be used from another runtime than its own.
 #[test]

@@ -262,7 +262,11 @@ async fn new_privileges_are_an_option() {
         let script = "cp /bin/busybox /bin/su.new; chmod 4755 /bin/su.new; mv /bin/su.new /bin/su
             printf 'root::0:0::/root:/bin/sh\\nuser::1000:1000::/:/bin/sh\\n' > /etc/passwd";
         fixture.sh(&spec.name, script).await;
-        let exec = Exec { user: Some(1000), group: Some(1000), ..Exec::new(["/bin/su", "-c", "id -u"]) };
+        let exec = Exec {
+            user: Some(1000.into()),
+            group: Some(1000.into()),
+            ..Exec::new(["/bin/su", "-c", "id -u"])
+        };
         let output = fixture.host.exec(&spec.name, exec).await.unwrap();
         let became_root = output.stdout == b"0\n";
         assert_eq!(became_root, !no_new_privileges, "{output:?} {}", String::from_utf8_lossy(&output.stderr));

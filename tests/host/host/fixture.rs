@@ -11,19 +11,19 @@ use docklet::name::{ContainerName, LinkName};
 use crate::busybox;
 use crate::sandbox::Sandbox;
 
-pub(super) struct Fixture {
-    pub(super) host: Host,
+pub(crate) struct Fixture {
+    pub(crate) host: Host,
     /// What there was with nothing but the network.
-    pub(super) before: Inventory,
-    pub(super) sandbox: Sandbox,
+    pub(crate) before: Inventory,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl Fixture {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::within(Sandbox::new()).await
     }
 
-    pub(super) async fn within(sandbox: Sandbox) -> Self {
+    pub(crate) async fn within(sandbox: Sandbox) -> Self {
         let host = Host::open(sandbox.paths.clone()).await.expect("open");
         busybox::ensure(host.images(), &"busybox".parse().unwrap()).expect("image");
         host.ensure_network(&network()).await.expect("network");
@@ -32,7 +32,7 @@ impl Fixture {
     }
 
     /// Runs a shell line inside and returns what it printed.
-    pub(super) async fn sh(&self, name: &ContainerName, script: &str) -> String {
+    pub(crate) async fn sh(&self, name: &ContainerName, script: &str) -> String {
         let exec = Exec { timeout: Some(Duration::from_secs(300)), ..Exec::new(["/bin/sh", "-c", script]) };
         let output = self.host.exec(name, exec).await.expect("exec");
         assert!(
@@ -45,12 +45,12 @@ impl Fixture {
     }
 
     /// What was added to or is missing of the host since the fixture was made.
-    pub(super) async fn changes(&self) -> String {
+    pub(crate) async fn changes(&self) -> String {
         self.before.diff(&self.host.inventory().await.unwrap()).to_string()
     }
 
     /// Asserts that no container left anything, and takes the network down.
-    pub(super) async fn end(self) {
+    pub(crate) async fn end(self) {
         assert_eq!(self.changes().await, "", "a container left something behind");
         let name = network().name;
         self.host.remove_network(&name).await.expect("remove the network");
@@ -59,17 +59,17 @@ impl Fixture {
     }
 }
 
-pub(super) fn network() -> NetworkSpec {
+pub(crate) fn network() -> NetworkSpec {
     NetworkSpec { nat: true, ..NetworkSpec::new("lan".parse().unwrap(), "10.99.0.1/24".parse().unwrap()) }
 }
 
 /// One interface.
-pub(super) fn eth0(attachment: Attachment) -> BTreeMap<LinkName, Attachment> {
+pub(crate) fn eth0(attachment: Attachment) -> BTreeMap<LinkName, Attachment> {
     [(LinkName::eth0(), attachment)].into()
 }
 
 /// A small container with every kind of limit, in the network.
-pub(super) fn spec(name: &str) -> ContainerSpec {
+pub(crate) fn spec(name: &str) -> ContainerSpec {
     ContainerSpec {
         volume: RootVolume { size_bytes: 64 << 20, ..RootVolume::default() },
         limits: CgroupLimits {

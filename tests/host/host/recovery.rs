@@ -291,6 +291,9 @@ fn kill_init(fixture: &Fixture, name: &str) {
         .unwrap()
         .expect("a running container");
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    // All that is in it ends before it does.
+    let lives = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    kernel::wait_until("the end of init", || !lives());
 }
 
 fn wait_for_the_monitor(fixture: &Fixture) {

@@ -1,0 +1,136 @@
+//! Mounts that come and go while a container runs (`man 2 move_mount`, `man 2 umount`).
+
+use std::path::Path;
+
+use tracing::{Instrument, info_span};
+
+use super::record::Manifest;
+use super::{ContainerInfo, Host};
+use crate::error::{Error, Result};
+use crate::lxc::{MountEntry, State};
+use crate::name::ContainerName;
+
+impl Host {
+    /// Gives a container exactly these mounts, whether it runs or not: those that it has besides go, those that it lacks come.
+    /// Others are left as they are, and files that are open there stay open; but one beneath a target that changes goes and
+    /// comes again.
+    ///
+    /// ```no_run
+    /// use docklet::host::Host;
+    /// use docklet::lxc::MountEntry;
+    /// use docklet::name::ContainerName;
+    ///
+    /// # async fn example(host: &Host) -> docklet::Result<()> {
+    /// let web: ContainerName = "web".parse()?;
+    /// let mut mounts = host.get(&web)?.spec.mounts;
+    /// mounts.push(MountEntry::bind("/srv/data", "/srv/data")?.id_mapped().create_dir());
+    /// let info = host.set_mounts(&web, mounts).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new mounts. A container that
+    /// reboots from inside has those that it was started with, until it is started again or this is called again. What it has
+    /// itself unmounted, this mounts again.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] and [`Error::NotFound`] as [`Host::launch`], with nothing changed. Of a container that runs:
+    /// [`Error::Busy`] if something inside uses a mount that is to go; [`Error::Differs`] if the container itself has mounted
+    /// something on a target; [`Error::Unsupported`] for a change of devices. After any error the container has its earlier
+    /// mounts again, or it is an [`Error::LeftBehind`].
+    pub async fn set_mounts(&self, name: &ContainerName, mounts: Vec<MountEntry>) -> Result<ContainerInfo> {
+        let name = name.clone();
+        let span = info_span!("set_mounts", container = %name);
+        self.owned(|host| {
+            async move { host.locked(&name).await?.set_mounts_locked(&name, mounts).await }.instrument(span)
+        })
+        .await
+    }
+
+    async fn set_mounts_locked(self, name: &ContainerName, mounts: Vec<MountEntry>) -> Result<ContainerInfo> {
+        let before = self.settle_mounts(self.created(name)?).await?;
+        let mut after = before.clone();
+        after.spec.mounts = mounts;
+        let (host, spec) = (self.clone(), after.spec.clone());
+        self.blocking(move || host.configure(&spec, &host.inner.paths.containers().join("check"), None))
+            .await?;
+        if after == before {
+            self.apply_mounts(&before, Vec::new()).await?;
+            return self.look(before).await;
+        }
+        after.objects.unmounting = Some(leaving(&before.spec.mounts, &after.spec.mounts));
+        self.publish(&after).await?;
+        match self.settle_mounts(after.clone()).await {
+            Ok(manifest) => self.look(manifest).await,
+            Err(cause) => {
+                let mut back = before;
+                back.objects.unmounting = Some(leaving(&after.spec.mounts, &back.spec.mounts));
+                let undone = match self.publish(&back).await {
+                    Ok(()) => self.settle_mounts(back).await.map(drop),
+                    Err(error) => Err(error),
+                };
+                Err(Error::after_undoing(cause, undone, || format!("mounts of container `{name}`")))
+            }
+        }
+    }
+
+    /// Goes on with a change of a container's mounts, if there is one: takes away those that are to leave, and makes the others.
+    /// Returns the manifest as it is written down then.
+    pub(super) async fn settle_mounts(&self, manifest: Manifest) -> Result<Manifest> {
+        let Some(leaving) = manifest.objects.unmounting.clone() else { return Ok(manifest) };
+        self.apply_mounts(&manifest, leaving).await?;
+        let mut settled = manifest;
+        settled.objects.unmounting = None;
+        self.publish(&settled).await?;
+        Ok(settled)
+    }
+
+    /// Takes mounts away from a container that runs, and makes those that its manifest has.
+    async fn apply_mounts(&self, manifest: &Manifest, leaving: Vec<MountEntry>) -> Result<()> {
+        if self.state(manifest).await? == State::Stopped {
+            return Ok(());
+        }
+        let (container, mounts) = (self.container(manifest)?, manifest.spec.mounts.clone());
+        self.blocking(move || {
+            // The upper one of two comes first, and goes last.
+            leaving.iter().rev().try_for_each(|entry| container.remove_mount(entry))?;
+            mounts.iter().try_for_each(|entry| container.ensure_mount(entry))
+        })
+        .await
+    }
+}
+
+/// What of `before` is not in `after`, or lies beneath a target that changes and so must be made again.
+fn leaving(before: &[MountEntry], after: &[MountEntry]) -> Vec<MountEntry> {
+    let gone = before.iter().filter(|entry| !after.contains(entry));
+    let new = after.iter().filter(|entry| !before.contains(entry));
+    let changed: Vec<&Path> = gone.chain(new).map(MountEntry::target).collect();
+    let goes = |entry: &&MountEntry| {
+        !after.contains(entry) || changed.iter().any(|target| entry.target().starts_with(target))
+    };
+    before.iter().filter(goes).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_beneath_a_change_goes_with_it() {
+        let bind = |source: &str, target: &str| MountEntry::bind(source, target).unwrap();
+        let (a, b, deep) = (bind("/srv/a", "/a"), bind("/srv/b", "/b"), bind("/srv/c", "/a/c"));
+        let other = bind("/srv/x", "/a");
+        for (before, after, expected) in [
+            (vec![&a, &b], vec![&a, &b], vec![]),
+            (vec![&a, &b], vec![&b, &a], vec![]),
+            (vec![&a, &b], vec![&b], vec![&a]),
+            (vec![&deep, &b], vec![&a, &deep, &b], vec![&deep]),
+            (vec![&a, &deep, &b], vec![&deep, &b], vec![&a, &deep]),
+            (vec![&a, &deep, &b], vec![&other, &deep, &b], vec![&a, &deep]),
+            (vec![], vec![&a], vec![]),
+        ] {
+            let owned = |list: Vec<&MountEntry>| list.into_iter().cloned().collect::<Vec<_>>();
+            assert_eq!(leaving(&owned(before), &owned(after)), owned(expected));
+        }
+    }
+}
