@@ -59,8 +59,7 @@ pub struct CgroupUsage {
 }
 
 impl Cgroup {
-    /// What the group and those beneath it use now: one look at some fifteen files, cheap enough for a
-    /// thousand groups in a tenth of a second.
+    /// What the group and those beneath it use now: one look at some fifteen files, a fraction of a millisecond.
     ///
     /// # Errors
     /// [`crate::Error::NotFound`] if the group does not exist; [`crate::Error::Os`] if a file cannot be read.
