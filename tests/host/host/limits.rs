@@ -266,13 +266,13 @@ async fn devices_are_allowed_by_name_only() {
     {
         let spec = ContainerSpec {
             devices: devices.iter().map(|rule| rule.parse().unwrap()).collect(),
-            mounts: vec![MountEntry::bind(&node, "/node").unwrap().create_file()],
+            mounts: vec![MountEntry::bind(node.parent().unwrap(), "/nodes").unwrap().create_dir()],
             ..spec(name)
         };
         let name = spec.name.clone();
         host.launch(spec).await.unwrap();
         assert_eq!(
-            fixture.sh(&name, "(exec 3>/node) 2>/dev/null && echo opened || echo refused").await,
+            fixture.sh(&name, "(exec 3>/nodes/kmsg) 2>/dev/null && echo opened || echo refused").await,
             expected
         );
         if is_v1("devices") {
@@ -281,7 +281,7 @@ async fn devices_are_allowed_by_name_only() {
         }
         // Reading was not asked for.
         assert_eq!(
-            fixture.sh(&name, "(exec 3</node) 2>/dev/null && echo opened || echo refused").await,
+            fixture.sh(&name, "(exec 3</nodes/kmsg) 2>/dev/null && echo opened || echo refused").await,
             "refused\n"
         );
         host.remove(&name).await.unwrap();
