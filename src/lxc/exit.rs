@@ -17,8 +17,8 @@ use crate::lxc::record::{Birth, Record, Run};
 use crate::sys::file::absent_is_none;
 use crate::sys::wait::{deadline, until};
 
-/// How long LXC's monitor may take from init's end to saying so.
-const EXIT_PATIENCE: Duration = Duration::from_millis(500);
+/// How long LXC's monitor may take from init's end to saying so, on a busy machine.
+const EXIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How much of the end of LXC's log is read: what stands there of a run's end is a few lines.
 const TAIL_BYTES: u64 = 16 << 10;
 /// Who reboots from inside makes the log longer, with no end to it: longer than this it begins anew.
@@ -86,7 +86,10 @@ impl Container {
     pub(crate) fn await_exit(&self, monitor: Option<Birth>) -> Result<Option<Exit>> {
         let end = deadline(EXIT_PATIENCE);
         let told = until(end, || {
-            let lives = monitor.map_or(Ok(true), |monitor| Ok(monitor.open()?.is_some()))?;
+            let lives = match monitor {
+                Some(monitor) => monitor.open()?.is_some(),
+                None => self.group.is_populated()?,
+            };
             let exit = self.last_exit()?;
             // Another line may follow the one that says that init has ended.
             Ok::<_, Error>((!lives || exit.is_some_and(|exit| exit != Exit::Exited(0))).then_some(exit))

@@ -93,24 +93,33 @@ impl Container {
         file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
             .map_err(|e| Error::os("rename", log.display(), e))?;
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
-        let payload = self.group.child(PAYLOAD)?;
-        payload.delegate_for(&config.limits)?;
+        self.group.child(PAYLOAD)?.delegate_for(&config.limits)?;
         self.place_mounts(mounts, config.id_map.as_ref())?;
         let (init, monitor) = tracing::debug_span!("lxc_start").in_scope(|| {
             self.run_lxc_start(&dir.join("config"), &log)?;
             self.await_init()
         })?;
-        payload.complete(&config.limits)?;
-        payload.verify(&config.limits)?;
-        self.verify_devices(&config.devices)?;
-        verify_network(init.pid, &config.network)?;
-        config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
-        self.verify_mounts(init.pid, mounts)?;
+        self.complete(config, init, mounts).map_err(|error| match init.open() {
+            // What was to be looked at ended with it.
+            Ok(None) => self.init_ended(Some(monitor)),
+            _ => error,
+        })?;
         let record =
             Record { boot_id: boot_id()?.to_owned(), init, monitor, halt_signal: config.halt_signal };
         record.write(&self.record_path())?;
         tracing::debug!(init = init.pid, "container runs");
         Ok(Started { init_pid: init.pid })
+    }
+
+    /// Sets what LXC cannot, and checks what it should have set.
+    fn complete(&self, config: &LxcConfig, init: Birth, mounts: &[Opened<'_>]) -> Result<()> {
+        let payload = self.group.child(PAYLOAD)?;
+        payload.complete(&config.limits)?;
+        payload.verify(&config.limits)?;
+        self.verify_devices(&config.devices)?;
+        verify_network(init.pid, &config.network)?;
+        config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
+        self.verify_mounts(init.pid, mounts)
     }
 
     fn run_lxc_start(&self, config: &Path, log: &Path) -> Result<()> {
@@ -168,8 +177,10 @@ impl Container {
     /// Finds init, and waits until it is the program it should be: LXC says "running" just before it executes it.
     fn await_init(&self) -> Result<(Birth, Birth)> {
         let deadline = Instant::now() + INIT_PATIENCE;
+        let mut known = None;
         while let Some(init) = self.find_init()? {
             let Some(monitor) = pidfd::parent(init.pid).and_then(Birth::of) else { break };
+            known = Some(monitor);
             if has_executed(init.pid, monitor.pid) {
                 return Ok((init, monitor));
             }
@@ -178,7 +189,7 @@ impl Container {
             }
             thread::sleep(Duration::from_micros(100));
         }
-        Err(self.init_ended())
+        Err(self.init_ended(known))
     }
 
     /// Checks that the device rules took hold: without them root inside can open the host's disks. In v2 they are a
@@ -203,9 +214,9 @@ impl Container {
     }
 
     /// LXC said that it runs, and it is gone: LXC hands a file without a known format to `/bin/sh`, for one.
-    fn init_ended(&self) -> Error {
+    fn init_ended(&self, monitor: Option<Birth>) -> Error {
         // Who is to tell how it ended may still be at it.
-        let exit = self.await_exit(None).ok().flatten();
+        let exit = self.await_exit(monitor).ok().flatten();
         let log = self.log_text();
         let errors = reason::errors(&log);
         let stderr = match (errors.first(), exit) {
