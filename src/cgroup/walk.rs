@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -17,6 +17,11 @@ use crate::sys::file;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+const READING: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
+
+/// How much of a file is read at once. Most have less.
+const PIECE: usize = 4096;
 
 /// Calls `each` for the group at `dir` and for all beneath it, parents first.
 pub(super) fn visit(dir: &Path, each: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>) -> Result<()> {
@@ -74,7 +79,10 @@ pub(super) fn remove_one(dir: &Path) -> Result<bool> {
 
 /// Adds the processes of one group.
 pub(super) fn processes(group: BorrowedFd<'_>, found: &mut BTreeSet<u32>) -> io::Result<()> {
-    let Some(text) = read_at(group, "cgroup.procs")? else { return Ok(()) };
+    let opened = openat(group, "cgroup.procs", READING, Mode::empty()).map_err(io::Error::from);
+    let Some(text) = gone_is_none(opened.and_then(|fd| io::read_to_string(fs::File::from(fd))))? else {
+        return Ok(());
+    };
     // 0 stands for a process that this namespace cannot see.
     found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|process| *process != 0));
     Ok(())
@@ -82,10 +90,20 @@ pub(super) fn processes(group: BorrowedFd<'_>, found: &mut BTreeSet<u32>) -> io:
 
 /// An interface file of one group; `None` if the group is gone or has no such file.
 pub(super) fn read_at(group: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> {
-    let opened = openat(group, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let mut text = String::new();
-    let read = opened.map_err(io::Error::from).and_then(|fd| fs::File::from(fd).read_to_string(&mut text));
-    Ok(gone_is_none(read)?.map(|_| text))
+    gone_is_none(openat(group, name, READING, Mode::empty()).map_err(io::Error::from).and_then(whole))
+}
+
+/// What is in a file that the kernel writes in one piece: if there is less than there is room for, that is all. A file of lists, such
+/// as `cgroup.procs`, is not written so.
+fn whole(file: OwnedFd) -> io::Result<String> {
+    let mut text = Vec::with_capacity(PIECE);
+    loop {
+        rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text))?;
+        if text.len() < text.capacity() {
+            return String::from_utf8(text).map_err(io::Error::other);
+        }
+        text.reserve(PIECE);
+    }
 }
 
 /// Writes an interface file of one group, if the group is there and has it.
@@ -98,7 +116,8 @@ pub(super) fn write_at(group: BorrowedFd<'_>, name: &str, value: &str) -> io::Re
 /// An interface file of the group at `dir`; `None` if the group is gone or has no such file.
 pub(super) fn read(dir: &Path, name: &str) -> Result<Option<String>> {
     let path = dir.join(name);
-    gone_is_none(fs::read_to_string(&path)).map_err(|e| Error::os("read", path.display(), e))
+    gone_is_none(rustix::fs::open(&path, READING, Mode::empty()).map_err(io::Error::from).and_then(whole))
+        .map_err(|e| Error::os("read", path.display(), e))
 }
 
 /// Writes an interface file of the group at `dir`, if the group is there and has it.
@@ -154,6 +173,10 @@ fn walk(
 
 fn children(group: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
+    // Each directory beneath it has a link to it, besides its name and ".".
+    if rustix::fs::fstat(group)?.st_nlink <= 2 {
+        return Ok(names);
+    }
     let Some(entries) = gone_is_none(Dir::read_from(group).map_err(io::Error::from))? else {
         return Ok(names);
     };
