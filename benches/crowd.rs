@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints")]
 
+#[path = "parts/asked.rs"]
+mod asked;
 #[path = "parts/bare.rs"]
 #[allow(dead_code, reason = "only the sandbox's part is used")]
 mod bare;
@@ -22,7 +24,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use docklet::cgroup::{Cgroup, CgroupLimits, CpuQuota, Hierarchies, Limit};
+use docklet::cgroup::{Cgroup, Hierarchies};
 use docklet::host::{ContainerSpec, Host, NetworkSpec};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
@@ -65,21 +67,7 @@ impl Crowd {
         let group = format!("docklet/{}", paths.tag());
         let host = Host::open(paths).await.expect("host");
         let host = host.with_provision_ratio(ProvisionRatio::percent(100_000).expect("ratio"));
-        let image = busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
-        let gateway = "10.77.0.1/22".parse().expect("gateway");
-        let network = NetworkSpec { nat: true, ..NetworkSpec::new("bench".parse().expect("name"), gateway) };
-        host.ensure_network(&network).await.expect("network");
-        let limits = CgroupLimits {
-            memory_max_bytes: Some(Limit::At(128 << 20)),
-            memory_swap_max_bytes: Some(Limit::At(0)),
-            cpu: Some(CpuQuota::cores(0.5).expect("quota")),
-            pids_max: Some(Limit::At(64)),
-            ..CgroupLimits::default()
-        };
-        let spec = ContainerSpec {
-            limits,
-            ..ContainerSpec::new("bench".parse().expect("name"), image.name).in_network(network.name.clone())
-        };
+        let (_, network, spec) = asked::prepare(&host, "10.77.0.1/22").await;
         let group = Cgroup::new(&Hierarchies::detect().expect("cgroups"), group).expect("group");
         let crowd = Self { host, spec, network, group };
         // Makes the volume's template.

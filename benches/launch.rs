@@ -7,6 +7,8 @@
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints")]
 
+#[path = "parts/asked.rs"]
+mod asked;
 #[path = "parts/bare.rs"]
 mod bare;
 #[path = "../examples/parts/busybox.rs"]
@@ -27,7 +29,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use docklet::cgroup::{CgroupLimits, CpuQuota, Hierarchies, Limit};
+use docklet::cgroup::Hierarchies;
 use docklet::host::{ContainerSpec, Host, NetworkSpec, Privilege};
 use docklet::paths::Paths;
 use figures::{percentile, ratio};
@@ -155,24 +157,10 @@ struct Bench {
 impl Bench {
     async fn new(prefix: &Path, steps: steps::Steps) -> Self {
         let host = Host::open(Paths::new(prefix).expect("prefix")).await.expect("host");
-        let image = busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
-        let gateway = "10.77.0.1/24".parse().expect("gateway");
-        let network = NetworkSpec { nat: true, ..NetworkSpec::new("bench".parse().expect("name"), gateway) };
-        host.ensure_network(&network).await.expect("network");
-        let limits = CgroupLimits {
-            memory_max_bytes: Some(Limit::At(128 << 20)),
-            memory_swap_max_bytes: Some(Limit::At(0)),
-            cpu: Some(CpuQuota::cores(0.5).expect("quota")),
-            pids_max: Some(Limit::At(64)),
-            ..CgroupLimits::default()
-        };
-        let settings =
-            docklet::cgroup::settings(&limits, &Hierarchies::detect().expect("cgroups")).expect("limits");
+        let (image, network, spec) = asked::prepare(&host, "10.77.0.1/24").await;
+        let settings = docklet::cgroup::settings(&spec.limits, &Hierarchies::detect().expect("cgroups"))
+            .expect("limits");
         let bare = bare::Bare::new(&prefix.join("bare"), &image.layers[0], &settings);
-        let spec = ContainerSpec {
-            limits,
-            ..ContainerSpec::new("bench".parse().expect("name"), image.name).in_network(network.name.clone())
-        };
         // Makes the volume's template, too.
         let info = host.launch(spec.clone()).await.expect("launch");
         let link = PathBuf::from("/sys/class/net")
@@ -186,7 +174,7 @@ impl Bench {
         let template =
             templates.find(|path| path.extension().is_some_and(|ending| ending == "img")).expect("template");
         let hierarchies = Hierarchies::detect().expect("cgroups");
-        let group = hierarchies.mounts()[0].mount.join(format!("docklet-bench-{}", std::process::id()));
+        let group = hierarchies.mounts()[0].mount.join(format!("docklet/bench-{}", std::process::id()));
         let raw = raw::Raw::new(&prefix.join("raw"), &template, &image.layers[0], messages, &group);
         Self { host, spec, network, bare, raw, steps }
     }

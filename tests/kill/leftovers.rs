@@ -11,9 +11,9 @@ use nix::unistd::Pid;
 
 use crate::{logical, process};
 
-/// Where tests have their prefixes, and how the names begin that go on with a process id and a number.
+/// Where tests and benchmarks have their prefixes, and how the names begin that go on with a process id, and perhaps a number.
 const DIRECTORY: &str = "/var/tmp";
-const NAMES: [&str; 2] = ["docklet-test-", "docklet-kill-"];
+const NAMES: [&str; 3] = ["docklet-test-", "docklet-kill-", "docklet-bench-"];
 
 /// What nobody changed for that long is no operation in progress.
 const OLD: Duration = Duration::from_secs(3600);
