@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use docklet::cgroup::{CgroupLimits, CgroupUsage, CpuQuota, Limit};
+use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
 use docklet::error::Chain;
 use docklet::host::{ContainerInfo, ContainerSpec, Host, Init, NetworkSpec};
 use docklet::lxc::{Exec, ExecOutput, MountEntry};
