@@ -107,7 +107,7 @@ impl Cgroup {
             oom: None,
             counts: Counts::default(),
         };
-        let version = super::remedy::served(self.hierarchies(), Controller::Memory)?;
+        let version = super::remedy::require(self.hierarchies(), Controller::Memory)?;
         let memory = self.dir(Controller::Memory).ok_or_else(|| self.not_found())?;
         match version {
             Version::V2 => events.memory = Some(events.watch(&memory.join("memory.events"))?),
