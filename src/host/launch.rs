@@ -35,7 +35,8 @@ impl Host {
     /// Starts a container that is down. One that runs is left as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Command`] with the reason if it does not start: it stays as it was then.
+    /// [`Error::NotFound`]; [`Error::Command`] with the reason if it does not start: it stays as it was then, or is an
+    /// [`Error::LeftBehind`].
     pub async fn start(&self, name: &ContainerName) -> Result<ContainerInfo> {
         let name = name.clone();
         let span = info_span!("start", container = %name);
@@ -135,11 +136,13 @@ impl Host {
                 manifest.run = true;
                 self.publish(&manifest).await?;
             }
-            if let Err(error) = self.raise(&manifest).await {
-                self.lower(&manifest, Duration::ZERO).await?;
+            if let Err(cause) = self.raise(&manifest).await {
+                let lowered = self.lower(&manifest, Duration::ZERO).await;
                 manifest.run = wished;
-                self.publish(&manifest).await?;
-                return Err(error);
+                let undone = lowered.and(self.publish(&manifest).await);
+                return Err(Error::after_undoing(cause, undone, || {
+                    format!("container `{}`", manifest.spec.name)
+                }));
             }
         }
         self.look(manifest).await

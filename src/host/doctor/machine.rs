@@ -88,10 +88,6 @@ fn judge_boot_parameters(given: &str, grub: &str) -> Result<String> {
     Ok(if words.is_empty() { "none that concern containers".to_owned() } else { words.join(" ") })
 }
 
-pub(super) fn prefix(paths: &Paths) -> Result<String> {
-    Ok(format!("{} can be written", paths.prefix().display()))
-}
-
 /// What all containers but privileged ones have.
 pub(super) fn user_namespaces() -> Result<String> {
     let map = ids::map(0)?;

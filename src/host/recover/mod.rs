@@ -71,7 +71,7 @@ impl Host {
         // First what there is, then what is written down: what is made in between is written down before.
         let marked = self.marked().await?;
         self.recover_volumes(&mut report).await?;
-        self.recover_networks(&mut report).await?;
+        let unsettled = self.recover_networks(&mut report).await?;
         let mut names: BTreeSet<_> = self.inner.manifests.names_with_left_overs()?.into_iter().collect();
         names.extend(self.lock_names()?);
         for together in self.in_start_order(names)? {
@@ -93,7 +93,7 @@ impl Host {
             }
         }
         report.containers.sort_by(|(one, _), (other, _)| one.cmp(other));
-        self.recover_ports(&mut report).await?;
+        self.recover_ports(&unsettled, &mut report).await?;
         self.remove_orphans(marked, &mut report).await?;
         match self.recover_names().await {
             Ok(told) => report.names.extend(told),
@@ -200,9 +200,10 @@ impl Host {
         }
         self.lower(&manifest, Duration::ZERO).await?;
         let log = self.container(&manifest)?.log_identity();
-        let Err(error) = self.raise(&manifest).await else { return done(Outcome::Started) };
+        let Err(cause) = self.raise(&manifest).await else { return done(Outcome::Started) };
         // Nothing of what was made for it waits for a person.
-        self.lower(&manifest, Duration::ZERO).await?;
+        let lowered = self.lower(&manifest, Duration::ZERO).await;
+        let error = Error::after_undoing(cause, lowered, || format!("container `{}`", manifest.spec.name));
         // Who recovers a host by hand reads why it did not start, and may try again.
         if haste == Haste::Now {
             return Err(error);
