@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tracing::{Instrument, info_span};
 
-use super::record::{Manifest, Objects, Phase};
+use super::record::{Former, Manifest, Objects, Phase};
 use super::spec::{ContainerSpec, Privilege};
 use super::{ContainerInfo, Host};
 use crate::cgroup::CgroupPath;
@@ -110,16 +110,7 @@ impl Host {
             Privilege::Unprivileged { .. } => Some(self.plan_ids(&manifests)?),
             Privilege::Privileged => None,
         };
-        let objects = Objects {
-            volume,
-            pool,
-            cgroup,
-            ids,
-            ports,
-            leaving: None,
-            former_limits: None,
-            unmounting: None,
-        };
+        let objects = Objects { volume, pool, cgroup, ids, ports, former: Former::default() };
         let manifest = Manifest::new(id, spec, image, objects);
         self.check_rules(Some(&manifest), None)?;
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;

@@ -12,7 +12,7 @@
 //! | | made, or found as asked | changed while it runs | removed |
 //! |---|---|---|---|
 //! | network | [`Host::ensure_network`] | [`Host::apply_network`] | [`Host::remove_network`] |
-//! | container | [`Host::launch`] | its interfaces: [`Host::set_interfaces`] | [`Host::remove`] |
+//! | container | [`Host::launch`] | [`Host::apply_limits`], [`Host::apply_interfaces`], [`Host::apply_mounts`] | [`Host::remove`] |
 //!
 //! Specifications are whole: what one leaves at its default is that default. [`Host::networks`] and
 //! [`ContainerInfo::spec`] tell the present one, to be changed and handed in again. Each call undoes its work on an error, or
@@ -35,6 +35,7 @@
 //! # }
 //! ```
 
+mod change;
 mod doctor;
 mod ended;
 mod etc;

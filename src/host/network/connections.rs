@@ -6,15 +6,19 @@ use std::net::IpAddr;
 use super::firewall::forwards;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::host::record::{Manifest, Phase, Port};
+use crate::host::record::{FormerInterfaces, Manifest, Phase, Port};
 use crate::net::{end_connections, settle_forwards};
 
 impl Host {
     /// Makes connections go by a container's ports as they are now, once the table has them; those of addresses that it has no
     /// more end.
-    pub(crate) async fn settle_connections(&self, manifest: &Manifest) -> Result<()> {
+    pub(crate) async fn settle_connections(
+        &self,
+        manifest: &Manifest,
+        former: &FormerInterfaces,
+    ) -> Result<()> {
         let now = addresses(manifest.objects.ports.values());
-        let gone = &addresses(manifest.objects.leaving.iter().flatten()) - &now;
+        let gone = &addresses(former.ports.values()) - &now;
         let published = forwards(manifest)?;
         self.blocking(move || {
             told(end_connections(&gone))?;

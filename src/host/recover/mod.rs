@@ -13,7 +13,7 @@ use tracing::{Instrument, info_span};
 pub use report::{Outcome, Recovered};
 
 use super::Host;
-use super::record::{Manifest, Phase};
+use super::record::{Manifest, Part, Phase};
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
 use crate::lxc::State;
@@ -166,15 +166,12 @@ impl Host {
         }
     }
 
-    async fn converge_created(&self, manifest: Manifest, haste: Haste) -> Result<Converged> {
+    async fn converge_created(&self, mut manifest: Manifest, haste: Haste) -> Result<Converged> {
         let done = |outcome| Ok(Converged::Done(Some(outcome)));
-        let objects = &manifest.objects;
-        let changing =
-            objects.leaving.is_some() || objects.former_limits.is_some() || objects.unmounting.is_some();
-        let unchanged = if changing { Outcome::Changed } else { Outcome::Unchanged };
-        let manifest = self.settle_limits(manifest).await?;
-        let manifest = self.settle_interfaces(manifest, &BTreeSet::new()).await?;
-        let manifest = self.settle_mounts(manifest).await?;
+        let unchanged = if manifest.objects.former.is_none() { Outcome::Unchanged } else { Outcome::Changed };
+        for part in Part::ALL {
+            manifest = self.settle(manifest, part).await?;
+        }
         let running = self.state(&manifest).await? != State::Stopped;
         if manifest.run && running {
             return done(unchanged);

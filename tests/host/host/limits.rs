@@ -94,7 +94,7 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
     // Nothing but these: what else was limited is free.
     let all = fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim().to_owned();
     let fewer = CgroupLimits { pids_max: Some(Limit::At(50)), ..CgroupLimits::default() };
-    host.set_limits(&name, fewer.clone()).await.unwrap();
+    host.apply_limits(&name, fewer.clone()).await.unwrap();
     assert_eq!(host.get(&name).unwrap().spec.limits, fewer);
     assert_eq!(file(host, &name, "pids", "", "pids.max"), "50");
     assert_eq!(
@@ -112,12 +112,12 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
     }
 
     // And back, and over a stop.
-    host.set_limits(&name, many()).await.unwrap();
+    host.apply_limits(&name, many()).await.unwrap();
     assert_many(&fixture, &name);
     assert_eq!(fixture.sh(&name, "nproc").await, "1\n");
     host.stop(&name, Duration::ZERO).await.unwrap();
     let changed = CgroupLimits { pids_max: Some(Limit::At(40)), ..many() };
-    host.set_limits(&name, changed).await.unwrap();
+    host.apply_limits(&name, changed).await.unwrap();
     host.start(&name).await.unwrap();
     assert_many(&fixture, &name);
     assert_eq!(file(host, &name, "pids", "", "pids.max"), "40");
@@ -146,7 +146,7 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
         cpu_weight: Some(CpuWeight::new(7).unwrap()),
         ..before.clone()
     };
-    let error = host.set_limits(&name, less).await.unwrap_err();
+    let error = host.apply_limits(&name, less).await.unwrap_err();
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     assert!(error.to_string().contains("use more than 16777216 bytes"), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
@@ -166,9 +166,9 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
         .into(),
         ..before.clone()
     };
-    let error = host.set_limits(&name, absent).await.unwrap_err();
+    let error = host.apply_limits(&name, absent).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
-    let error = host.set_limits(&"none".parse().unwrap(), before.clone()).await.unwrap_err();
+    let error = host.apply_limits(&"none".parse().unwrap(), before.clone()).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
     assert_eq!(fixture.sh(&name, "ls -l /tmp/x | wc -l").await, "1\n", "it went on");
