@@ -1,6 +1,6 @@
 //! Changes of a container that exists, running or not: written down with what they replace (`man 2 rename`), then carried out.
 
-use tracing::{Instrument, info_span};
+use tracing::info_span;
 
 use super::record::{Manifest, Part};
 use super::{ContainerInfo, Host};
@@ -16,22 +16,17 @@ impl Host {
         part: Part,
         plan: impl FnOnce(&Self, &mut Manifest) -> Result<()> + Send + 'static,
     ) -> Result<ContainerInfo> {
-        let name = name.clone();
         let span = info_span!("apply", part = part.name(), container = %name);
-        self.owned(move |host| {
-            async move {
-                let host = host.locked(&name).await?;
-                let before = host.settle(host.created(&name)?, part).await?;
-                let (planner, planned) = (host.clone(), before.clone());
-                let after = host.blocking(move || planner.record_change(planned, part, plan)).await?;
-                let cause = match host.settle(after.clone(), part).await {
-                    Ok(settled) => return host.look(settled).await,
-                    Err(cause) => cause,
-                };
-                let undone = host.take_back(before.replacing(part, &after), part).await;
-                Err(Error::after_undoing(cause, undone, || format!("{} of container `{name}`", part.name())))
-            }
-            .instrument(span)
+        self.on(name, span, move |host, name| async move {
+            let before = host.settle(host.created(&name)?, part).await?;
+            let planned = before.clone();
+            let after = host.blocking(move |host| host.record_change(planned, part, plan)).await?;
+            let cause = match host.settle(after.clone(), part).await {
+                Ok(settled) => return host.look(settled).await,
+                Err(cause) => cause,
+            };
+            let undone = host.take_back(before.replacing(part, &after), part).await;
+            Err(Error::after_undoing(cause, undone, || format!("{} of container `{name}`", part.name())))
         })
         .await
     }

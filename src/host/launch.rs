@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tracing::{Instrument, info_span};
+use tracing::info_span;
 
 use super::record::{Former, Manifest, Objects, Phase};
 use super::spec::{ContainerSpec, Privilege};
@@ -25,11 +25,8 @@ impl Host {
     /// another container has the one that was asked for, or a process of the host listens on a published port. After any
     /// other error nothing of the container is left, or it is an [`Error::LeftBehind`].
     pub async fn launch(&self, spec: ContainerSpec) -> Result<ContainerInfo> {
-        let span = info_span!("launch", container = %spec.name);
-        self.owned(|host| {
-            async move { host.locked(&spec.name).await?.launch_locked(spec).await }.instrument(span)
-        })
-        .await
+        let (name, span) = (spec.name.clone(), info_span!("launch", container = %spec.name));
+        self.on(&name, span, |host, _| host.launch_locked(spec)).await
     }
 
     /// Starts a container that is down. One that runs is left as it is.
@@ -38,17 +35,8 @@ impl Host {
     /// [`Error::NotFound`]; [`Error::Command`] with the reason if it does not start: it stays as it was then, or is an
     /// [`Error::LeftBehind`].
     pub async fn start(&self, name: &ContainerName) -> Result<ContainerInfo> {
-        let name = name.clone();
         let span = info_span!("start", container = %name);
-        self.owned(|host| {
-            async move {
-                let host = host.locked(&name).await?;
-                let manifest = host.created(&name)?;
-                host.start_locked(manifest).await
-            }
-            .instrument(span)
-        })
-        .await
+        self.on(name, span, async |host, name| host.start_locked(host.created(&name)?).await).await
     }
 
     async fn launch_locked(self, spec: ContainerSpec) -> Result<ContainerInfo> {
@@ -69,8 +57,7 @@ impl Host {
             }
         }
         let name = spec.name.clone();
-        let checked = self.clone();
-        let result = match self.blocking(move || checked.register(spec)).await {
+        let result = match self.blocking(move |host| host.register(spec)).await {
             Ok(manifest) => self.create(manifest).await,
             Err(error) => Err(error),
         };
@@ -141,13 +128,12 @@ impl Host {
 
     /// What a container is now. The state alone can take a moment: one that reboots from inside is waited for.
     pub(super) async fn look(&self, manifest: Manifest) -> Result<ContainerInfo> {
-        let host = self.clone();
-        self.blocking(move || host.info(manifest)).await
+        self.blocking(move |host| host.info(manifest)).await
     }
 
     pub(super) async fn state(&self, manifest: &Manifest) -> Result<State> {
         let container = self.container(manifest)?;
-        self.blocking(move || container.state()).await
+        self.blocking(move |_| container.state()).await
     }
 }
 

@@ -55,7 +55,7 @@ impl Host {
         let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
         let limits = self.found_limits(manifest, limits)?;
         let payload = self.container(manifest)?.payload()?;
-        self.blocking(move || payload.apply(&limits)).await
+        self.blocking(move |_| payload.apply(&limits)).await
     }
 
     /// What a running container uses now, in one look: a few files, without a lock and without the runtime.

@@ -53,7 +53,7 @@ impl Host {
         }
         let (container, mounts) = (self.container(manifest)?, manifest.spec.mounts.clone());
         let leaving = leaving(former, &mounts);
-        self.blocking(move || {
+        self.blocking(move |_| {
             // The upper one of two comes first, and goes last.
             leaving.iter().rev().try_for_each(|entry| container.remove_mount(entry))?;
             mounts.iter().try_for_each(|entry| container.ensure_mount(entry))

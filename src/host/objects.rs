@@ -54,10 +54,10 @@ impl Host {
 
     /// Makes what is missing of a container and starts it. Returns the manifest as it is written down then.
     pub(super) async fn raise(&self, manifest: &Manifest) -> Result<Manifest> {
-        let hierarchies = self.inner.hierarchies.clone();
         // LXC is to move to control groups: what the kernel waits for then may pass while it has nothing to do yet.
-        let ahead =
-            self.blocking(move || wait_for_migrations(&hierarchies)).instrument(debug_span!("wait_ahead"));
+        let ahead = self
+            .blocking(|host| wait_for_migrations(&host.inner.hierarchies))
+            .instrument(debug_span!("wait_ahead"));
         let (ahead, raised) = tokio::join!(ahead, self.raise_parts(manifest));
         if let Err(error) = ahead {
             tracing::debug!(%error, "not waited ahead: the start takes longer");
@@ -87,7 +87,7 @@ impl Host {
             config.mount_own(file)?;
         }
         let container = self.container(manifest)?;
-        let started = self.blocking(move || container.start(&config));
+        let started = self.blocking(move |_| container.start(&config));
         if manifest.phase == Phase::Created {
             started.await?;
             return Ok(manifest.clone());
@@ -104,14 +104,14 @@ impl Host {
     /// Releases what a running container needs: its processes, its ports, its mounts, its control groups. Data stays.
     pub(super) async fn lower(&self, manifest: &Manifest, grace: Duration) -> Result<()> {
         let container = self.container(manifest)?;
-        self.blocking(move || container.end(grace)).await?;
+        self.blocking(move |_| container.end(grace)).await?;
         self.release(manifest).await
     }
 
     /// Releases what a container needed that has ended.
     pub(super) async fn release(&self, manifest: &Manifest) -> Result<()> {
         let container = self.container(manifest)?;
-        let cleaned = self.blocking(move || container.clean());
+        let cleaned = self.blocking(move |_| container.clean());
         let (cleaned, ports, root) =
             tokio::join!(cleaned, self.lower_ports(manifest), self.lower_root(manifest));
         cleaned?;
@@ -137,9 +137,9 @@ impl Host {
         }
         lowered?;
         self.apply_forwards(&manifest).await?;
-        let (host, container) = (self.clone(), self.container(&manifest)?);
+        let container = self.container(&manifest)?;
         let going = manifest.clone();
-        let removed = self.blocking(move || {
+        let removed = self.blocking(move |host| {
             // Once more, now that it is written down: a command that was still entering it leaves one behind.
             container.remove_lock_file()?;
             host.pool_of(&going)?.remove(&going.objects.volume)?;
@@ -148,23 +148,22 @@ impl Host {
         let (ended, removed) = tokio::join!(self.end_connections(&manifest), removed);
         ended?;
         removed?;
-        let (host, going) = (self.clone(), manifest.clone());
-        self.blocking(move || host.inner.manifests.remove(&going.spec.name)).await?;
+        let going = manifest.clone();
+        self.blocking(move |host| host.inner.manifests.remove(&going.spec.name)).await?;
         self.lower_names(&manifest).await;
         Ok(())
     }
 
     /// Writes down what a container should be, durably.
     pub(super) async fn publish(&self, manifest: &Manifest) -> Result<()> {
-        let (host, manifest) = (self.clone(), manifest.clone());
-        self.blocking(move || host.inner.manifests.publish(&manifest.spec.name, &manifest)).await
+        let manifest = manifest.clone();
+        self.blocking(move |host| host.inner.manifests.publish(&manifest.spec.name, &manifest)).await
     }
 
     /// Removes the control group above those of containers, and LXC's directory of their locks, when there are none. They
     /// would do no harm, but a host without containers should look like one.
     pub(super) async fn release_parent(&self) -> Result<()> {
-        let host = self.clone();
-        self.blocking(move || {
+        self.blocking(move |host| {
             // A launch writes its manifest under this lock before it makes a group: there is none to come now.
             let _registry = host.lock_registry()?;
             if host.inner.manifests.names()?.is_empty() {
@@ -179,8 +178,8 @@ impl Host {
 
     /// Makes what is missing of a container's root. Returns where it is, and what is mounted on it to tell of names.
     async fn raise_root(&self, manifest: &Manifest) -> Result<(PathBuf, Vec<MountEntry>)> {
-        let (host, manifest) = (self.clone(), manifest.clone());
-        self.blocking(move || {
+        let manifest = manifest.clone();
+        self.blocking(move |host| {
             let inner = &host.inner;
             let layers = inner.images.layers_of(&manifest.image)?;
             let space = match manifest.phase {
@@ -223,9 +222,9 @@ impl Host {
     }
 
     async fn lower_root(&self, manifest: &Manifest) -> Result<()> {
-        let (host, directory) = (self.clone(), self.directory(manifest));
+        let directory = self.directory(manifest);
         let manifest = manifest.clone();
-        self.blocking(move || {
+        self.blocking(move |host| {
             OverlayRoot::unmount(&root_path(&directory))?;
             release_volume(&host.pool_of(&manifest)?, &manifest.objects.volume)
         })

@@ -191,8 +191,8 @@ impl StateChanges {
                 self.watched.insert(number, name.clone());
             }
         }
-        let (host, looked) = (self.host.clone(), name.clone());
-        let seen = match self.host.blocking(move || host.sight(&looked)).await {
+        let looked = name.clone();
+        let seen = match self.host.blocking(move |host| host.sight(&looked)).await {
             Ok(seen) => seen,
             // It is as it was, as far as anybody can tell.
             Err(error) => {

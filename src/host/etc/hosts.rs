@@ -22,8 +22,7 @@ impl Host {
         networks: Option<BTreeSet<NetworkName>>,
         starting: Option<Manifest>,
     ) -> Result<Vec<ContainerName>> {
-        let host = self.clone();
-        self.blocking(move || host.write_hosts_blocking(networks.as_ref(), starting.as_ref())).await
+        self.blocking(move |host| host.write_hosts_blocking(networks.as_ref(), starting.as_ref())).await
     }
 
     fn write_hosts_blocking(

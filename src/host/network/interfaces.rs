@@ -71,8 +71,8 @@ impl Host {
         let networks = manifest.all_ports().map(|port| port.network.clone()).collect();
         self.registry().await?.apply_firewall(None).await?;
         self.settle_connections(manifest, former).await?;
-        let (host, told) = (self.clone(), manifest.clone());
-        self.blocking(move || host.write_resolver_again(&told).map(drop)).await?;
+        let told = manifest.clone();
+        self.blocking(move |host| host.write_resolver_again(&told).map(drop)).await?;
         self.write_hosts(Some(networks), None).await.map(drop)
     }
 

@@ -75,12 +75,9 @@ impl Host {
         let mut names: BTreeSet<_> = self.inner.manifests.names_with_left_overs()?.into_iter().collect();
         names.extend(self.lock_names()?);
         for together in self.in_start_order(names)? {
-            let converging = together.into_iter().map(|name| {
-                let host = self.clone();
-                async move {
-                    let converged = host.converge(&name, haste).await;
-                    (name, converged)
-                }
+            let converging = together.into_iter().map(|name| async {
+                let converged = self.converge(&name, haste).await;
+                (name, converged)
             });
             let mut converging = futures_util::stream::iter(converging).buffer_unordered(AT_ONCE);
             while let Some((name, converged)) = converging.next().await {
@@ -99,8 +96,7 @@ impl Host {
             Ok(told) => report.names.extend(told),
             Err(error) => report.failures.push(format!("names: {}", Chain(&error))),
         }
-        let host = self.clone();
-        let (tidied, failures) = self.blocking(move || Ok(host.tidy())).await?;
+        let (tidied, failures) = self.blocking(move |host| Ok(host.tidy())).await?;
         report.orphans.extend(tidied);
         report.failures.extend(failures);
         self.release_parent().await?;
@@ -109,9 +105,8 @@ impl Host {
 
     /// First of all: what is held still, or is not there yet, would stop containers.
     async fn recover_volumes(&self, report: &mut Recovered) -> Result<()> {
-        let host = self.clone();
         let (recovered, failures) = self
-            .blocking(move || {
+            .blocking(move |host| {
                 let (pools, failures) = host.pools()?;
                 let recovered: Vec<_> = pools.iter().map(VolumePool::recover).collect();
                 Ok((recovered, failures))
@@ -178,8 +173,8 @@ impl Host {
         }
         let ending = self.note_end(&manifest).await?;
         if !manifest.run {
-            let (host, held) = (self.clone(), manifest.clone());
-            if !self.blocking(move || host.holds(&held)).await? {
+            let held = manifest.clone();
+            if !self.blocking(move |host| host.holds(&held)).await? {
                 return done(unchanged);
             }
             self.lower(&manifest, Duration::ZERO).await?;

@@ -68,8 +68,7 @@ impl Host {
             }
         }
         report.networks.extend(made.iter().map(ToString::to_string));
-        let forwarding = self.clone();
-        if let Err(error) = self.blocking(move || forwarding.check_forwarding(None)).await {
+        if let Err(error) = self.blocking(|host| host.check_forwarding(None)).await {
             report.failures.push(format!("networks: {}", Chain(&error)));
         }
         Ok(unsettled)

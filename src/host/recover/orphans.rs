@@ -74,8 +74,8 @@ impl Host {
             if !all_containers || manifests.iter().any(|manifest| manifest.id == id) {
                 continue;
             }
-            let (host, orphan) = (self.clone(), id.clone());
-            match self.blocking(move || host.release_orphan(&orphan)).await {
+            let orphan = id.clone();
+            match self.blocking(move |host| host.release_orphan(&orphan)).await {
                 Ok(()) => report.orphans.push(format!("container {id}")),
                 Err(error) => report.failures.push(format!("container {id}: {}", Chain(&error))),
             }
