@@ -39,7 +39,6 @@ mod change;
 mod doctor;
 mod ended;
 mod etc;
-mod events;
 mod handle;
 mod ids;
 mod images;
@@ -47,6 +46,7 @@ mod info;
 mod inventory;
 mod launch;
 mod life;
+mod limit_events;
 mod limits;
 mod marks;
 mod mounts;
@@ -61,10 +61,10 @@ mod watch;
 
 pub use doctor::{Check, Doctor, Finding};
 pub use ended::Ended;
-pub use events::{ContainerEvent, ContainerEvents};
 pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
+pub use limit_events::ContainerLimitEvents;
 pub use recover::{Outcome, Recovered};
 pub use spec::{
     Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, Restart,

@@ -92,10 +92,8 @@ impl Host {
         report.containers.sort_by(|(one, _), (other, _)| one.cmp(other));
         self.recover_ports(&unsettled, &mut report).await?;
         self.remove_orphans(marked, &mut report).await?;
-        match self.recover_names().await {
-            Ok(told) => report.names.extend(told),
-            Err(error) => report.failures.push(format!("names: {}", Chain(&error))),
-        }
+        let told = report.took("names", self.recover_names().await);
+        report.names.extend(told.into_iter().flatten());
         let (tidied, failures) = self.blocking(move |host| Ok(host.tidy())).await?;
         report.orphans.extend(tidied);
         report.failures.extend(failures);
@@ -113,11 +111,9 @@ impl Host {
             })
             .await?;
         report.failures.extend(failures);
-        for result in recovered {
-            match result {
-                Ok(volumes) => report.volumes.extend(volumes),
-                Err(error) => report.failures.push(format!("volumes: {}", Chain(&error))),
-            }
+        for volumes in recovered {
+            let recovered = report.took("volumes", volumes);
+            report.volumes.extend(recovered.into_iter().flatten());
         }
         Ok(())
     }

@@ -30,22 +30,16 @@ impl Host {
         let host = self.registry().await?;
         let mut records = Vec::new();
         host.inner.isolation.tidy()?;
-        if let Err(error) = host.isolation() {
-            report.failures.push(format!("isolation: {}", Chain(&error)));
-        }
+        report.took("isolation", host.isolation());
         for name in host.inner.networks.names_with_left_overs()? {
-            match host.inner.networks.tidy(&name).and_then(|()| host.inner.networks.get(&name)) {
-                Ok(record) => records.extend(record),
-                Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
-            }
+            let record = host.inner.networks.tidy(&name).and_then(|()| host.inner.networks.get(&name));
+            records.extend(report.took(format_args!("network `{name}`"), record).flatten());
         }
         // Before any link, and none without it: what is connected without its rules is open to all. Also without any
         // network: a removal may have been cut off before the table went.
         let mut made: BTreeSet<NetworkName> = match host.apply_firewall(None).await {
             Ok(true) => {
-                if let Err(error) = host.settle_all_connections().await {
-                    report.failures.push(format!("connections: {}", Chain(&error)));
-                }
+                report.took("connections", host.settle_all_connections().await);
                 records.iter().map(|record| record.spec.name.clone()).collect()
             }
             Ok(false) => BTreeSet::new(),
@@ -59,18 +53,14 @@ impl Host {
         let mut unsettled = Vec::new();
         for record in records {
             let name = record.spec.name.clone();
-            match host.raise_links(&record).await {
-                Ok(changed) => {
-                    made.extend(changed.then_some(name));
-                    unsettled.extend(record.unsettled.then_some(record));
-                }
-                Err(error) => report.failures.push(format!("network `{name}`: {}", Chain(&error))),
+            let raised = host.raise_links(&record).await;
+            if let Some(changed) = report.took(format_args!("network `{name}`"), raised) {
+                made.extend(changed.then_some(name));
+                unsettled.extend(record.unsettled.then_some(record));
             }
         }
         report.networks.extend(made.iter().map(ToString::to_string));
-        if let Err(error) = self.blocking(|host| host.check_forwarding(None)).await {
-            report.failures.push(format!("networks: {}", Chain(&error)));
-        }
+        report.took("networks", self.blocking(|host| host.check_forwarding(None)).await);
         Ok(unsettled)
     }
 
@@ -92,26 +82,22 @@ impl Host {
             // One that cannot be read is reported already.
             let Ok(Some(manifest)) = host.inner.manifests.get(&name) else { continue };
             let networks = manifest.networks();
-            match host.member(manifest).await {
-                Ok(member) => members.extend(member),
-                Err(error) => {
-                    failed.extend(networks);
-                    report.failures.push(format!("ports of `{name}`: {}", Chain(&error)));
-                }
+            let member = host.member(manifest).await;
+            match report.took(format_args!("ports of `{name}`"), member) {
+                Some(member) => members.extend(member),
+                None => failed.extend(networks),
             }
         }
         let (changed, same): (Vec<_>, Vec<_>) =
             members.iter().partition(|member| !member.manifest.networks().is_disjoint(&names));
         for member in changed {
             let name = &member.manifest.spec.name;
-            match member.host.apply_ports(&member.manifest, &BTreeSet::new()).await {
-                Ok(()) => report
+            let applied = member.host.apply_ports(&member.manifest, &BTreeSet::new()).await;
+            match report.took(format_args!("ports of `{name}`"), applied) {
+                Some(()) => report
                     .ports
                     .extend(member.specs.iter().map(|spec| (name.clone(), spec.inner_name.clone()))),
-                Err(error) => {
-                    failed.extend(member.manifest.networks());
-                    report.failures.push(format!("ports of `{name}`: {}", Chain(&error)));
-                }
+                None => failed.extend(member.manifest.networks()),
             }
         }
         self.ensure_ports(&same, report).await;
@@ -141,13 +127,9 @@ impl Host {
         }
         // One by one, to tell whose it is.
         for ((name, interface), (namespace, spec)) in names.into_iter().zip(pairs) {
-            match Veth::ensure(net, namespace, spec).await {
-                Ok(veth) if veth.changed() => report.ports.push((name, interface)),
-                Ok(_) => {}
-                Err(error) => {
-                    report.failures.push(format!("interface {interface} of `{name}`: {}", Chain(&error)))
-                }
-            }
+            let ensured = Veth::ensure(net, namespace, spec).await;
+            let veth = report.took(format_args!("interface {interface} of `{name}`"), ensured);
+            report.ports.extend(veth.filter(Veth::changed).map(|_| (name, interface)));
         }
     }
 

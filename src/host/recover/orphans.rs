@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::report::Recovered;
 use crate::cgroup::Cgroup;
-use crate::error::{Chain, Result};
+use crate::error::Result;
 use crate::host::Host;
 use crate::host::marks::is_of_network;
 use crate::host::objects::{namespace_path, release_volume, root_path};
@@ -65,20 +65,19 @@ impl Host {
                 }
                 continue;
             }
-            match self.remove_link(&link, &owner).await {
-                Ok(()) => report.orphans.push(format!("link {link}")),
-                Err(error) => report.failures.push(format!("link {link}: {}", Chain(&error))),
-            }
+            let what = format!("link {link}");
+            let removed = report.took(&what, self.remove_link(&link, &owner).await);
+            report.orphans.extend(removed.map(|()| what));
         }
         for id in marked.ids {
             if !all_containers || manifests.iter().any(|manifest| manifest.id == id) {
                 continue;
             }
             let orphan = id.clone();
-            match self.blocking(move |host| host.release_orphan(&orphan)).await {
-                Ok(()) => report.orphans.push(format!("container {id}")),
-                Err(error) => report.failures.push(format!("container {id}: {}", Chain(&error))),
-            }
+            let what = format!("container {id}");
+            let released = self.blocking(move |host| host.release_orphan(&orphan)).await;
+            let released = report.took(&what, released);
+            report.orphans.extend(released.map(|()| what));
         }
         Ok(())
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use docklet::Error;
 use docklet::cgroup::{
-    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit,
+    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit, LimitEvent,
 };
-use docklet::host::{ContainerEvent, ContainerEvents, ContainerSpec, Host};
+use docklet::host::{ContainerLimitEvents, ContainerSpec, Host};
 use docklet::lxc::{Exec, MountEntry};
 use docklet::name::ContainerName;
 
@@ -203,7 +203,7 @@ async fn io_of_a_volume_is_limited() {
     fixture.end().await;
 }
 
-async fn until(events: &mut ContainerEvents, wanted: impl Fn(&ContainerEvent) -> bool) {
+async fn until(events: &mut ContainerLimitEvents, wanted: impl Fn(&LimitEvent) -> bool) {
     let found = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             let event = events.next().await.unwrap().expect("before its end");
@@ -223,29 +223,30 @@ async fn limits_that_are_hit_and_the_end_are_told() {
     let host = &fixture.host;
     let spec = spec("web");
     let name = spec.name.clone();
-    assert!(matches!(host.events(&name).unwrap_err(), Error::NotFound { .. }));
+    assert!(matches!(host.limit_events(&name).unwrap_err(), Error::NotFound { .. }));
     host.launch(spec).await.unwrap();
-    let mut events = host.events(&name).unwrap();
+    let mut events = host.limit_events(&name).unwrap();
     fixture
         .sh(&name, "mount -t tmpfs none /tmp; dd if=/dev/zero of=/tmp/x bs=1M count=100; rm -f /tmp/x")
         .await;
-    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    until(&mut events, |event| matches!(event, LimitEvent::OomKill { count: 1.. })).await;
     assert!(host.usage(&name).unwrap().oom_kills >= Some(1));
     fixture.sh(&name, "(for n in $(seq 100); do sleep 1 & done) 2>/dev/null; true").await;
     let hits = host.usage(&name).unwrap().pids_max_hits;
     assert!(hits >= Some(1), "{hits:?}");
     if !is_v1("pids") {
         until(&mut events, |event| {
-            matches!(event, ContainerEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
+            matches!(event, LimitEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
         })
         .await;
     }
     wait_until("their end", || host.usage(&name).unwrap().pids.unwrap() < 20);
     // Another one of the first kind, by who watches already.
     fixture.sh(&name, "dd if=/dev/zero of=/tmp/x bs=1M count=100; true").await;
-    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    until(&mut events, |event| matches!(event, LimitEvent::OomKill { count: 1.. })).await;
     host.stop(&name, Duration::ZERO).await.unwrap();
-    until(&mut events, |event| *event == ContainerEvent::Exit).await;
+    let end = async { while events.next().await.unwrap().is_some() {} };
+    tokio::time::timeout(Duration::from_secs(60), end).await.expect("the end");
     assert_eq!(events.next().await.unwrap(), None);
     host.remove(&name).await.unwrap();
     fixture.end().await;
