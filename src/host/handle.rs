@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
 
+use super::directory::ContainerDirectory;
 use super::record::{IsolationRecord, Manifest, NetworkRecord, Records};
 use crate::cgroup::Hierarchies;
 use crate::error::{Error, Result};
@@ -134,8 +135,8 @@ impl Host {
     }
 
     /// Where one container's own files are.
-    pub(super) fn directory(&self, manifest: &Manifest) -> PathBuf {
-        self.inner.paths.containers().join(manifest.id.as_str())
+    pub(super) fn directory(&self, manifest: &Manifest) -> ContainerDirectory {
+        ContainerDirectory::of(&manifest.id, &self.inner.paths)
     }
 
     /// This host, holding the lock of the container `name`.

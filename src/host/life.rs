@@ -5,7 +5,6 @@ use std::time::Duration;
 use tracing::info_span;
 
 use super::Host;
-use super::objects::console_path;
 use crate::error::{Error, Result};
 use crate::lxc::{Exec, ExecOutput, read_console_log};
 use crate::name::ContainerName;
@@ -82,7 +81,7 @@ impl Host {
         if manifest.spec.console_max_bytes.is_none() {
             return Err(Error::NotFound { what: format!("a console of container `{name}`") });
         }
-        read_console_log(&console_path(&self.directory(&manifest)))
+        read_console_log(&self.directory(&manifest).console_log())
     }
 
     /// Runs a program inside a running container and waits for its end.

@@ -36,6 +36,8 @@
 //! ```
 
 mod change;
+mod configuration;
+mod directory;
 mod doctor;
 mod ended;
 mod etc;

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::objects::root_path;
 use super::record::{Manifest, Part};
 use super::{ContainerInfo, Host};
 use crate::error::Result;
@@ -40,8 +39,7 @@ impl Host {
     pub async fn apply_mounts(&self, name: &ContainerName, mounts: Vec<MountEntry>) -> Result<ContainerInfo> {
         self.change(name, Part::Mounts, move |host, manifest| {
             manifest.spec.mounts = mounts;
-            let directory = host.inner.paths.containers().join("check");
-            host.configure(&manifest.spec, &root_path(&directory), &directory, None).map(drop)
+            host.rehearse(&manifest.spec).map(drop)
         })
         .await
     }

@@ -3,14 +3,13 @@
 //! `raise` makes what is missing, `lower` releases what the running container needs, `tear_down` removes all of it.
 //! Each can be run again after it was cut off anywhere: launching, rolling back and recovering are these three.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use tracing::{Instrument, debug_span};
 
+use super::configuration::configuration;
 use super::etc::mounts_of_names;
 use super::handle::Host;
 use super::ids;
@@ -18,10 +17,8 @@ use super::record::{Manifest, Phase};
 use super::spec::{ContainerSpec, Privilege};
 use crate::cgroup::{Cgroup, wait_for_migrations};
 use crate::error::{Error, Result};
-use crate::idmap::IdMap;
-use crate::lxc::{ConfigPath, LxcConfig, MountEntry, Namespace, NamespaceSource};
+use crate::lxc::MountEntry;
 use crate::name::VolumeName;
-use crate::net::NetworkNamespace;
 use crate::storage::{ImageContent, MountedVolume, OverlayRoot, VolumePool, VolumeSpec, remove_tree};
 use crate::sys::userns;
 
@@ -41,9 +38,7 @@ impl Host {
                 format!("image `{}` has no such program; give an absolute path inside the image", spec.image),
             ));
         }
-        // Every rule of the configuration is checked by building it once, over a root that is made later.
-        let directory = inner.paths.containers().join("check");
-        let config = self.configure(spec, &root_path(&directory), &directory, None)?;
+        let config = self.rehearse(spec)?;
         // Its mounts are LXC's in another form, when they are prepared.
         config.render_in(&inner.target, None, &[])?;
         if spec.privilege != Privilege::Privileged {
@@ -67,7 +62,7 @@ impl Host {
 
     async fn raise_parts(&self, manifest: &Manifest) -> Result<Manifest> {
         let directory = self.directory(manifest);
-        make_own_directory(&directory, manifest.objects.ids.as_ref())?;
+        directory.make(manifest.objects.ids.as_ref())?;
         if manifest.objects.ids.is_none() {
             tracing::warn!(container = %manifest.spec.name, "starting a privileged container: its root is root of this host");
         }
@@ -82,7 +77,9 @@ impl Host {
         names?;
         rules?;
         let (root, files) = root?;
-        let mut config = self.configure(&manifest.spec, &root, &directory, Some(manifest))?;
+        let limits = self.found_limits(manifest, manifest.spec.limits.clone())?;
+        let ids = manifest.objects.ids.as_ref();
+        let mut config = configuration(&manifest.spec, &root, &directory, &limits, ids)?;
         for file in files {
             config.mount_own(file)?;
         }
@@ -190,8 +187,7 @@ impl Host {
                 }
             };
             let directory = host.directory(&manifest);
-            let target = root_path(&directory);
-            make_directory(&target)?;
+            let target = directory.make_root()?;
             let mut plan = OverlayRoot::over(&layers).on(&space);
             if let Some(ids) = &manifest.objects.ids {
                 plan = plan.id_map(ids);
@@ -225,52 +221,10 @@ impl Host {
         let directory = self.directory(manifest);
         let manifest = manifest.clone();
         self.blocking(move |host| {
-            OverlayRoot::unmount(&root_path(&directory))?;
+            OverlayRoot::unmount(&directory.root())?;
             release_volume(&host.pool_of(&manifest)?, &manifest.objects.volume)
         })
         .await
-    }
-
-    /// The runtime's configuration of the container in `directory`: it joins the namespaces that are pinned there, and makes
-    /// neither interfaces nor ids. `manifest` is `None` when only the rules are to be checked.
-    pub(super) fn configure(
-        &self,
-        spec: &ContainerSpec,
-        root: &Path,
-        directory: &Path,
-        manifest: Option<&Manifest>,
-    ) -> Result<LxcConfig> {
-        let mut config = LxcConfig::new(&spec.name, root)?;
-        config.init(&spec.init.command)?.halt_signal(spec.init.halt_signal);
-        let limits = match manifest {
-            Some(manifest) => self.found_limits(manifest, spec.limits.clone())?,
-            None => spec.limits.clone().without_volume(),
-        };
-        config.limits(&limits);
-        config.devices.extend(spec.devices.iter().cloned());
-        for (key, value) in &spec.environment {
-            config.environment(key, value)?;
-        }
-        for mount in &spec.mounts {
-            config.mount(mount.clone())?;
-        }
-        if let Privilege::Unprivileged { no_new_privileges } = spec.privilege {
-            config.process.no_new_privileges = no_new_privileges;
-        }
-        if let Some(max_bytes) = spec.console_max_bytes {
-            config.console_log(console_path(directory), max_bytes)?;
-        }
-        let namespace = namespace_path(directory);
-        if let Some(Manifest { objects, .. }) = manifest {
-            config.cgroup_dir(objects.cgroup.as_str())?;
-            if let Some(ids) = &objects.ids {
-                let pin = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
-                config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(pin));
-                config.id_map = Some(ids.clone());
-            }
-        }
-        config.join_network(namespace)?;
-        Ok(config)
     }
 }
 
@@ -290,38 +244,4 @@ pub(super) fn release_volume(pool: &VolumePool, volume: &VolumeName) -> Result<(
         Err(Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// Where a container's root is mounted.
-pub(super) fn root_path(directory: &Path) -> PathBuf {
-    directory.join("root")
-}
-
-/// Where a container's network namespace is pinned.
-pub(super) fn namespace_path(directory: &Path) -> PathBuf {
-    directory.join("netns")
-}
-
-/// Where what is printed on a container's console is kept.
-pub(super) fn console_path(directory: &Path) -> PathBuf {
-    directory.join("console.log")
-}
-
-/// Makes the directory of a container. Those of its ids may pass, since its runtime mounts its root as one of them, and
-/// nobody else: there may be set-uid programs in that root. They own nothing of it. The group also tells whose the ids are
-/// when the manifest cannot be read.
-fn make_own_directory(path: &Path, ids: Option<&IdMap>) -> Result<()> {
-    make_directory(path)?;
-    let Some(ids) = ids else { return Ok(()) };
-    chown(path, Some(0), Some(ids.root())).map_err(|e| Error::os("chown", path.display(), e))?;
-    fs::set_permissions(path, Permissions::from_mode(0o710))
-        .map_err(|e| Error::os("chmod", path.display(), e))
-}
-
-fn make_directory(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| Error::os("mkdir", path.display(), e))
 }

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::host::directory::ContainerDirectory;
 use crate::host::launch::new_id;
-use crate::host::objects::namespace_path;
 use crate::host::record::{Listing, Manifest, NetworkRecord, Port};
 use crate::host::{Attachment, Host};
 use crate::name::{LinkName, NetworkName, ObjectId};
@@ -66,8 +65,12 @@ impl Host {
     }
 
     /// Makes what is missing of a container's ports, and of its network namespace.
-    pub(crate) async fn raise_ports(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
-        let (path, ids) = (namespace_path(directory), manifest.objects.ids.clone());
+    pub(crate) async fn raise_ports(
+        &self,
+        manifest: &Manifest,
+        directory: &ContainerDirectory,
+    ) -> Result<()> {
+        let (path, ids) = (directory.namespace(), manifest.objects.ids.clone());
         let ensure = move |_: &Self| match ids {
             Some(ids) => NetworkNamespace::ensure_mapped(&path, &ids),
             None => NetworkNamespace::ensure(&path),
@@ -86,7 +89,7 @@ impl Host {
 
     /// Makes the ports of a running container what its manifest says, but for the links that are `settled`.
     pub(crate) async fn apply_ports(&self, manifest: &Manifest, settled: &BTreeSet<LinkName>) -> Result<()> {
-        let path = namespace_path(&self.directory(manifest));
+        let path = self.directory(manifest).namespace();
         let namespace = self.blocking(move |_| NetworkNamespace::open(&path)).await?;
         let net = &self.inner.netlink;
         for spec in self.recorded_veth_specs(manifest)?.iter().filter(|spec| !settled.contains(&spec.name)) {
@@ -110,7 +113,7 @@ impl Host {
 
     /// Removes a container's network namespace and its ports.
     pub(crate) async fn lower_ports(&self, manifest: &Manifest) -> Result<()> {
-        let path = namespace_path(&self.directory(manifest));
+        let path = self.directory(manifest).namespace();
         // The namespace takes the pairs along, which is faster than deleting them.
         self.blocking(move |_| NetworkNamespace::remove(&path)).await?;
         for port in manifest.all_ports() {

@@ -231,7 +231,7 @@ impl Host {
         let space = self.pool_of(manifest)?.mount_point(&manifest.objects.volume);
         let mounted = mountinfo::mounts()?
             .iter()
-            .any(|mount| mount.target.starts_with(&directory) || mount.target == space);
+            .any(|mount| mount.target.starts_with(directory.path()) || mount.target == space);
         Ok(mounted || Cgroup::new(&self.inner.hierarchies, manifest.objects.cgroup.as_str())?.exists())
     }
 

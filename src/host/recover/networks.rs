@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::report::Recovered;
 use crate::error::{Chain, Error, Result};
 use crate::host::Host;
-use crate::host::objects::namespace_path;
 use crate::host::record::{Manifest, NetworkRecord, Phase};
 use crate::lxc::State;
 use crate::name::NetworkName;
@@ -139,7 +138,7 @@ impl Host {
         if !has_ports || self.state(&manifest).await? == State::Stopped {
             return Ok(None);
         }
-        let namespace = NetworkNamespace::open(&namespace_path(&self.directory(&manifest)))?;
+        let namespace = NetworkNamespace::open(&self.directory(&manifest).namespace())?;
         let specs = self.recorded_veth_specs(&manifest)?;
         Ok(Some(Member { host: self, manifest, namespace, specs }))
     }

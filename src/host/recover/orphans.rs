@@ -7,8 +7,9 @@ use super::report::Recovered;
 use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::host::Host;
+use crate::host::directory::ContainerDirectory;
 use crate::host::marks::is_of_network;
-use crate::host::objects::{namespace_path, release_volume, root_path};
+use crate::host::objects::release_volume;
 use crate::host::record::{Manifest, NetworkRecord};
 use crate::lxc::{self, Container};
 use crate::name::{LinkName, ObjectId};
@@ -98,13 +99,13 @@ impl Host {
         let inner = &self.inner;
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
-        let directory = inner.paths.containers().join(id.as_str());
-        OverlayRoot::unmount(&root_path(&directory))?;
+        let directory = ContainerDirectory::of(id, &inner.paths);
+        OverlayRoot::unmount(&directory.root())?;
         let volume = id.volume_name();
         for pool in self.pools()?.0.iter().filter(|pool| pool.mount_point(&volume).exists()) {
             release_volume(pool, &volume)?;
         }
-        NetworkNamespace::remove(&namespace_path(&directory))
+        NetworkNamespace::remove(&directory.namespace())
     }
 }
 
