@@ -71,12 +71,8 @@ impl Container {
         let text = config.render_in(&self.target, Some(self.groups.all.path()), &lines)?;
         config.prepare_targets_of(&mounts)?;
         self.clean()?;
-        self.attempt(config, &text, &mounts).map_err(|cause| match self.clean() {
-            Ok(()) => cause,
-            Err(error) => Error::LeftBehind {
-                cause: Box::new(cause),
-                remains: vec![format!("cgroup {} ({error})", self.groups.all.path())],
-            },
+        self.attempt(config, &text, &mounts).map_err(|cause| {
+            Error::after_undoing(cause, self.clean(), || format!("cgroup {}", self.groups.all.path()))
         })
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use docklet::Error;
 use docklet::cgroup::{
-    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit,
+    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit, LimitEvent,
 };
-use docklet::host::{ContainerEvent, ContainerEvents, ContainerSpec, Host};
+use docklet::host::{ContainerLimitEvents, ContainerSpec, Host};
 use docklet::lxc::{Exec, MountEntry};
 use docklet::name::ContainerName;
 
@@ -94,7 +94,7 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
     // Nothing but these: what else was limited is free.
     let all = fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim().to_owned();
     let fewer = CgroupLimits { pids_max: Some(Limit::At(50)), ..CgroupLimits::default() };
-    host.set_limits(&name, fewer.clone()).await.unwrap();
+    host.apply_limits(&name, fewer.clone()).await.unwrap();
     assert_eq!(host.get(&name).unwrap().spec.limits, fewer);
     assert_eq!(file(host, &name, "pids", "", "pids.max"), "50");
     assert_eq!(
@@ -112,12 +112,12 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
     }
 
     // And back, and over a stop.
-    host.set_limits(&name, many()).await.unwrap();
+    host.apply_limits(&name, many()).await.unwrap();
     assert_many(&fixture, &name);
     assert_eq!(fixture.sh(&name, "nproc").await, "1\n");
     host.stop(&name, Duration::ZERO).await.unwrap();
     let changed = CgroupLimits { pids_max: Some(Limit::At(40)), ..many() };
-    host.set_limits(&name, changed).await.unwrap();
+    host.apply_limits(&name, changed).await.unwrap();
     host.start(&name).await.unwrap();
     assert_many(&fixture, &name);
     assert_eq!(file(host, &name, "pids", "", "pids.max"), "40");
@@ -194,7 +194,7 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
         cpu_weight: Some(CpuWeight::new(7).unwrap()),
         ..before.clone()
     };
-    let error = host.set_limits(&name, less).await.unwrap_err();
+    let error = host.apply_limits(&name, less).await.unwrap_err();
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     assert!(error.to_string().contains("use more than 16777216 bytes"), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
@@ -214,9 +214,9 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
         .into(),
         ..before.clone()
     };
-    let error = host.set_limits(&name, absent).await.unwrap_err();
+    let error = host.apply_limits(&name, absent).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
-    let error = host.set_limits(&"none".parse().unwrap(), before.clone()).await.unwrap_err();
+    let error = host.apply_limits(&"none".parse().unwrap(), before.clone()).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
     assert_eq!(fixture.sh(&name, "ls -l /tmp/x | wc -l").await, "1\n", "it went on");
@@ -251,7 +251,7 @@ async fn io_of_a_volume_is_limited() {
     fixture.end().await;
 }
 
-async fn until(events: &mut ContainerEvents, wanted: impl Fn(&ContainerEvent) -> bool) {
+async fn until(events: &mut ContainerLimitEvents, wanted: impl Fn(&LimitEvent) -> bool) {
     let found = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             let event = events.next().await.unwrap().expect("before its end");
@@ -271,29 +271,30 @@ async fn limits_that_are_hit_and_the_end_are_told() {
     let host = &fixture.host;
     let spec = spec("web");
     let name = spec.name.clone();
-    assert!(matches!(host.events(&name).unwrap_err(), Error::NotFound { .. }));
+    assert!(matches!(host.limit_events(&name).unwrap_err(), Error::NotFound { .. }));
     host.launch(spec).await.unwrap();
-    let mut events = host.events(&name).unwrap();
+    let mut events = host.limit_events(&name).unwrap();
     fixture
         .sh(&name, "mount -t tmpfs none /tmp; dd if=/dev/zero of=/tmp/x bs=1M count=100; rm -f /tmp/x")
         .await;
-    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    until(&mut events, |event| matches!(event, LimitEvent::OomKill { count: 1.. })).await;
     assert!(host.usage(&name).unwrap().oom_kills >= Some(1));
     fixture.sh(&name, "(for n in $(seq 100); do sleep 1 & done) 2>/dev/null; true").await;
     let hits = host.usage(&name).unwrap().pids_max_hits;
     assert!(hits >= Some(1), "{hits:?}");
     if !is_v1("pids") {
         until(&mut events, |event| {
-            matches!(event, ContainerEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
+            matches!(event, LimitEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
         })
         .await;
     }
     wait_until("their end", || host.usage(&name).unwrap().pids.unwrap() < 20);
     // Another one of the first kind, by who watches already.
     fixture.sh(&name, "dd if=/dev/zero of=/tmp/x bs=1M count=100; true").await;
-    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    until(&mut events, |event| matches!(event, LimitEvent::OomKill { count: 1.. })).await;
     host.stop(&name, Duration::ZERO).await.unwrap();
-    until(&mut events, |event| *event == ContainerEvent::Exit).await;
+    let end = async { while events.next().await.unwrap().is_some() {} };
+    tokio::time::timeout(Duration::from_secs(60), end).await.expect("the end");
     assert_eq!(events.next().await.unwrap(), None);
     host.remove(&name).await.unwrap();
     fixture.end().await;

@@ -73,7 +73,7 @@ async fn mounts_change(privilege: Privilege) {
         bind(&one, "/srv/memory/owned").id_mapped(),
     ];
     let info =
-        fixture.host.set_mounts(&name, wanted.clone()).await.unwrap_or_else(|e| panic!("{}", Chain(&e)));
+        fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap_or_else(|e| panic!("{}", Chain(&e)));
     assert_eq!(one_of(&info), wanted);
     assert_eq!(
         seen(&fixture, &name).await,
@@ -103,12 +103,12 @@ async fn mounts_change(privilege: Privilege) {
 
     // All but two go. One of them takes another's place, in the order of the new list.
     wanted = vec![bind(&two, "/srv/one").without_submounts(), bind(&one, "/srv/one/below")];
-    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap_or_else(|e| panic!("{}", Chain(&e)));
+    fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap_or_else(|e| panic!("{}", Chain(&e)));
     assert_eq!(seen(&fixture, &name).await, "/srv/one /srv/one/below");
     assert_eq!(fixture.sh(&name, "cat /srv/one/name /srv/one/below/name").await, "twoone");
     assert_eq!(ready(&fixture, &name), 2);
     // The same again is nothing, and the container went on all the time.
-    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
+    fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap();
     assert_eq!(fixture.host.runtime(&name).unwrap().init_pid().unwrap(), init);
 
     // Down, and up again, it has what was said; none at all.
@@ -117,13 +117,13 @@ async fn mounts_change(privilege: Privilege) {
     assert_eq!(seen(&fixture, &name).await, "/srv/one /srv/one/below");
     fixture.host.stop(&name, Duration::ZERO).await.unwrap();
     let later = vec![bind(&one, "/srv/later").id_mapped(), bind(&two, "/srv/all").recursive().read_only()];
-    fixture.host.set_mounts(&name, later).await.unwrap();
+    fixture.host.apply_mounts(&name, later).await.unwrap();
     fixture.host.start(&name).await.unwrap();
     assert_eq!(
         fixture.sh(&name, "cat /srv/later/name; stat -c %u /srv/later/name; ls /srv/all/below").await,
         "one0\ndeep\n"
     );
-    fixture.host.set_mounts(&name, Vec::new()).await.unwrap();
+    fixture.host.apply_mounts(&name, Vec::new()).await.unwrap();
     assert_eq!((seen(&fixture, &name).await, ready(&fixture, &name)), (String::new(), 0));
     fixture.host.remove(&name).await.unwrap();
     kernel::run("umount", [&below]);
@@ -165,7 +165,7 @@ async fn a_change_of_mounts_that_fails_is_taken_back() {
         (vec![stays.clone(), stays.clone()], "is the target of another mount already"),
         (vec![stays.clone(), device], "stop it first"),
     ] {
-        let error = fixture.host.set_mounts(&name, mounts).await.expect_err(expected);
+        let error = fixture.host.apply_mounts(&name, mounts).await.expect_err(expected);
         let message = Chain(&error).to_string();
         assert!(message.contains(expected), "{message}");
         assert_eq!(fixture.host.get(&name).unwrap(), before, "{message}");
@@ -176,7 +176,7 @@ async fn a_change_of_mounts_that_fails_is_taken_back() {
     let report = fixture.host.recover().await.unwrap();
     assert!(!report.changed() && report.complete(), "{report:?}");
     fixture.host.remove(&name).await.unwrap();
-    assert!(matches!(fixture.host.set_mounts(&name, Vec::new()).await, Err(Error::NotFound { .. })));
+    assert!(matches!(fixture.host.apply_mounts(&name, Vec::new()).await, Err(Error::NotFound { .. })));
     fixture.end().await;
 }
 
@@ -191,11 +191,11 @@ async fn a_container_that_changes_its_mounts_itself() {
     let name = spec.name.clone();
     fixture.host.launch(spec).await.unwrap();
     fixture.sh(&name, "umount /srv/one; mount -t tmpfs x /srv/two").await;
-    let error = fixture.host.set_mounts(&name, Vec::new()).await.unwrap_err();
+    let error = fixture.host.apply_mounts(&name, Vec::new()).await.unwrap_err();
     assert!(error.to_string().contains("has mounted something over it"), "{error}");
     // Taking the change back has made whole what it took away.
     assert_eq!(fixture.sh(&name, "umount /srv/two; cat /srv/one/name /srv/two/name").await, "onetwo");
-    fixture.host.set_mounts(&name, Vec::new()).await.unwrap();
+    fixture.host.apply_mounts(&name, Vec::new()).await.unwrap();
     assert_eq!(seen(&fixture, &name).await, "");
     fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
@@ -226,16 +226,16 @@ async fn mounts_outlive_a_reboot_from_inside() {
     let name = spec.name.clone();
     fixture.host.launch(spec).await.unwrap();
     wanted.push(bind(&one, "/srv/later"));
-    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
+    fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap();
     fixture.sh(&name, "echo kept > /srv/memory/file").await;
     reboot(&fixture, &name).await;
     assert_eq!(seen(&fixture, &name).await, "/srv/memory /srv/one");
     assert_eq!(fixture.sh(&name, "cat /srv/memory/file; stat -c %u /srv/one/name").await, "kept\n0\n");
-    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
+    fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap();
     assert_eq!(seen(&fixture, &name).await, "/srv/later /srv/memory /srv/one");
     // What was taken away does not come back, and does not keep it from coming back.
     wanted.truncate(1);
-    fixture.host.set_mounts(&name, wanted).await.unwrap();
+    fixture.host.apply_mounts(&name, wanted).await.unwrap();
     reboot(&fixture, &name).await;
     assert_eq!(seen(&fixture, &name).await, "/srv/one");
     fixture.host.remove(&name).await.unwrap();
@@ -251,16 +251,16 @@ async fn mounts_of_a_container_that_died_come_with_the_next_start() {
     let spec = spec("dead");
     let name = spec.name.clone();
     fixture.host.launch(spec).await.unwrap();
-    fixture.host.set_mounts(&name, vec![bind(&one, "/srv/one")]).await.unwrap();
+    fixture.host.apply_mounts(&name, vec![bind(&one, "/srv/one")]).await.unwrap();
     fixture.host.runtime(&name).unwrap().kill().unwrap();
     assert_eq!(ready(&fixture, &name), 0);
-    fixture.host.set_mounts(&name, vec![bind(&one, "/srv/one"), bind(&one, "/srv/two")]).await.unwrap();
+    fixture.host.apply_mounts(&name, vec![bind(&one, "/srv/one"), bind(&one, "/srv/two")]).await.unwrap();
     let report = fixture.host.recover().await.unwrap();
     assert!(report.complete(), "{report:?}");
     assert_eq!(seen(&fixture, &name).await, "/srv/one /srv/two");
     let link = fixture.sandbox.dir("links").join("link");
     symlink(&one, &link).unwrap();
-    let error = fixture.host.set_mounts(&name, vec![bind(&link, "/srv/one")]).await.unwrap_err();
+    let error = fixture.host.apply_mounts(&name, vec![bind(&link, "/srv/one")]).await.unwrap_err();
     assert!(error.to_string().contains("runs through a symbolic link: name the place itself"), "{error}");
     fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
