@@ -72,8 +72,12 @@ impl Host {
         if self.state(&manifest).await? != State::Stopped {
             let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
             let limits = self.found_limits(&manifest, limits)?;
-            let payload = self.container(&manifest)?.payload()?;
-            self.blocking(move || payload.apply(&limits)).await?;
+            let container = self.container(&manifest)?;
+            self.blocking(move || {
+                container.payload()?.apply(&limits)?;
+                container.weigh(&limits)
+            })
+            .await?;
         }
         let mut settled = manifest;
         settled.objects.former_limits = None;

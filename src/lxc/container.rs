@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupLimits};
 use crate::error::{Error, Result};
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::{LxcTarget, config};
@@ -153,12 +153,20 @@ impl Container {
         self.group.child(config::PAYLOAD)?.thaw(FREEZE_PATIENCE)
     }
 
-    /// The control group with its limits.
+    /// The control group with its limits. What is given to it does not weigh among other containers: its group is not beside
+    /// theirs. [`Host::set_limits`](crate::host::Host::set_limits) sees to that.
     ///
     /// # Errors
     /// Never for a container that could be made.
     pub fn payload(&self) -> Result<Cgroup> {
         self.group.child(config::PAYLOAD)
+    }
+
+    /// Gives it the weights among `limits`: the group with the limits has none beside it but the monitor's, this one has the
+    /// other containers'.
+    pub(crate) fn weigh(&self, limits: &CgroupLimits) -> Result<()> {
+        let weights = limits.weights();
+        if weights == CgroupLimits::default() { Ok(()) } else { self.group.apply(&weights) }
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {

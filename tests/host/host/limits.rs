@@ -10,10 +10,11 @@ use docklet::cgroup::{
     Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit,
 };
 use docklet::host::{ContainerEvent, ContainerEvents, ContainerSpec, Host};
-use docklet::lxc::{Exec, MountEntry};
+use docklet::lxc::{Exec, MountEntry, State};
 use docklet::name::ContainerName;
 
 use super::fixture::{Fixture, spec};
+use crate::cgroup_limits::assert_gets_more;
 use crate::groups::is_v1;
 use crate::kernel::{self, wait_until};
 
@@ -172,6 +173,71 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
     assert_eq!(fixture.sh(&name, "ls -l /tmp/x | wc -l").await, "1\n", "it went on");
+    host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Of two that are busy on one processor, the one with four times the weight gets about four times as much of it; and the other
+/// way round, while they are at it.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn weights_divide_a_processor_between_containers() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let weighted = |weight| CgroupLimits {
+        cpus: Some(CpuSet::new([0]).unwrap()),
+        cpu_weight: Some(CpuWeight::new(weight).unwrap()),
+        ..CgroupLimits::default()
+    };
+    let [light, heavy] = [("light", 100), ("heavy", 400)]
+        .map(|(name, weight)| ContainerSpec { limits: weighted(weight), ..spec(name) });
+    for container in [&light, &heavy] {
+        host.launch(container.clone()).await.unwrap();
+        let busy = Exec::new(["/bin/sh", "-c", "(while :; do :; done) >/dev/null 2>&1 &"]);
+        assert!(host.exec(&container.name, busy).await.unwrap().status.success());
+    }
+    let group = |container: &ContainerSpec| host.runtime(&container.name).unwrap().payload().unwrap();
+    assert_gets_more(&group(&heavy), &group(&light));
+    host.set_limits(&light.name, weighted(400)).await.unwrap();
+    host.set_limits(&heavy.name, weighted(100)).await.unwrap();
+    assert_gets_more(&group(&light), &group(&heavy));
+    for container in [light, heavy] {
+        host.remove(&container.name).await.unwrap();
+    }
+    fixture.end().await;
+}
+
+/// With each end, those of the run that it ended. Control groups v1 may have forgotten them by then.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn kills_for_memory_are_counted_with_each_end() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let spec = spec("web");
+    let name = spec.name.clone();
+    host.launch(spec).await.unwrap();
+    // Memory of its own, which goes with it: nobody else is in need then.
+    let hog = "dd if=/dev/zero of=/dev/null bs=100M count=1; true";
+    let assert_told = |kills| {
+        let told = host.get(&name).unwrap().last_end.expect("its end").oom_kills;
+        assert!(told == Some(kills) || told.is_none() && is_v1("memory"), "{kills}: {told:?}");
+    };
+
+    // It ends by itself, and is started before anybody has written down how.
+    fixture.sh(&name, hog).await;
+    let init = host.runtime(&name).unwrap().init_pid().unwrap().unwrap();
+    kernel::run("kill", ["-KILL", &init.to_string()]);
+    wait_until("its end", || host.runtime(&name).unwrap().state().unwrap() == State::Stopped);
+    assert_told(1);
+    host.start(&name).await.unwrap();
+    assert_told(1);
+    // Twice, then not at all.
+    fixture.sh(&name, &format!("{hog}; {hog}")).await;
+    host.stop(&name, Duration::ZERO).await.unwrap();
+    assert_told(2);
+    host.start(&name).await.unwrap();
+    host.stop(&name, Duration::ZERO).await.unwrap();
+    assert_told(0);
     host.remove(&name).await.unwrap();
     fixture.end().await;
 }
