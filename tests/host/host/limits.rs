@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use docklet::Error;
 use docklet::cgroup::{
-    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit,
+    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, IoWeight, Limit,
 };
 use docklet::host::{ContainerEvent, ContainerEvents, ContainerSpec, Host};
 use docklet::lxc::{Exec, MountEntry, State};
@@ -204,6 +204,40 @@ async fn weights_divide_a_processor_between_containers() {
     for container in [light, heavy] {
         host.remove(&container.name).await.unwrap();
     }
+    fixture.end().await;
+}
+
+/// On the group that has the other containers' beside it, as on the one with the limits; and they go again.
+#[tokio::test]
+#[ignore = "needs root: containers, BFQ"]
+async fn weights_stand_beside_those_of_other_containers() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let spec = spec("web");
+    let name = spec.name.clone();
+    host.launch(spec).await.unwrap();
+    let scheduler = Path::new("/sys/dev/block").join(volume_device(&fixture)).join("queue/scheduler");
+    if !fs::read_to_string(&scheduler).unwrap().contains("bfq") {
+        kernel::run("modprobe", ["bfq"]);
+    }
+    fs::write(&scheduler, "bfq").unwrap();
+    let weighted = CgroupLimits {
+        cpu_weight: Some(CpuWeight::new(300).unwrap()),
+        io_weight: Some(IoWeight::new(700).unwrap()),
+        ..CgroupLimits::default()
+    };
+    let free = [either("cpu", "1024", "100"), "100"];
+    for (limits, values) in
+        [(weighted, [either("cpu", "3072", "300"), "700"]), (CgroupLimits::default(), free)]
+    {
+        host.set_limits(&name, limits).await.unwrap();
+        for group in ["", ".."] {
+            let cpu = file(host, &name, "cpu", group, either("cpu", "cpu.shares", "cpu.weight"));
+            let io = file(host, &name, "blkio", group, either("blkio", "blkio.bfq.weight", "io.bfq.weight"));
+            assert_eq!([cpu.as_str(), io.split_whitespace().last().unwrap()], values, "{group:?}");
+        }
+    }
+    host.remove(&name).await.unwrap();
     fixture.end().await;
 }
 
