@@ -54,8 +54,12 @@ impl Host {
         }
         let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
         let limits = self.found_limits(manifest, limits)?;
-        let payload = self.container(manifest)?.payload().clone();
-        self.blocking(move |_| payload.apply(&limits)).await
+        let container = self.container(manifest)?;
+        self.blocking(move |_| {
+            container.payload().apply(&limits)?;
+            container.weigh(&limits)
+        })
+        .await
     }
 
     /// What a running container uses now, in one look: a few files, without a lock and without the runtime.

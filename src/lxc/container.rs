@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupLimits};
 use crate::error::{Error, Result};
 use crate::lxc::LxcTarget;
 use crate::lxc::groups::Groups;
@@ -154,10 +154,18 @@ impl Container {
         self.groups.payload.thaw(FREEZE_PATIENCE)
     }
 
-    /// The control group with its limits.
+    /// The control group with its limits. What is given to it does not weigh among other containers: its group is not beside
+    /// theirs. [`Host::apply_limits`](crate::host::Host::apply_limits) sees to that.
     #[must_use]
     pub fn payload(&self) -> &Cgroup {
         &self.groups.payload
+    }
+
+    /// Gives it the weights among `limits`: the group with the limits has none beside it but the monitor's, this one has the
+    /// other containers'.
+    pub(crate) fn weigh(&self, limits: &CgroupLimits) -> Result<()> {
+        let weights = limits.weights();
+        if weights == CgroupLimits::default() { Ok(()) } else { self.groups.all.apply(&weights) }
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {

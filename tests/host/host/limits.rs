@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use docklet::Error;
 use docklet::cgroup::{
-    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit, LimitEvent,
+    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, IoWeight, Limit,
+    LimitEvent,
 };
 use docklet::host::{ContainerLimitEvents, ContainerSpec, Host};
-use docklet::lxc::{Exec, MountEntry};
+use docklet::lxc::{Exec, MountEntry, State};
 use docklet::name::ContainerName;
 
 use super::fixture::{Fixture, spec};
+use crate::cgroup_limits::assert_gets_more;
 use crate::groups::is_v1;
 use crate::kernel::{self, wait_until};
 
@@ -220,6 +222,105 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
     assert_eq!(fixture.sh(&name, "ls -l /tmp/x | wc -l").await, "1\n", "it went on");
+    host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Of two that are busy on one processor, the one with four times the weight gets about four times as much of it; and the other
+/// way round, while they are at it.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn weights_divide_a_processor_between_containers() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let weighted = |weight| CgroupLimits {
+        cpus: Some(CpuSet::new([0]).unwrap()),
+        cpu_weight: Some(CpuWeight::new(weight).unwrap()),
+        ..CgroupLimits::default()
+    };
+    let [light, heavy] = [("light", 100), ("heavy", 400)]
+        .map(|(name, weight)| ContainerSpec { limits: weighted(weight), ..spec(name) });
+    for container in [&light, &heavy] {
+        host.launch(container.clone()).await.unwrap();
+        let busy = Exec::new(["/bin/sh", "-c", "(while :; do :; done) >/dev/null 2>&1 &"]);
+        assert!(host.exec(&container.name, busy).await.unwrap().status.success());
+    }
+    let group = |container: &ContainerSpec| host.runtime(&container.name).unwrap().payload().unwrap();
+    assert_gets_more(&group(&heavy), &group(&light));
+    host.apply_limits(&light.name, weighted(400)).await.unwrap();
+    host.apply_limits(&heavy.name, weighted(100)).await.unwrap();
+    assert_gets_more(&group(&light), &group(&heavy));
+    for container in [light, heavy] {
+        host.remove(&container.name).await.unwrap();
+    }
+    fixture.end().await;
+}
+
+/// On the group that has the other containers' beside it, as on the one with the limits; and they go again.
+#[tokio::test]
+#[ignore = "needs root: containers, BFQ"]
+async fn weights_stand_beside_those_of_other_containers() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let spec = spec("web");
+    let name = spec.name.clone();
+    host.launch(spec).await.unwrap();
+    let scheduler = Path::new("/sys/dev/block").join(volume_device(&fixture)).join("queue/scheduler");
+    if !fs::read_to_string(&scheduler).unwrap().contains("bfq") {
+        kernel::run("modprobe", ["bfq"]);
+    }
+    fs::write(&scheduler, "bfq").unwrap();
+    let weighted = CgroupLimits {
+        cpu_weight: Some(CpuWeight::new(300).unwrap()),
+        io_weight: Some(IoWeight::new(700).unwrap()),
+        ..CgroupLimits::default()
+    };
+    let free = [either("cpu", "1024", "100"), "100"];
+    for (limits, values) in
+        [(weighted, [either("cpu", "3072", "300"), "700"]), (CgroupLimits::default(), free)]
+    {
+        host.apply_limits(&name, limits).await.unwrap();
+        for group in ["", ".."] {
+            let cpu = file(host, &name, "cpu", group, either("cpu", "cpu.shares", "cpu.weight"));
+            let io = file(host, &name, "blkio", group, either("blkio", "blkio.bfq.weight", "io.bfq.weight"));
+            assert_eq!([cpu.as_str(), io.split_whitespace().last().unwrap()], values, "{group:?}");
+        }
+    }
+    host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// With each end, those of the run that it ended. Control groups v1 may have forgotten them by then.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn kills_for_memory_are_counted_with_each_end() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let spec = spec("web");
+    let name = spec.name.clone();
+    host.launch(spec).await.unwrap();
+    // Memory of its own, which goes with it: nobody else is in need then.
+    let hog = "dd if=/dev/zero of=/dev/null bs=100M count=1; true";
+    let assert_told = |kills| {
+        let told = host.get(&name).unwrap().last_end.expect("its end").oom_kills;
+        assert!(told == Some(kills) || told.is_none() && is_v1("memory"), "{kills}: {told:?}");
+    };
+
+    // It ends by itself, and is started before anybody has written down how.
+    fixture.sh(&name, hog).await;
+    let init = host.runtime(&name).unwrap().init_pid().unwrap().unwrap();
+    kernel::run("kill", ["-KILL", &init.to_string()]);
+    wait_until("its end", || host.runtime(&name).unwrap().state().unwrap() == State::Stopped);
+    assert_told(1);
+    host.start(&name).await.unwrap();
+    assert_told(1);
+    // Twice, then not at all.
+    fixture.sh(&name, &format!("{hog}; {hog}")).await;
+    host.stop(&name, Duration::ZERO).await.unwrap();
+    assert_told(2);
+    host.start(&name).await.unwrap();
+    host.stop(&name, Duration::ZERO).await.unwrap();
+    assert_told(0);
     host.remove(&name).await.unwrap();
     fixture.end().await;
 }
