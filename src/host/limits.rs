@@ -33,7 +33,9 @@ impl Host {
     /// # }
     /// ```
     ///
-    /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits.
+    /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits. A container that
+    /// reboots from inside has those that it was started with, until [`Host::recover`] gives it its own again, which
+    /// [`Host::supervise`] does at once.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such container; [`Error::Invalid`] and [`Error::Unsupported`] as
@@ -79,6 +81,25 @@ impl Host {
         settled.objects.former_limits = None;
         self.publish(&settled).await?;
         Ok(settled)
+    }
+
+    /// Gives a container that has rebooted from inside its limits again: LXC has made its control group anew, with those of its last
+    /// start. True if they were others.
+    pub(super) async fn renew_limits(&self, manifest: &Manifest) -> Result<bool> {
+        let (host, manifest) = (self.clone(), manifest.clone());
+        self.blocking(move || {
+            let container = host.container(&manifest)?;
+            if !container.has_rebooted()? {
+                return Ok(false);
+            }
+            let limits = host.found_limits(&manifest, manifest.spec.limits.clone())?;
+            let payload = container.payload()?;
+            let differ = payload.verify(&limits).is_err();
+            // In any case: not all of them are looked at in the groups beneath.
+            payload.apply(&limits)?;
+            Ok(differ)
+        })
+        .await
     }
 
     /// What a running container uses now, in one look: a few files, without a lock and without the runtime.

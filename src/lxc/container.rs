@@ -92,18 +92,13 @@ impl Container {
 
     /// The process in the payload's group that is the first one of its pid namespace.
     pub(super) fn find_init(&self) -> Result<Option<Birth>> {
-        let procs = self.group.child(config::PAYLOAD)?.child("inner")?.procs_file()?;
-        let Some(list) = file::read_if_exists(&procs)? else { return Ok(None) };
-        for pid in list.lines().filter_map(|line| line.parse::<u32>().ok()) {
-            let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
-            let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-            // Exactly two levels: a container inside this one has an init of its own, one level deeper.
-            let mut levels = levels.unwrap_or_default().split_ascii_whitespace().skip(1);
-            if levels.next() == Some("1") && levels.next().is_none() {
-                return Ok(Birth::of(pid));
-            }
+        let payload = self.group.child(config::PAYLOAD)?;
+        let list = file::read_if_exists(&payload.child("inner")?.procs_file()?)?.unwrap_or_default();
+        if let Some(init) = list.lines().filter_map(|line| line.parse().ok()).find(|pid| is_init(*pid)) {
+            return Ok(Birth::of(init));
         }
-        Ok(None)
+        // It may be in a group that it has made for itself, as systemd is.
+        Ok(payload.processes()?.into_iter().find(|pid| is_init(*pid)).and_then(Birth::of))
     }
 
     /// What it does now.
@@ -195,6 +190,11 @@ impl Container {
         Ok(None)
     }
 
+    /// Whether it has rebooted from inside since it was started.
+    pub(crate) fn has_rebooted(&self) -> Result<bool> {
+        Ok(self.running()?.is_some_and(|running| running.init != running.record.init))
+    }
+
     pub(crate) fn dir(&self) -> PathBuf {
         self.lxc_path.join(self.id.as_str())
     }
@@ -210,6 +210,15 @@ impl Container {
     pub(crate) fn shown(&self) -> String {
         format!("container `{}`", self.name.as_ref().map_or(self.id.as_str(), ContainerName::as_str))
     }
+}
+
+/// Whether a process of a container is the first one there.
+fn is_init(pid: u32) -> bool {
+    let status = file::of_process(pid, "status").unwrap_or_default();
+    let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    // Exactly two levels: a container inside this one has an init of its own, one level deeper.
+    let mut levels = levels.unwrap_or_default().split_ascii_whitespace().skip(1);
+    levels.next() == Some("1") && levels.next().is_none()
 }
 
 /// Whether init is another program than the monitor, which it is a fork of at first.

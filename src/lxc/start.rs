@@ -167,7 +167,7 @@ impl Container {
     /// `None` if one of them wants to go on, or waits for the kernel.
     fn switches(&self) -> Result<Option<Vec<(u32, String)>>> {
         let of = |pid: u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let status = file::of_process(pid, "status").unwrap_or_default();
             let waits = !["State:\tR", "State:\tD"].iter().any(|state| status.contains(state));
             waits.then(|| (pid, status.lines().filter(|line| line.contains("ctxt_switches")).collect()))
         };

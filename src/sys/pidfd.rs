@@ -2,7 +2,6 @@
 
 #![allow(unsafe_code)]
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Result};
-use crate::sys::{process, wait};
+use crate::sys::{file, process, wait};
 
 /// Opens the process `pid`; `None` if there is none.
 pub(crate) fn open(pid: u32) -> Result<Option<OwnedFd>> {
@@ -64,7 +63,7 @@ pub(crate) fn family(pid: u32) -> Option<Family> {
 }
 
 fn stat_field(pid: u32, number: usize) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let text = file::of_process(pid, "stat").ok()?;
     // The name (field 2) can hold anything, also brackets; the fields after the last bracket begin with the third.
     let (_, rest) = text.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)
