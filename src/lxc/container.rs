@@ -1,8 +1,6 @@
 //! One container: what is known of it without asking a program, and freezing it.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -175,7 +173,7 @@ impl Container {
         let deadline = Instant::now() + REBOOT_PATIENCE;
         while let Some(monitor) = record.monitor.open()? {
             if let Some(init) = self.find_init()?
-                && has_executed(init.pid, record.monitor.pid)
+                && pidfd::has_executed(init.pid)
                 && let Some(init_fd) = init.open()?
             {
                 self.bound_log();
@@ -219,10 +217,4 @@ fn is_init(pid: u32) -> bool {
     // Exactly two levels: a container inside this one has an init of its own, one level deeper.
     let mut levels = levels.unwrap_or_default().split_ascii_whitespace().skip(1);
     levels.next() == Some("1") && levels.next().is_none()
-}
-
-/// Whether init is another program than the monitor, which it is a fork of at first.
-pub(super) fn has_executed(init: u32, monitor: u32) -> bool {
-    let exe = |pid: u32| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
-    matches!((exe(init), exe(monitor)), (Ok(init), Ok(monitor)) if init != monitor)
 }

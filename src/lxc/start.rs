@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{DeviceRule, LxcConfig, Network, PAYLOAD};
-use crate::lxc::container::{Container, has_executed};
+use crate::lxc::container::Container;
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::root::Opened;
 use crate::lxc::{lock_file, reason};
@@ -181,7 +181,7 @@ impl Container {
         while let Some(init) = self.find_init()? {
             let Some(monitor) = pidfd::parent(init.pid).and_then(Birth::of) else { break };
             known = Some(monitor);
-            if has_executed(init.pid, monitor.pid) {
+            if pidfd::has_executed(init.pid) {
                 return Ok((init, monitor));
             }
             if Instant::now() >= deadline {

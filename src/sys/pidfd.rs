@@ -45,6 +45,16 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, 4)?.parse().ok()
 }
 
+/// Whether a process has become a program of its own since its parent made it. Which file it runs does not tell: a container's
+/// init can be the monitor's own, by `/proc/self/exe`, with a loader of the container's.
+pub(crate) fn has_executed(pid: u32) -> bool {
+    /// `PF_FORKNOEXEC` of the kernel's `include/linux/sched.h`.
+    const FORKED_ONLY: u32 = 0x40;
+    stat_field(pid, 9)
+        .and_then(|flags| flags.parse::<u32>().ok())
+        .is_some_and(|flags| flags & FORKED_ONLY == 0)
+}
+
 /// What tells to whom a process belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Family {

@@ -132,3 +132,45 @@ async fn a_reboot_from_inside_shakes_off_no_limit() {
     fixture.host.remove(&spec.name).await.unwrap();
     fixture.end().await;
 }
+
+/// A program that only waits, as small as an executable file can be: a header, one segment, and three instructions.
+#[cfg(target_arch = "x86_64")]
+fn waiting_program() -> Vec<u8> {
+    let code = b"\xb8\x22\0\0\0\x0f\x05\xeb\xf7"; // pause(), for ever
+    let size = (64 + 56 + code.len()) as u64;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
+    file.extend([120_u64, 64, 0].into_iter().flat_map(u64::to_le_bytes)); // where it begins, and its segments
+    file.extend(b"\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0");
+    file.extend(b"\x01\0\0\0\x05\0\0\0");
+    file.extend([0, 0, 0, size, size, 4096].into_iter().flat_map(u64::to_le_bytes));
+    file.extend(code);
+    file
+}
+
+/// `/proc/self/exe` of what becomes init is LXC's program, and its loader the container's: so init can run the monitor's own file.
+/// It is no part of LXC for that.
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn an_init_that_runs_lxcs_own_file_is_found() {
+    let fixture = Fixture::new().await;
+    let spec = spec("a");
+    fixture.host.launch(spec.clone()).await.unwrap();
+    let loader =
+        "mkdir -p /lib64 && cat > /lib64/ld-linux-x86-64.so.2 && chmod 755 /lib64/ld-linux-x86-64.so.2";
+    let place = Exec { stdin: waiting_program(), ..Exec::new(["/bin/sh", "-c", loader]) };
+    assert!(fixture.host.exec(&spec.name, place).await.unwrap().status.success());
+    fixture.sh(&spec.name, "printf '#!/proc/self/exe\\n' > /sbin/next && chmod 755 /sbin/next").await;
+    let script = "sleep 1; mv /sbin/next /sbin/init; exec reboot -f";
+    become_script(&fixture, &spec, script).await;
+    once_init(&fixture, &spec, "cmdline", |line| line == b"/proc/self/exe\0/sbin/init\0").await;
+    for _ in 0..2 {
+        let info = fixture.host.start(&spec.name).await.unwrap();
+        assert_eq!(info.state, State::Running);
+        let init = fixture.host.runtime(&spec.name).unwrap().init_pid().unwrap().unwrap();
+        assert!(fs::read_link(format!("/proc/{init}/exe")).unwrap().ends_with("lxc-start"));
+        fixture.host.stop(&spec.name, Duration::ZERO).await.unwrap();
+    }
+    fixture.host.remove(&spec.name).await.unwrap();
+    fixture.end().await;
+}
