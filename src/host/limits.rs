@@ -31,7 +31,9 @@ impl Host {
     /// # }
     /// ```
     ///
-    /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits.
+    /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits. A container that
+    /// reboots from inside has those that it was started with, until [`Host::recover`] gives it its own again, which
+    /// [`Host::supervise`] does at once.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such container; [`Error::Invalid`] and [`Error::Unsupported`] as
@@ -58,6 +60,25 @@ impl Host {
         self.blocking(move |_| {
             container.payload().apply(&limits)?;
             container.weigh(&limits)
+        })
+        .await
+    }
+
+    /// Gives a container that has rebooted from inside its limits again: LXC has made its control group anew, with those of its last
+    /// start. True if they were others.
+    pub(super) async fn renew_limits(&self, manifest: &Manifest) -> Result<bool> {
+        let manifest = manifest.clone();
+        self.blocking(move |host| {
+            let container = host.container(&manifest)?;
+            if !container.has_rebooted()? {
+                return Ok(false);
+            }
+            let limits = host.found_limits(&manifest, manifest.spec.limits.clone())?;
+            let payload = container.payload();
+            let differ = payload.verify(&limits).is_err();
+            // In any case: not all of them are looked at in the groups beneath.
+            payload.apply(&limits)?;
+            Ok(differ)
         })
         .await
     }

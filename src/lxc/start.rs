@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{DeviceRule, LxcConfig, Network};
-use crate::lxc::container::{Container, has_executed};
+use crate::lxc::container::Container;
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::root::Opened;
 use crate::lxc::{lock_file, reason};
@@ -164,7 +164,7 @@ impl Container {
     /// `None` if one of them wants to go on, or waits for the kernel.
     fn switches(&self) -> Result<Option<Vec<(u32, String)>>> {
         let of = |pid: u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let status = file::of_process(pid, "status").unwrap_or_default();
             let waits = !["State:\tR", "State:\tD"].iter().any(|state| status.contains(state));
             waits.then(|| (pid, status.lines().filter(|line| line.contains("ctxt_switches")).collect()))
         };
@@ -178,7 +178,7 @@ impl Container {
         while let Some(init) = self.find_init()? {
             let Some(monitor) = pidfd::parent(init.pid).and_then(Birth::of) else { break };
             known = Some(monitor);
-            if has_executed(init.pid, monitor.pid) {
+            if pidfd::has_executed(init.pid) {
                 return Ok((init, monitor));
             }
             if Instant::now() >= deadline {

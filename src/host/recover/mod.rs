@@ -165,7 +165,8 @@ impl Host {
         }
         let running = self.state(&manifest).await? != State::Stopped;
         if manifest.run && running {
-            return done(unchanged);
+            let renewed = self.renew_limits(&manifest).await?;
+            return done(if renewed { Outcome::Changed } else { unchanged });
         }
         let ending = self.note_end(&manifest).await?;
         if !manifest.run {

@@ -15,7 +15,8 @@ pub enum Outcome {
     Unchanged,
     /// It should run and did not: it was made whole and started.
     Started,
-    /// A change of its limits, its interfaces or its mounts had been cut off, and was carried out.
+    /// A change of its limits, its interfaces or its mounts had been cut off, and was carried out; or a reboot from inside had brought
+    /// back limits of its start.
     Changed,
     /// It ended by itself, and its [policy](crate::host::RestartPolicy) does not start it again: it should not run any more, and
     /// was released.

@@ -245,7 +245,7 @@ async fn weights_divide_a_processor_between_containers() {
         let busy = Exec::new(["/bin/sh", "-c", "(while :; do :; done) >/dev/null 2>&1 &"]);
         assert!(host.exec(&container.name, busy).await.unwrap().status.success());
     }
-    let group = |container: &ContainerSpec| host.runtime(&container.name).unwrap().payload().unwrap();
+    let group = |container: &ContainerSpec| host.runtime(&container.name).unwrap().payload().clone();
     assert_gets_more(&group(&heavy), &group(&light));
     host.apply_limits(&light.name, weighted(400)).await.unwrap();
     host.apply_limits(&heavy.name, weighted(100)).await.unwrap();
