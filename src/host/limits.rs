@@ -54,7 +54,7 @@ impl Host {
         }
         let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
         let limits = self.found_limits(manifest, limits)?;
-        let payload = self.container(manifest)?.payload()?;
+        let payload = self.container(manifest)?.payload().clone();
         self.blocking(move |_| payload.apply(&limits)).await
     }
 
@@ -63,7 +63,7 @@ impl Host {
     /// # Errors
     /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Os`] if a file cannot be read.
     pub fn usage(&self, name: &ContainerName) -> Result<CgroupUsage> {
-        self.runtime(name)?.payload()?.usage()
+        self.runtime(name)?.payload().usage()
     }
 
     /// `limits` with the device beneath the container's volume, which is mounted, by its path.

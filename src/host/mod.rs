@@ -51,6 +51,7 @@ mod life;
 mod limit_events;
 mod limits;
 mod marks;
+mod meter;
 mod mounts;
 mod network;
 mod objects;
@@ -67,6 +68,7 @@ pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
 pub use limit_events::ContainerLimitEvents;
+pub use meter::UsageMeter;
 pub use recover::{Outcome, Recovered};
 pub use spec::{
     Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, Restart,

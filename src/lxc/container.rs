@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
+use crate::lxc::LxcTarget;
+use crate::lxc::groups::Groups;
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{LxcTarget, config};
 use crate::name::{ContainerName, ObjectId};
 use crate::sys::{file, pidfd};
 
@@ -48,7 +49,7 @@ pub struct Container {
     pub(crate) id: ObjectId,
     pub(crate) name: Option<ContainerName>,
     pub(crate) target: LxcTarget,
-    pub(crate) group: Cgroup,
+    pub(crate) groups: Groups,
 }
 
 /// The processes of a container that runs.
@@ -79,8 +80,8 @@ impl Container {
         cgroup: impl Into<String>,
     ) -> Result<Self> {
         crate::lxc::text::check_path("containers' directory", lxc_path)?;
-        let group = Cgroup::new(&target.hierarchies, cgroup)?;
-        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), name: None, target: target.clone(), group })
+        let groups = Groups::beneath(Cgroup::new(&target.hierarchies, cgroup)?)?;
+        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), name: None, target: target.clone(), groups })
     }
 
     /// The same container with the name that errors call it by. Default: its id.
@@ -92,7 +93,7 @@ impl Container {
 
     /// The process in the payload's group that is the first one of its pid namespace.
     pub(super) fn find_init(&self) -> Result<Option<Birth>> {
-        let procs = self.group.child(config::PAYLOAD)?.child("inner")?.procs_file()?;
+        let procs = self.groups.inner.procs_file()?;
         let Some(list) = file::read_if_exists(&procs)? else { return Ok(None) };
         for pid in list.lines().filter_map(|line| line.parse::<u32>().ok()) {
             let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
@@ -113,7 +114,7 @@ impl Container {
     pub fn state(&self) -> Result<State> {
         match self.running()? {
             None => Ok(State::Stopped),
-            Some(_) if self.group.child(config::PAYLOAD)?.is_frozen()? => Ok(State::Frozen),
+            Some(_) if self.groups.payload.is_frozen()? => Ok(State::Frozen),
             Some(_) => Ok(State::Running),
         }
     }
@@ -141,7 +142,7 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::freeze`].
     pub fn freeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(config::PAYLOAD)?.freeze(FREEZE_PATIENCE)
+        self.groups.payload.freeze(FREEZE_PATIENCE)
     }
 
     /// Lets its processes go on.
@@ -150,15 +151,13 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::thaw`].
     pub fn unfreeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(config::PAYLOAD)?.thaw(FREEZE_PATIENCE)
+        self.groups.payload.thaw(FREEZE_PATIENCE)
     }
 
     /// The control group with its limits.
-    ///
-    /// # Errors
-    /// Never for a container that could be made.
-    pub fn payload(&self) -> Result<Cgroup> {
-        self.group.child(config::PAYLOAD)
+    #[must_use]
+    pub fn payload(&self) -> &Cgroup {
+        &self.groups.payload
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {
