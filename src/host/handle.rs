@@ -16,7 +16,7 @@ use crate::lxc::{Container, LxcTarget};
 use crate::name::ContainerName;
 use crate::net::{Firewall, Netlink};
 use crate::paths::Paths;
-use crate::storage::{ImageStore, ProvisionRatio, VolumePool};
+use crate::storage::{ImageStore, VolumePool};
 use crate::sys::lock::FileLock;
 
 /// How long an operation waits for another one on the same container before it gives up with [`Error::Busy`].
@@ -95,17 +95,19 @@ impl Host {
         Self { lock_timeout: timeout, ..self }
     }
 
-    /// The same host with another limit to what its containers' volumes may be promised together. Default:
-    /// [`ProvisionRatio::ONE`]: no more than the disk has.
-    #[must_use]
-    pub fn with_provision_ratio(self, ratio: ProvisionRatio) -> Self {
-        let pool = self.pool.clone().with_provision_ratio(ratio);
-        Self { pool, ..self }
-    }
-
-    /// The same host with another pool for the volumes of new containers. Default: loop files under the prefix. Which pool
-    /// a container's volume is in is written down: containers that exist stay where they are, and any host of this prefix
-    /// finds them. The pool's own provision ratio counts.
+    /// The same host with another pool for the volumes of new containers. Default: loop files in [`Paths::volumes`], and no more
+    /// promised than the disk has: the pool's own provision ratio counts. Which pool a container's volume is in is written
+    /// down: containers that exist stay where they are, and any host of this prefix finds them.
+    ///
+    /// ```no_run
+    /// # fn example(host: docklet::host::Host) -> docklet::Result<()> {
+    /// use docklet::storage::{ProvisionRatio, VolumePool};
+    ///
+    /// let generous = VolumePool::loop_files(host.paths().volumes())?;
+    /// let host = host.with_volume_pool(generous.with_provision_ratio(ProvisionRatio::percent(200)?));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_volume_pool(self, pool: VolumePool) -> Self {
         Self { pool, ..self }

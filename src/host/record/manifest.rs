@@ -185,4 +185,40 @@ mod tests {
         );
         assert_eq!(serde_json::to_string(&objects).unwrap(), lvm);
     }
+
+    /// A change that was written down is read as it was, and its manifest without it is as before.
+    #[test]
+    fn a_change_is_written_down_until_it_is_made() {
+        let port = |link: &str, address: &str| Port {
+            link: link.parse().unwrap(),
+            owner: LinkOwner::new("docklet:x:container:y").unwrap(),
+            network: "lan".parse().unwrap(),
+            addresses: vec![address.parse().unwrap()],
+        };
+        let old = r#"{"volume":"0123456789abcdef","cgroup":"docklet/x/y","ports":{}}"#;
+        let objects: Objects = serde_json::from_str(old).unwrap();
+        let spec = ContainerSpec::new("web".parse().unwrap(), "busybox".parse().unwrap());
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let image = serde_json::json!({ "manifest": digest, "config": digest, "layers": [] });
+        let image = serde_json::from_value(image).unwrap();
+        let id = ObjectId::new("0123456789abcdef").unwrap();
+        let mut before = Manifest::new(id, spec, image, objects);
+        let (stays, goes) = (port("dk1", "10.0.0.2/24"), port("dk2", "10.1.0.2/24"));
+        before.objects.ports = [("eth0", &stays), ("eth1", &goes)]
+            .map(|(name, port)| (name.parse().unwrap(), port.clone()))
+            .into();
+        let mut after = before.clone();
+        after.objects.ports.pop_last();
+        let changing =
+            Part::ALL.into_iter().fold(after.clone(), |after, part| after.replacing(part, &before));
+        let text = serde_json::to_string(&changing).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), changing);
+        assert_eq!(changing.all_ports().collect::<Vec<_>>(), [&stays, &goes]);
+        let mut made = changing;
+        for part in Part::ALL {
+            assert!(!made.objects.former.is_none());
+            made.objects.former = made.objects.former.without(part);
+        }
+        assert_eq!(made, after);
+    }
 }

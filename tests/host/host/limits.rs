@@ -20,7 +20,7 @@ use crate::groups::is_v1;
 use crate::kernel::{self, wait_until};
 
 /// A file of a container's group with the limits, or of the one beneath, where its processes are.
-fn file(host: &Host, name: &ContainerName, controller: &str, beneath: &str, file: &str) -> String {
+pub(super) fn file(host: &Host, name: &ContainerName, controller: &str, beneath: &str, file: &str) -> String {
     let group: Cgroup = host.runtime(name).unwrap().payload().clone();
     let v1 = Path::new("/sys/fs/cgroup").join(controller);
     let root: PathBuf = if v1.is_dir() { v1 } else { kernel::unified().expect("v2") };

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use docklet::Error;
+use docklet::cgroup::Limit;
 use docklet::error::Chain;
-use docklet::host::{ContainerSpec, Privilege};
+use docklet::host::{ContainerSpec, Outcome, Privilege};
 use docklet::lxc::{Exec, MountEntry, Tmpfs};
 use docklet::name::ContainerName;
+use serde_json::{Value, json};
 
 use super::fixture::{Fixture, spec};
+use super::limits;
 use crate::kernel;
 
 fn bind(source: &Path, target: &str) -> MountEntry {
@@ -177,6 +180,42 @@ async fn a_change_of_mounts_that_fails_is_taken_back() {
     assert!(!report.changed() && report.complete(), "{report:?}");
     fixture.host.remove(&name).await.unwrap();
     assert!(matches!(fixture.host.apply_mounts(&name, Vec::new()).await, Err(Error::NotFound { .. })));
+    fixture.end().await;
+}
+
+/// A change of mounts that was cut off, and cannot go on since one that is to go is in use, is in the way of no other change.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_mount_in_use_keeps_nobody_from_changing_limits() {
+    let fixture = Fixture::new().await;
+    let one = source(&fixture, "one");
+    let mut spec = spec("stuck");
+    spec.mounts = vec![bind(&one, "/srv/one")];
+    let name = spec.name.clone();
+    let mut limits = fixture.host.launch(spec).await.unwrap().spec.limits;
+    fixture.sh(&name, "cd /srv/one; sleep 1000 > /dev/null 2>&1 & echo $! > /pid").await;
+    // As a kill leaves it: written down, and not begun.
+    let file = fixture.sandbox.paths.manifests().join("stuck.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    manifest["objects"]["former"] = json!({ "mounts": manifest["spec"]["mounts"].take() });
+    manifest["spec"]["mounts"] = json!([]);
+    fs::write(&file, manifest.to_string()).unwrap();
+    let report = fixture.host.recover().await.unwrap();
+    let [(_, Outcome::Failed(reason))] = report.containers.as_slice() else { panic!("{report:?}") };
+    assert!(reason.contains("mount on `/srv/one` in the container is busy"), "{reason}");
+
+    limits.pids_max = Some(Limit::At(33));
+    let info = fixture.host.apply_limits(&name, limits.clone()).await.unwrap();
+    assert_eq!(info.spec.limits, limits);
+    assert_eq!(limits::file(&fixture.host, &name, "pids", "", "pids.max"), "33");
+    assert_eq!(seen(&fixture, &name).await, "/srv/one");
+
+    // Once it is free, recovery goes on.
+    fixture.sh(&name, "kill $(cat /pid); while kill -0 $(cat /pid) 2> /dev/null; do sleep 0.1; done").await;
+    let report = fixture.host.recover().await.unwrap();
+    assert_eq!(report.containers, [(name.clone(), Outcome::Changed)]);
+    assert_eq!((seen(&fixture, &name).await.as_str(), ready(&fixture, &name)), ("", 0));
+    fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
 }
 
