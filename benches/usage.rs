@@ -17,7 +17,7 @@ use docklet::cgroup::{Cgroup, CgroupLimits, CpuQuota, Limit};
 use docklet::host::{ContainerSpec, Host, RootVolume};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
-use docklet::storage::ProvisionRatio;
+use docklet::storage::{ProvisionRatio, VolumePool};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
@@ -68,7 +68,9 @@ fn main() {
 
 async fn measure(prefix: &Path, count: usize, rounds: usize) {
     let host = Host::open(Paths::new(prefix).expect("prefix")).await.expect("host");
-    let host = host.with_provision_ratio(ProvisionRatio::percent(100_000).expect("ratio"));
+    let pool = VolumePool::loop_files(host.paths().volumes()).expect("pool");
+    let host =
+        host.with_volume_pool(pool.with_provision_ratio(ProvisionRatio::percent(100_000).expect("ratio")));
     busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
     let names: Vec<_> = (0..count).map(|n| format!("c{n}").parse().expect("name")).collect();
     launch(&host, &names).await;

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
 use docklet::error::Chain;
 use docklet::host::{ContainerInfo, ContainerSpec, Host, Init, NetworkSpec};
-use docklet::lxc::{Exec, ExecOutput, MountEntry};
+use docklet::lxc::{Exec, ExecOutput, HaltSignal, MountEntry};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ async fn run(options: &Options) -> Outcome<()> {
             ..CgroupLimits::default()
         },
         mounts: vec![MountEntry::bind(&shared, "/srv/shared")?.create_dir().read_only()],
-        init: Init { halt_signal: "SIGUSR2".parse()?, ..Init::default() },
+        init: Init { halt_signal: HaltSignal::USER2, ..Init::default() },
         ..ContainerSpec::new(name.clone(), image.name.clone()).in_network(network.name)
     };
     let started = Instant::now();

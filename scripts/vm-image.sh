@@ -13,7 +13,7 @@ fail() {
 }
 
 suite=bookworm
-guest_packages="apparmor,btrfs-progs,busybox-static,e2fsprogs,findutils,iproute2,iputils-ping,kmod,lvm2,lxc,mmdebstrap,mount,nftables,procps,quota,skopeo,strace,thin-provisioning-tools,udev,umoci,util-linux,xfsprogs,xz-utils,zstd"
+guest_packages="apparmor,btrfs-progs,busybox-static,e2fsprogs,findutils,iproute2,iputils-ping,kmod,lvm2,lxc,mmdebstrap,mount,nftables,procps,quota,skopeo,strace,systemd,thin-provisioning-tools,udev,umoci,util-linux,xfsprogs,xz-utils,zstd"
 tool_packages="cpio,kmod,qemu-system-x86,squashfs-tools"
 # What finds the root and speaks to the runner. All else is loaded by the guest, as on any machine.
 early_modules="virtio_pci virtio_blk virtio_console squashfs"

@@ -218,6 +218,11 @@ impl CgroupLimits {
         all
     }
 
+    /// Those that are a share of what the groups side by side have together.
+    pub(crate) fn weights(&self) -> Self {
+        Self { cpu_weight: self.cpu_weight, io_weight: self.io_weight, ..Self::default() }
+    }
+
     /// Whether the device beneath a container's volume has to be found for them.
     pub(crate) fn limits_volume(&self) -> bool {
         self.io.contains_key(&IoDevice::Volume)

@@ -1,14 +1,12 @@
 //! One container: what is known of it without asking a program, and freezing it.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupLimits};
 use crate::error::{Error, Result};
 use crate::lxc::LxcTarget;
 use crate::lxc::groups::Groups;
@@ -93,18 +91,12 @@ impl Container {
 
     /// The process in the payload's group that is the first one of its pid namespace.
     pub(super) fn find_init(&self) -> Result<Option<Birth>> {
-        let procs = self.groups.inner.procs_file()?;
-        let Some(list) = file::read_if_exists(&procs)? else { return Ok(None) };
-        for pid in list.lines().filter_map(|line| line.parse::<u32>().ok()) {
-            let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
-            let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-            // Exactly two levels: a container inside this one has an init of its own, one level deeper.
-            let mut levels = levels.unwrap_or_default().split_ascii_whitespace().skip(1);
-            if levels.next() == Some("1") && levels.next().is_none() {
-                return Ok(Birth::of(pid));
-            }
+        let list = file::read_if_exists(&self.groups.inner.procs_file()?)?.unwrap_or_default();
+        if let Some(init) = list.lines().filter_map(|line| line.parse().ok()).find(|pid| is_init(*pid)) {
+            return Ok(Birth::of(init));
         }
-        Ok(None)
+        // It may be in a group that it has made for itself, as systemd is.
+        Ok(self.groups.payload.processes()?.into_iter().find(|pid| is_init(*pid)).and_then(Birth::of))
     }
 
     /// What it does now.
@@ -154,10 +146,18 @@ impl Container {
         self.groups.payload.thaw(FREEZE_PATIENCE)
     }
 
-    /// The control group with its limits.
+    /// The control group with its limits. What is given to it does not weigh among other containers: its group is not beside
+    /// theirs. [`Host::apply_limits`](crate::host::Host::apply_limits) sees to that.
     #[must_use]
     pub fn payload(&self) -> &Cgroup {
         &self.groups.payload
+    }
+
+    /// Gives it the weights among `limits`: the group with the limits has none beside it but the monitor's, this one has the
+    /// other containers'.
+    pub(crate) fn weigh(&self, limits: &CgroupLimits) -> Result<()> {
+        let weights = limits.weights();
+        if weights == CgroupLimits::default() { Ok(()) } else { self.groups.all.apply(&weights) }
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {
@@ -179,7 +179,7 @@ impl Container {
         let deadline = Instant::now() + REBOOT_PATIENCE;
         while let Some(monitor) = record.monitor.open()? {
             if let Some(init) = self.find_init()?
-                && has_executed(init.pid, record.monitor.pid)
+                && pidfd::has_executed(init.pid)
                 && let Some(init_fd) = init.open()?
             {
                 self.bound_log();
@@ -192,6 +192,11 @@ impl Container {
             }
         }
         Ok(None)
+    }
+
+    /// Whether it has rebooted from inside since it was started.
+    pub(crate) fn has_rebooted(&self) -> Result<bool> {
+        Ok(self.running()?.is_some_and(|running| running.init != running.record.init))
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -211,8 +216,11 @@ impl Container {
     }
 }
 
-/// Whether init is another program than the monitor, which it is a fork of at first.
-pub(super) fn has_executed(init: u32, monitor: u32) -> bool {
-    let exe = |pid: u32| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
-    matches!((exe(init), exe(monitor)), (Ok(init), Ok(monitor)) if init != monitor)
+/// Whether a process of a container is the first one there.
+fn is_init(pid: u32) -> bool {
+    let status = file::of_process(pid, "status").unwrap_or_default();
+    let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    // Exactly two levels: a container inside this one has an init of its own, one level deeper.
+    let mut levels = levels.unwrap_or_default().split_ascii_whitespace().skip(1);
+    levels.next() == Some("1") && levels.next().is_none()
 }

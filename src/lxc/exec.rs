@@ -95,6 +95,7 @@ impl Exec {
             return Err(Error::invalid("command", bad, "must not contain a zero byte"));
         }
         self.environment.keys().try_for_each(|name| check_variable(name))?;
+        self.user.iter().chain(&self.group).try_for_each(Account::check)?;
         if let Some(cwd) = &self.cwd
             && cwd != Path::new("/")
         {

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::lxc::container::{Container, KILL_PATIENCE, has_executed};
+use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::exec_output::ExecStatus;
 use crate::lxc::record::Birth;
 use crate::lxc::{Terminal, reason};
@@ -179,7 +179,7 @@ impl ExecChild {
         for pid in self.container.groups.all.processes()? {
             if let Some(process) = pidfd::open(pid)?
                 && pidfd::parent(pid) == Some(self.child.pid)
-                && has_executed(pid, self.child.pid)
+                && pidfd::has_executed(pid)
             {
                 return pidfd::signal(process.as_fd(), number.into()).map(Some);
             }

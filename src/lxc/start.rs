@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
 use crate::lxc::config::{DeviceRule, LxcConfig, Network};
-use crate::lxc::container::{Container, has_executed};
+use crate::lxc::container::Container;
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::root::Opened;
 use crate::lxc::{lock_file, reason};
@@ -71,12 +71,8 @@ impl Container {
         let text = config.render_in(&self.target, Some(self.groups.all.path()), &lines)?;
         config.prepare_targets_of(&mounts)?;
         self.clean()?;
-        self.attempt(config, &text, &mounts).map_err(|cause| match self.clean() {
-            Ok(()) => cause,
-            Err(error) => Error::LeftBehind {
-                cause: Box::new(cause),
-                remains: vec![format!("cgroup {} ({error})", self.groups.all.path())],
-            },
+        self.attempt(config, &text, &mounts).map_err(|cause| {
+            Error::after_undoing(cause, self.clean(), || format!("cgroup {}", self.groups.all.path()))
         })
     }
 
@@ -116,6 +112,7 @@ impl Container {
         let payload = &self.groups.payload;
         payload.complete(&config.limits)?;
         payload.verify(&config.limits)?;
+        self.weigh(&config.limits)?;
         self.verify_devices(&config.devices)?;
         verify_network(init.pid, &config.network)?;
         config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;
@@ -167,7 +164,7 @@ impl Container {
     /// `None` if one of them wants to go on, or waits for the kernel.
     fn switches(&self) -> Result<Option<Vec<(u32, String)>>> {
         let of = |pid: u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let status = file::of_process(pid, "status").unwrap_or_default();
             let waits = !["State:\tR", "State:\tD"].iter().any(|state| status.contains(state));
             waits.then(|| (pid, status.lines().filter(|line| line.contains("ctxt_switches")).collect()))
         };
@@ -181,7 +178,7 @@ impl Container {
         while let Some(init) = self.find_init()? {
             let Some(monitor) = pidfd::parent(init.pid).and_then(Birth::of) else { break };
             known = Some(monitor);
-            if has_executed(init.pid, monitor.pid) {
+            if pidfd::has_executed(init.pid) {
                 return Ok((init, monitor));
             }
             if Instant::now() >= deadline {

@@ -63,7 +63,7 @@ fn used(group: &Cgroup) -> u64 {
 /// Waits until of two busy groups on one processor, with weights of 400 and 100, the first has got about four times as much.
 /// What else runs on the machine takes from both; where that is much (a guest without KVM), their turns are long, and it takes
 /// some of them.
-fn assert_gets_more(more: &Cgroup, less: &Cgroup) {
+pub(crate) fn assert_gets_more(more: &Cgroup, less: &Cgroup) {
     let now = || [used(more), used(less)];
     let start = now();
     let deadline = Instant::now() + Duration::from_secs(180);

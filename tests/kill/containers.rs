@@ -106,8 +106,8 @@ fn other_limits() -> std::result::Result<CgroupLimits, Box<dyn Error>> {
     })
 }
 
-pub(crate) fn set_limits() -> Result {
-    with_host(async |host| Ok(host.set_limits(&name(), other_limits()?).await?))
+pub(crate) fn apply_limits() -> Result {
+    with_host(async |host| host.apply_limits(&name(), other_limits()?).await.map(drop).map_err(Into::into))
 }
 
 /// Prints "running" if the container runs with the limits of before or after, none of the others, as they are written down.

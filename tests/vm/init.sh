@@ -1,6 +1,7 @@
 #!/bin/sh
 # The guest's init: makes a machine of the disks, runs one job's next stage, says how it ended, and stops.
-# The kernel's command line says which: job=NAME stage=NUMBER cgroups=v1|v2
+# The kernel's command line says which: job=NAME stage=NUMBER cgroups=v1|v2; manager=systemd leaves the machine to systemd,
+# which calls this again for the stage: init.sh stage
 exec </dev/null >/dev/hvc0 2>&1
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C TERM=dumb
 
@@ -11,6 +12,10 @@ leave() {
     echo "@vm $*"
     # A power cut keeps nothing that was not synchronized; the others are as orderly as a machine's own.
     [ "$1" != cut ] || echo b >/proc/sysrq-trigger
+    if [ "$1" = reboot ] && [ -d /run/systemd/system ]; then
+        systemctl reboot
+        exec sleep 86400
+    fi
     kill -TERM -1
     sleep 0.5
     kill -KILL -1
@@ -18,6 +23,35 @@ leave() {
     sync
     busybox reboot -f
 }
+
+stage() {
+    cd /root || leave exit 91
+    STAGE=$(word stage) sh "/docklet/vm/jobs/$(word job).sh"
+    status=$?
+    case $status in
+        64) leave reboot ;;
+        65) leave cut ;;
+        *) leave exit $status ;;
+    esac
+}
+
+# Its units, and programs that are no package's, stay as the disk does.
+systemd() {
+    [ -d /data/etc ] || cp -a /etc /data/etc
+    mkdir -p /data/local
+    mount --bind /data/etc /etc
+    mount --bind /data/local /usr/local
+    # Without it systemd takes this for its first boot, and enables all there is.
+    tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
+    units=/run/systemd/system
+    mkdir -p $units/multi-user.target.wants
+    printf '[Service]\nExecStart=/bin/sh /docklet/vm/init.sh stage\n' >$units/stage.service
+    ln -s $units/stage.service $units/multi-user.target.wants/
+    udevadm control --exit
+    exec /lib/systemd/systemd
+}
+
+[ "${1-}" != stage ] || stage
 
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
@@ -75,11 +109,5 @@ mount --bind /data/tmp /var/tmp
 mount --bind /data/lib /var/lib/docklet
 
 echo "@vm up $(cut -d' ' -f1 /proc/uptime) s, Linux $(uname -r), cgroups $(word cgroups)"
-cd /root || leave exit 91
-STAGE=$(word stage) sh "/docklet/vm/jobs/$(word job).sh"
-status=$?
-case $status in
-    64) leave reboot ;;
-    65) leave cut ;;
-    *) leave exit $status ;;
-esac
+[ "$(word manager)" != systemd ] || systemd
+stage

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests speak to the person who runs them")]
 
+mod boot;
 #[path = "../../examples/parts/busybox.rs"]
 mod busybox;
 mod kept;
@@ -49,6 +50,8 @@ async fn main() -> ExitCode {
 async fn run(step: &str) -> Result {
     let host = Host::open(Paths::from_env()?).await?;
     match step {
+        "boot-make" => boot::make(&host).await,
+        "boot-back" => boot::back(&host).await,
         "launch" => kept::launch(&host).await,
         "check" => kept::check(&host).await,
         "storm" => storm::rage(&host).await,

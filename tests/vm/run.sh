@@ -8,7 +8,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-# name, script, kind of guest (v1 and v2: control groups; apparmor: v2 with it on), seconds that one boot may take, when
+# name, script, kind of guest (v1 and v2: control groups; apparmor: v2 with it on; systemd: v2, and it is the init), seconds that one boot may take, when
 jobs="
 fresh-v2    fresh    v2        300 always
 recover-v2  recover  v2        300 always
@@ -17,6 +17,7 @@ network-v2  network  v2        300 all
 recover-v1  recover  v1        300 all
 apparmor-v2 apparmor apparmor  900 all
 storm-v2    storm    v2        600 all
+boot-v2     boot     systemd   900 all
 lvm-v2      lvm      v2       5400 all
 quota-v2    quota    v2       5400 all
 bridge-v2   bridge   v2       1800 all
@@ -84,6 +85,7 @@ payload() {
         strip --strip-debug -o "$run/payload/examples/$name" "target/debug/examples/$name"
     done
     cp -r tests/vm/init.sh tests/vm/jobs "$run/payload/vm/"
+    cp -r dist "$run/payload/"
     printf '. /docklet/vm/jobs/lib.sh\n%s\n' "$command" >"$run/payload/vm/jobs/command.sh"
     scripts/vm-tool.sh /usr/bin/mksquashfs "$run/payload" "$run/payload.squashfs" -noI -noD -noF -noX -noappend \
         -quiet -no-progress >"$run/mksquashfs.log" 2>&1 || fail "$(cat "$run/mksquashfs.log")"
@@ -95,6 +97,7 @@ boot() {
     case "$3" in
         v1) words="apparmor=0 cgroups=v1 cgroup_enable=memory swapaccount=1" ;;
         v2) words="apparmor=0 cgroups=v2" ;;
+        systemd) words="apparmor=0 cgroups=v2 manager=systemd" ;;
         apparmor) words="apparmor=1 security=apparmor cgroups=v2" ;;
         *) fail "no kind of guest is called $3" ;;
     esac

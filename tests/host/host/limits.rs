@@ -7,18 +7,20 @@ use std::time::Duration;
 
 use docklet::Error;
 use docklet::cgroup::{
-    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, Limit,
+    Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, IoWeight, Limit,
+    LimitEvent,
 };
-use docklet::host::{ContainerEvent, ContainerEvents, ContainerSpec, Host};
-use docklet::lxc::{Exec, MountEntry};
+use docklet::host::{ContainerLimitEvents, ContainerSpec, Host};
+use docklet::lxc::{Exec, MountEntry, State};
 use docklet::name::ContainerName;
 
 use super::fixture::{Fixture, spec};
+use crate::cgroup_limits::assert_gets_more;
 use crate::groups::is_v1;
 use crate::kernel::{self, wait_until};
 
 /// A file of a container's group with the limits, or of the one beneath, where its processes are.
-fn file(host: &Host, name: &ContainerName, controller: &str, beneath: &str, file: &str) -> String {
+pub(super) fn file(host: &Host, name: &ContainerName, controller: &str, beneath: &str, file: &str) -> String {
     let group: Cgroup = host.runtime(name).unwrap().payload().clone();
     let v1 = Path::new("/sys/fs/cgroup").join(controller);
     let root: PathBuf = if v1.is_dir() { v1 } else { kernel::unified().expect("v2") };
@@ -94,7 +96,7 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
     // Nothing but these: what else was limited is free.
     let all = fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim().to_owned();
     let fewer = CgroupLimits { pids_max: Some(Limit::At(50)), ..CgroupLimits::default() };
-    host.set_limits(&name, fewer.clone()).await.unwrap();
+    host.apply_limits(&name, fewer.clone()).await.unwrap();
     assert_eq!(host.get(&name).unwrap().spec.limits, fewer);
     assert_eq!(file(host, &name, "pids", "", "pids.max"), "50");
     assert_eq!(
@@ -112,12 +114,12 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
     }
 
     // And back, and over a stop.
-    host.set_limits(&name, many()).await.unwrap();
+    host.apply_limits(&name, many()).await.unwrap();
     assert_many(&fixture, &name);
     assert_eq!(fixture.sh(&name, "nproc").await, "1\n");
     host.stop(&name, Duration::ZERO).await.unwrap();
     let changed = CgroupLimits { pids_max: Some(Limit::At(40)), ..many() };
-    host.set_limits(&name, changed).await.unwrap();
+    host.apply_limits(&name, changed).await.unwrap();
     host.start(&name).await.unwrap();
     assert_many(&fixture, &name);
     assert_eq!(file(host, &name, "pids", "", "pids.max"), "40");
@@ -194,7 +196,7 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
         cpu_weight: Some(CpuWeight::new(7).unwrap()),
         ..before.clone()
     };
-    let error = host.set_limits(&name, less).await.unwrap_err();
+    let error = host.apply_limits(&name, less).await.unwrap_err();
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     assert!(error.to_string().contains("use more than 16777216 bytes"), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
@@ -214,12 +216,111 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
         .into(),
         ..before.clone()
     };
-    let error = host.set_limits(&name, absent).await.unwrap_err();
+    let error = host.apply_limits(&name, absent).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
-    let error = host.set_limits(&"none".parse().unwrap(), before.clone()).await.unwrap_err();
+    let error = host.apply_limits(&"none".parse().unwrap(), before.clone()).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
     assert_eq!(fixture.sh(&name, "ls -l /tmp/x | wc -l").await, "1\n", "it went on");
+    host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// Of two that are busy on one processor, the one with four times the weight gets about four times as much of it; and the other
+/// way round, while they are at it.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn weights_divide_a_processor_between_containers() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let weighted = |weight| CgroupLimits {
+        cpus: Some(CpuSet::new([0]).unwrap()),
+        cpu_weight: Some(CpuWeight::new(weight).unwrap()),
+        ..CgroupLimits::default()
+    };
+    let [light, heavy] = [("light", 100), ("heavy", 400)]
+        .map(|(name, weight)| ContainerSpec { limits: weighted(weight), ..spec(name) });
+    for container in [&light, &heavy] {
+        host.launch(container.clone()).await.unwrap();
+        let busy = Exec::new(["/bin/sh", "-c", "(while :; do :; done) >/dev/null 2>&1 &"]);
+        assert!(host.exec(&container.name, busy).await.unwrap().status.success());
+    }
+    let group = |container: &ContainerSpec| host.runtime(&container.name).unwrap().payload().clone();
+    assert_gets_more(&group(&heavy), &group(&light));
+    host.apply_limits(&light.name, weighted(400)).await.unwrap();
+    host.apply_limits(&heavy.name, weighted(100)).await.unwrap();
+    assert_gets_more(&group(&light), &group(&heavy));
+    for container in [light, heavy] {
+        host.remove(&container.name).await.unwrap();
+    }
+    fixture.end().await;
+}
+
+/// On the group that has the other containers' beside it, as on the one with the limits; and they go again.
+#[tokio::test]
+#[ignore = "needs root: containers, BFQ"]
+async fn weights_stand_beside_those_of_other_containers() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let spec = spec("web");
+    let name = spec.name.clone();
+    host.launch(spec).await.unwrap();
+    let scheduler = Path::new("/sys/dev/block").join(volume_device(&fixture)).join("queue/scheduler");
+    if !fs::read_to_string(&scheduler).unwrap().contains("bfq") {
+        kernel::run("modprobe", ["bfq"]);
+    }
+    fs::write(&scheduler, "bfq").unwrap();
+    let weighted = CgroupLimits {
+        cpu_weight: Some(CpuWeight::new(300).unwrap()),
+        io_weight: Some(IoWeight::new(700).unwrap()),
+        ..CgroupLimits::default()
+    };
+    let free = [either("cpu", "1024", "100"), "100"];
+    for (limits, values) in
+        [(weighted, [either("cpu", "3072", "300"), "700"]), (CgroupLimits::default(), free)]
+    {
+        host.apply_limits(&name, limits).await.unwrap();
+        for group in ["", ".."] {
+            let cpu = file(host, &name, "cpu", group, either("cpu", "cpu.shares", "cpu.weight"));
+            let io = file(host, &name, "blkio", group, either("blkio", "blkio.bfq.weight", "io.bfq.weight"));
+            assert_eq!([cpu.as_str(), io.split_whitespace().last().unwrap()], values, "{group:?}");
+        }
+    }
+    host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// With each end, those of the run that it ended. Control groups v1 may have forgotten them by then.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn kills_for_memory_are_counted_with_each_end() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let spec = spec("web");
+    let name = spec.name.clone();
+    host.launch(spec).await.unwrap();
+    // Memory of its own, which goes with it: nobody else is in need then.
+    let hog = "dd if=/dev/zero of=/dev/null bs=100M count=1; true";
+    let assert_told = |kills| {
+        let told = host.get(&name).unwrap().last_end.expect("its end").oom_kills;
+        assert!(told == Some(kills) || told.is_none() && is_v1("memory"), "{kills}: {told:?}");
+    };
+
+    // It ends by itself, and is started before anybody has written down how.
+    fixture.sh(&name, hog).await;
+    let init = host.runtime(&name).unwrap().init_pid().unwrap().unwrap();
+    kernel::run("kill", ["-KILL", &init.to_string()]);
+    wait_until("its end", || host.runtime(&name).unwrap().state().unwrap() == State::Stopped);
+    assert_told(1);
+    host.start(&name).await.unwrap();
+    assert_told(1);
+    // Twice, then not at all.
+    fixture.sh(&name, &format!("{hog}; {hog}")).await;
+    host.stop(&name, Duration::ZERO).await.unwrap();
+    assert_told(2);
+    host.start(&name).await.unwrap();
+    host.stop(&name, Duration::ZERO).await.unwrap();
+    assert_told(0);
     host.remove(&name).await.unwrap();
     fixture.end().await;
 }
@@ -251,7 +352,7 @@ async fn io_of_a_volume_is_limited() {
     fixture.end().await;
 }
 
-async fn until(events: &mut ContainerEvents, wanted: impl Fn(&ContainerEvent) -> bool) {
+async fn until(events: &mut ContainerLimitEvents, wanted: impl Fn(&LimitEvent) -> bool) {
     let found = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             let event = events.next().await.unwrap().expect("before its end");
@@ -271,29 +372,30 @@ async fn limits_that_are_hit_and_the_end_are_told() {
     let host = &fixture.host;
     let spec = spec("web");
     let name = spec.name.clone();
-    assert!(matches!(host.events(&name).unwrap_err(), Error::NotFound { .. }));
+    assert!(matches!(host.limit_events(&name).unwrap_err(), Error::NotFound { .. }));
     host.launch(spec).await.unwrap();
-    let mut events = host.events(&name).unwrap();
+    let mut events = host.limit_events(&name).unwrap();
     fixture
         .sh(&name, "mount -t tmpfs none /tmp; dd if=/dev/zero of=/tmp/x bs=1M count=100; rm -f /tmp/x")
         .await;
-    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    until(&mut events, |event| matches!(event, LimitEvent::OomKill { count: 1.. })).await;
     assert!(host.usage(&name).unwrap().oom_kills >= Some(1));
     fixture.sh(&name, "(for n in $(seq 100); do sleep 1 & done) 2>/dev/null; true").await;
     let hits = host.usage(&name).unwrap().pids_max_hits;
     assert!(hits >= Some(1), "{hits:?}");
     if !is_v1("pids") {
         until(&mut events, |event| {
-            matches!(event, ContainerEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
+            matches!(event, LimitEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
         })
         .await;
     }
     wait_until("their end", || host.usage(&name).unwrap().pids.unwrap() < 20);
     // Another one of the first kind, by who watches already.
     fixture.sh(&name, "dd if=/dev/zero of=/tmp/x bs=1M count=100; true").await;
-    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    until(&mut events, |event| matches!(event, LimitEvent::OomKill { count: 1.. })).await;
     host.stop(&name, Duration::ZERO).await.unwrap();
-    until(&mut events, |event| *event == ContainerEvent::Exit).await;
+    let end = async { while events.next().await.unwrap().is_some() {} };
+    tokio::time::timeout(Duration::from_secs(60), end).await.expect("the end");
     assert_eq!(events.next().await.unwrap(), None);
     host.remove(&name).await.unwrap();
     fixture.end().await;
