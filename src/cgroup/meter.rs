@@ -18,7 +18,7 @@ const GROUPS_MOST: usize = 16;
 const LOOKS: usize = 8;
 
 /// Tells what a group uses, as [`Cgroup::usage`] does, in about a third of the time from the second look on, since it keeps the files open:
-/// up to 17 descriptors for a container, and more for groups within it; each takes 4 KiB of the kernel's memory.
+/// some 20 descriptors for a container, and more for groups within it; each takes up to 4 KiB of the kernel's memory.
 ///
 /// The group may be removed and made again meanwhile: the figures are always those of the group that there is. Dropping it closes the
 /// files.

@@ -215,7 +215,7 @@ fn walk(
 }
 
 /// How many groups are directly beneath one: each has a link to it, besides its name and ".".
-#[allow(clippy::useless_conversion, reason = "the number is narrower on some processors")]
+#[allow(clippy::useless_conversion, reason = "on some processors the kernel counts links in 32 bits")]
 pub(super) fn children_count(group: impl AsFd) -> io::Result<u64> {
     Ok(u64::from(rustix::fs::fstat(group)?.st_nlink).saturating_sub(2))
 }

@@ -8,7 +8,6 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Host;
-use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
 use crate::lxc;
 use crate::sys::{loopdev, mountinfo};
@@ -124,7 +123,7 @@ impl Host {
         for mount in mountinfo::mounts_beneath(prefix)? {
             inventory.mounts.insert(format!("{} {}", mount.target.display(), mount.filesystem));
         }
-        let parent = Cgroup::new(&inner.hierarchies, format!("docklet/{}", inner.tag))?;
+        let parent = self.cgroup_parent()?;
         for name in parent.children()? {
             let group = parent.child(&name)?;
             for pid in group.processes()? {

@@ -8,7 +8,6 @@ use tracing::info_span;
 use super::record::{Former, Manifest, Objects, Phase};
 use super::spec::{ContainerSpec, Privilege};
 use super::{ContainerInfo, Host};
-use crate::cgroup::CgroupPath;
 use crate::error::{Error, Result};
 use crate::lxc::State;
 use crate::name::{ContainerName, ObjectId};
@@ -91,7 +90,7 @@ impl Host {
         inner.images.layers_of(&image)?;
         let manifests = inner.manifests.all()?;
         let ports = self.plan_ports(&manifests, &id, &spec.interfaces, &BTreeMap::new())?;
-        let cgroup = CgroupPath::new(format!("docklet/{}/{id}", inner.tag))?;
+        let cgroup = self.cgroup_path(&id)?;
         let (volume, pool) = (id.volume_name(), self.recorded_pool());
         let ids = match spec.privilege {
             Privilege::Unprivileged { .. } => Some(self.plan_ids(&manifests)?),

@@ -1,6 +1,8 @@
-//! The marks on links of one prefix (`ifalias`, `man 8 ip-link`): `docklet:TAG:container:ID`, `docklet:TAG:network:ID`.
+//! The marks on links of one prefix (`ifalias`, `man 8 ip-link`): `docklet:TAG:container:ID`, `docklet:TAG:network:ID`; and where its
+//! control groups are (`man 7 cgroups`): `docklet/TAG/ID`.
 
 use super::Host;
+use crate::cgroup::{Cgroup, CgroupPath};
 use crate::error::Result;
 use crate::name::ObjectId;
 use crate::net::LinkOwner;
@@ -8,6 +10,16 @@ use crate::net::LinkOwner;
 const NETWORK: &str = ":network:";
 
 impl Host {
+    /// The control group above those of this prefix's containers.
+    pub(super) fn cgroup_parent(&self) -> Result<Cgroup> {
+        Cgroup::new(&self.inner.hierarchies, format!("docklet/{}", self.inner.tag))
+    }
+
+    /// Where the control group of a new container is.
+    pub(super) fn cgroup_path(&self, id: &ObjectId) -> Result<CgroupPath> {
+        CgroupPath::new(format!("docklet/{}/{id}", self.inner.tag))
+    }
+
     /// What the marks of all links of this prefix begin with.
     pub(super) fn mark_prefix(&self) -> String {
         format!("docklet:{}:", self.inner.tag)

@@ -15,7 +15,7 @@ use super::handle::Host;
 use super::ids;
 use super::record::{Manifest, Phase};
 use super::spec::{ContainerSpec, Privilege};
-use crate::cgroup::{Cgroup, wait_for_migrations};
+use crate::cgroup::wait_for_migrations;
 use crate::error::{Error, Result};
 use crate::lxc::MountEntry;
 use crate::name::VolumeName;
@@ -164,8 +164,7 @@ impl Host {
             // A launch writes its manifest under this lock before it makes a group: there is none to come now.
             let _registry = host.lock_registry()?;
             if host.inner.manifests.names()?.is_empty() {
-                let parent = format!("docklet/{}", host.inner.tag);
-                Cgroup::new(&host.inner.hierarchies, parent)?.remove_unused()?;
+                host.cgroup_parent()?.remove_unused()?;
                 crate::lxc::remove_lock_directory(&host.inner.paths.containers());
             }
             Ok(())

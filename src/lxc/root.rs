@@ -24,19 +24,6 @@ const MOUNTED_BY_LXC: [&str; 3] = ["/proc", "/sys", "/dev"];
 const PIN: &str = "/.lxc_keep";
 
 impl LxcConfig {
-    /// Makes the targets of the mounts, where they are missing and were asked for. No link is followed. They belong to the
-    /// container's root.
-    /// [`Container::start`](crate::lxc::Container::start) does it by itself.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if the root, or a target without `create_dir`/`create_file`, does not exist;
-    /// [`Error::Differs`] if a target is a directory and its source is not, or the other way round;
-    /// [`Error::Invalid`] if the way to a target runs through a symbolic link. As [`LxcConfig::mount`] if a source is not what it
-    /// was any more.
-    pub fn prepare_targets(&self) -> Result<()> {
-        self.prepare_targets_of(&self.open_mounts()?)
-    }
-
     /// What is mounted, as it is now; what is missing, and may be, is left out.
     pub(crate) fn open_mounts(&self) -> Result<Vec<Opened<'_>>> {
         let namespace = match self.mapped()? {
@@ -70,7 +57,9 @@ impl LxcConfig {
         Ok(opened)
     }
 
-    pub(crate) fn prepare_targets_of(&self, mounts: &[Opened<'_>]) -> Result<()> {
+    /// Makes the targets of the mounts, where they are missing and were asked for. No link is followed. They belong to the
+    /// container's root.
+    pub(crate) fn prepare_targets(&self, mounts: &[Opened<'_>]) -> Result<()> {
         match &self.id_map {
             Some(map) => userns::as_root_of_map(map.root(), || self.prepare_all(mounts)),
             None => self.prepare_all(mounts),

@@ -50,7 +50,9 @@ impl Container {
     /// namespaces;
     /// [`Error::NotFound`] if the root, its init or a namespace to join is missing; [`Error::Unsupported`] if the root of an id map
     /// may not search a directory above the root, or if the kernel cannot mount what is asked for; [`Error::Differs`] if something
-    /// in the root that LXC opens is not what it must be; as [`LxcConfig::prepare_targets`]. Then
+    /// in the root that LXC opens is not what it must be. For a mount's target: [`Error::NotFound`] if it is missing and has
+    /// neither `create_dir` nor `create_file`; [`Error::Differs`] if it is a directory and its source is not, or the other way round;
+    /// [`Error::Invalid`] if the way to it runs through a symbolic link. Then
     /// [`Error::Command`] with the reason from LXC's log; [`Error::Differs`] if a limit was not enforced, or a mount is not in its
     /// place;
     /// [`Error::LeftBehind`] if what was begun could not be removed.
@@ -69,7 +71,7 @@ impl Container {
         let mounts = config.open_mounts()?;
         let lines = self.mount_lines(&mounts)?;
         let text = config.render_in(&self.target, Some(self.groups.all.path()), &lines)?;
-        config.prepare_targets_of(&mounts)?;
+        config.prepare_targets(&mounts)?;
         self.clean()?;
         self.attempt(config, &text, &mounts).map_err(|cause| {
             Error::after_undoing(cause, self.clean(), || format!("cgroup {}", self.groups.all.path()))

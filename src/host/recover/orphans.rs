@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::report::Recovered;
-use crate::cgroup::Cgroup;
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::directory::ContainerDirectory;
@@ -24,7 +23,7 @@ impl Host {
         let mut marked =
             Marked { links: inner.netlink.links_owned(&self.mark_prefix()).await?, ids: BTreeSet::new() };
         let containers = inner.paths.containers();
-        let mut names = Cgroup::new(&inner.hierarchies, format!("docklet/{}", inner.tag))?.children()?;
+        let mut names = self.cgroup_parent()?.children()?;
         names.extend(lxc::lock_names(&containers)?);
         // Volumes of others, if there are any in the pool, have names of another form.
         let (pools, _) = self.pools()?;
@@ -97,8 +96,8 @@ impl Host {
     /// Ends the processes and mounts of a container that is not written down. Its files are left for a person.
     fn release_orphan(&self, id: &ObjectId) -> Result<()> {
         let inner = &self.inner;
-        let cgroup = format!("docklet/{}/{id}", inner.tag);
-        Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
+        let cgroup = self.cgroup_path(id)?;
+        Container::new(&inner.paths.containers(), id, &inner.target, cgroup.as_str())?.clean()?;
         let directory = ContainerDirectory::of(id, &inner.paths);
         OverlayRoot::unmount(&directory.root())?;
         let volume = id.volume_name();

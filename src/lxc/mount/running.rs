@@ -89,7 +89,7 @@ impl Container {
     ///
     /// # Errors
     /// [`Error::NotFound`] if it does not run; as [`LxcConfig::mount`](crate::lxc::LxcConfig::mount) and
-    /// [`LxcConfig::prepare_targets`](crate::lxc::LxcConfig::prepare_targets) for the entry; [`Error::Differs`] if the container has
+    /// [`Container::start`] for the entry; [`Error::Differs`] if the container has
     /// something else mounted there; [`Error::Unsupported`] for a device, which takes a start.
     pub fn ensure_mount(&self, entry: &MountEntry) -> Result<()> {
         let inside = self.inside()?;
