@@ -56,7 +56,7 @@ impl Cgroup {
         // In any case: what stays frozen never dies.
         let thawed = self.thaw_all();
         if let Some(before) = stopped? {
-            self.restore_pids(&before)?;
+            self.write_pids_max(&before)?;
         }
         thawed?;
         killed
@@ -76,14 +76,13 @@ impl Cgroup {
         }
         let before = self.read(Controller::Pids, "pids.max")?;
         if before.is_some() {
-            self.restore_pids("0")?;
+            self.write_pids_max("0")?;
         }
         Ok(before)
     }
 
-    fn restore_pids(&self, value: &str) -> Result<()> {
-        let Some(hierarchy) = self.hierarchies().serving(Controller::Pids) else { return Ok(()) };
-        walk::write(&hierarchy.mount.join(self.path()), "pids.max", value.trim())
+    fn write_pids_max(&self, value: &str) -> Result<()> {
+        self.dir(Controller::Pids).map_or(Ok(()), |dir| walk::write(&dir, "pids.max", value.trim()))
     }
 
     /// Kills one process, if it still is the one that was listed: its number may be another's by now, so it is held

@@ -75,7 +75,7 @@ impl Host {
         let runtime = self.runtime(name)?;
         let not_running = || Error::NotFound { what: format!("a running container `{name}`") };
         let init = runtime.init_pidfd()?.ok_or_else(not_running)?;
-        let limits = runtime.payload()?.limit_events()?;
+        let limits = runtime.payload().limit_events()?;
         Ok(ContainerEvents { limits, init: Some(init), waiting: VecDeque::new() })
     }
 }

@@ -74,7 +74,7 @@ impl Host {
         if self.state(&manifest).await? != State::Stopped {
             let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
             let limits = self.found_limits(&manifest, limits)?;
-            let payload = self.container(&manifest)?.payload()?;
+            let payload = self.container(&manifest)?.payload().clone();
             self.blocking(move || payload.apply(&limits)).await?;
         }
         let mut settled = manifest;
@@ -93,7 +93,7 @@ impl Host {
                 return Ok(false);
             }
             let limits = host.found_limits(&manifest, manifest.spec.limits.clone())?;
-            let payload = container.payload()?;
+            let payload = container.payload();
             let differ = payload.verify(&limits).is_err();
             // In any case: not all of them are looked at in the groups beneath.
             payload.apply(&limits)?;
@@ -107,7 +107,7 @@ impl Host {
     /// # Errors
     /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Os`] if a file cannot be read.
     pub fn usage(&self, name: &ContainerName) -> Result<CgroupUsage> {
-        self.runtime(name)?.payload()?.usage()
+        self.runtime(name)?.payload().usage()
     }
 
     /// `limits` with the device beneath the container's volume, which is mounted, by its path.

@@ -48,6 +48,7 @@ mod launch;
 mod life;
 mod limits;
 mod marks;
+mod meter;
 mod mounts;
 mod network;
 mod objects;
@@ -64,6 +65,7 @@ pub use events::{ContainerEvent, ContainerEvents};
 pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
+pub use meter::UsageMeter;
 pub use recover::{Outcome, Recovered};
 pub use spec::{
     Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, Restart,

@@ -16,7 +16,7 @@ use super::handle::Host;
 use super::ids;
 use super::record::{Manifest, Phase};
 use super::spec::{ContainerSpec, Privilege};
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, wait_for_migrations};
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::{ConfigPath, LxcConfig, MountEntry, Namespace, NamespaceSource};
@@ -54,6 +54,18 @@ impl Host {
 
     /// Makes what is missing of a container and starts it. Returns the manifest as it is written down then.
     pub(super) async fn raise(&self, manifest: &Manifest) -> Result<Manifest> {
+        let hierarchies = self.inner.hierarchies.clone();
+        // LXC is to move to control groups: what the kernel waits for then may pass while it has nothing to do yet.
+        let ahead =
+            self.blocking(move || wait_for_migrations(&hierarchies)).instrument(debug_span!("wait_ahead"));
+        let (ahead, raised) = tokio::join!(ahead, self.raise_parts(manifest));
+        if let Err(error) = ahead {
+            tracing::debug!(%error, "not waited ahead: the start takes longer");
+        }
+        raised
+    }
+
+    async fn raise_parts(&self, manifest: &Manifest) -> Result<Manifest> {
         let directory = self.directory(manifest);
         make_own_directory(&directory, manifest.objects.ids.as_ref())?;
         if manifest.objects.ids.is_none() {

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
+use crate::lxc::LxcTarget;
+use crate::lxc::groups::Groups;
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{LxcTarget, config};
 use crate::name::{ContainerName, ObjectId};
 use crate::sys::{file, pidfd};
 
@@ -46,7 +47,7 @@ pub struct Container {
     pub(crate) id: ObjectId,
     pub(crate) name: Option<ContainerName>,
     pub(crate) target: LxcTarget,
-    pub(crate) group: Cgroup,
+    pub(crate) groups: Groups,
 }
 
 /// The processes of a container that runs.
@@ -77,8 +78,8 @@ impl Container {
         cgroup: impl Into<String>,
     ) -> Result<Self> {
         crate::lxc::text::check_path("containers' directory", lxc_path)?;
-        let group = Cgroup::new(&target.hierarchies, cgroup)?;
-        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), name: None, target: target.clone(), group })
+        let groups = Groups::beneath(Cgroup::new(&target.hierarchies, cgroup)?)?;
+        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), name: None, target: target.clone(), groups })
     }
 
     /// The same container with the name that errors call it by. Default: its id.
@@ -90,13 +91,14 @@ impl Container {
 
     /// The process in the payload's group that is the first one of its pid namespace.
     pub(super) fn find_init(&self) -> Result<Option<Birth>> {
-        let payload = self.group.child(config::PAYLOAD)?;
-        let list = file::read_if_exists(&payload.child("inner")?.procs_file()?)?.unwrap_or_default();
+        let procs = self.groups.inner.procs_file()?;
+        let list = file::read_if_exists(&procs)?.unwrap_or_default();
         if let Some(init) = list.lines().filter_map(|line| line.parse().ok()).find(|pid| is_init(*pid)) {
             return Ok(Birth::of(init));
         }
         // It may be in a group that it has made for itself, as systemd is.
-        Ok(payload.processes()?.into_iter().find(|pid| is_init(*pid)).and_then(Birth::of))
+        let all = self.groups.payload.processes()?;
+        Ok(all.into_iter().find(|pid| is_init(*pid)).and_then(Birth::of))
     }
 
     /// What it does now.
@@ -106,7 +108,7 @@ impl Container {
     pub fn state(&self) -> Result<State> {
         match self.running()? {
             None => Ok(State::Stopped),
-            Some(_) if self.group.child(config::PAYLOAD)?.is_frozen()? => Ok(State::Frozen),
+            Some(_) if self.groups.payload.is_frozen()? => Ok(State::Frozen),
             Some(_) => Ok(State::Running),
         }
     }
@@ -134,7 +136,7 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::freeze`].
     pub fn freeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(config::PAYLOAD)?.freeze(FREEZE_PATIENCE)
+        self.groups.payload.freeze(FREEZE_PATIENCE)
     }
 
     /// Lets its processes go on.
@@ -143,15 +145,13 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::thaw`].
     pub fn unfreeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(config::PAYLOAD)?.thaw(FREEZE_PATIENCE)
+        self.groups.payload.thaw(FREEZE_PATIENCE)
     }
 
     /// The control group with its limits.
-    ///
-    /// # Errors
-    /// Never for a container that could be made.
-    pub fn payload(&self) -> Result<Cgroup> {
-        self.group.child(config::PAYLOAD)
+    #[must_use]
+    pub fn payload(&self) -> &Cgroup {
+        &self.groups.payload
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {

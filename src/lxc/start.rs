@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{DeviceRule, LxcConfig, Network, PAYLOAD};
+use crate::lxc::config::{DeviceRule, LxcConfig, Network};
 use crate::lxc::container::Container;
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::root::Opened;
@@ -68,14 +68,14 @@ impl Container {
         }
         let mounts = config.open_mounts()?;
         let lines = self.mount_lines(&mounts)?;
-        let text = config.render_in(&self.target, Some(self.group.path()), &lines)?;
+        let text = config.render_in(&self.target, Some(self.groups.all.path()), &lines)?;
         config.prepare_targets_of(&mounts)?;
         self.clean()?;
         self.attempt(config, &text, &mounts).map_err(|cause| match self.clean() {
             Ok(()) => cause,
             Err(error) => Error::LeftBehind {
                 cause: Box::new(cause),
-                remains: vec![format!("cgroup {} ({error})", self.group.path())],
+                remains: vec![format!("cgroup {} ({error})", self.groups.all.path())],
             },
         })
     }
@@ -93,7 +93,7 @@ impl Container {
         file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
             .map_err(|e| Error::os("rename", log.display(), e))?;
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
-        self.group.child(PAYLOAD)?.delegate_for(&config.limits)?;
+        self.groups.payload.delegate_for(&config.limits)?;
         self.place_mounts(mounts, config.id_map.as_ref())?;
         let (init, monitor) = tracing::debug_span!("lxc_start").in_scope(|| {
             self.run_lxc_start(&dir.join("config"), &log)?;
@@ -113,7 +113,7 @@ impl Container {
 
     /// Sets what LXC cannot, and checks what it should have set.
     fn complete(&self, config: &LxcConfig, init: Birth, mounts: &[Opened<'_>]) -> Result<()> {
-        let payload = self.group.child(PAYLOAD)?;
+        let payload = &self.groups.payload;
         payload.complete(&config.limits)?;
         payload.verify(&config.limits)?;
         self.verify_devices(&config.devices)?;
@@ -130,7 +130,7 @@ impl Container {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
-        let place = Birthplace::ensure(&self.group)?;
+        let place = Birthplace::ensure(&self.groups.start)?;
         let mut child = place.of(program).spawn()?;
         tracing::debug!(pid = child.pid, "lxc-start");
         match self.watch_start(&mut child)? {
@@ -144,7 +144,7 @@ impl Container {
     /// the memory limit, by a person) while it was set up. On a busy host it is only slow, so what makes progress is
     /// waited for.
     fn watch_start(&self, child: &mut Child) -> Result<Option<Ended>> {
-        let payload = self.group.child(PAYLOAD)?;
+        let payload = &self.groups.payload;
         let deadline = Instant::now() + START_PATIENCE;
         let (mut still_for, mut last) = (Duration::ZERO, None);
         while Instant::now() < deadline && still_for < STILL_PATIENCE {
@@ -171,7 +171,7 @@ impl Container {
             let waits = !["State:\tR", "State:\tD"].iter().any(|state| status.contains(state));
             waits.then(|| (pid, status.lines().filter(|line| line.contains("ctxt_switches")).collect()))
         };
-        Ok(self.group.processes()?.into_iter().map(of).collect())
+        Ok(self.groups.all.processes()?.into_iter().map(of).collect())
     }
 
     /// Finds init, and waits until it is the program it should be: LXC says "running" just before it executes it.
@@ -196,7 +196,7 @@ impl Container {
     /// program that the kernel does not show; LXC fails when it cannot load it.
     fn verify_devices(&self, rules: &[DeviceRule]) -> Result<()> {
         let Some(devices) = self.target.devices() else { return Ok(()) };
-        let list = devices.mount.join(self.group.path()).join(PAYLOAD).join("devices.list");
+        let list = devices.mount.join(self.groups.payload.path()).join("devices.list");
         let found = file::read(&list)?;
         let difference = if found.lines().any(|line| line.starts_with("a *:*")) {
             "every device is allowed".to_owned()

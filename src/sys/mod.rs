@@ -15,6 +15,7 @@ mod ioctl;
 pub(crate) mod kernel;
 pub(crate) mod lock;
 pub(crate) mod loopdev;
+pub(crate) mod migration;
 pub(crate) mod mntns;
 pub(crate) mod mount;
 pub(crate) mod mountinfo;

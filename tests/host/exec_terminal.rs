@@ -37,7 +37,7 @@ fn type_until(child: &ExecChild, line: &str, wanted: &str) -> String {
 /// The processes of the container that sleep for 77 seconds.
 fn sleepers(container: &Container) -> usize {
     let ends = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().ends_with(b"77\0");
-    container.payload().unwrap().processes().unwrap().iter().filter(|pid| ends(pid)).count()
+    container.payload().processes().unwrap().iter().filter(|pid| ends(pid)).count()
 }
 
 fn await_sleepers(container: &Container, count: usize) {

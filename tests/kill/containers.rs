@@ -122,7 +122,7 @@ pub(crate) fn limits_state() -> Result {
         if !is_after && info.spec.limits != before {
             return Err(format!("half changed: {:?}", info.spec.limits).into());
         }
-        let payload = host.runtime(&name())?.payload()?;
+        let payload = host.runtime(&name())?.payload().clone();
         let found = payload.limits()?;
         let devices =
             found.io.values().filter(|io| io.write_bytes_per_second == Some(Limit::At(1 << 20))).count();

@@ -60,7 +60,7 @@ async fn a_name_that_is_no_text_hides_nobody() {
     assert_eq!(recovered.containers, [(spec.name.clone(), Outcome::Unchanged)]);
 
     // So is a command that outlives its time, which is told from others by its family.
-    let processes = || fixture.host.runtime(&spec.name).unwrap().payload().unwrap().processes().unwrap();
+    let processes = || fixture.host.runtime(&spec.name).unwrap().payload().processes().unwrap();
     let exec = Exec {
         timeout: Some(Duration::from_secs(2)),
         ..Exec::new(["/bin/sh", "-c", "printf '\\377' > /proc/$$/comm; while :; do sleep 100; done"])
@@ -123,7 +123,7 @@ async fn a_reboot_from_inside_shakes_off_no_limit() {
     assert!(runtime.init_pid().unwrap().is_some_and(other));
     let recovered = fixture.host.recover().await.unwrap();
     assert_eq!(recovered.containers, [(spec.name.clone(), Outcome::Changed)]);
-    runtime.payload().unwrap().verify(&limits).unwrap();
+    runtime.payload().verify(&limits).unwrap();
     let forks = "for i in $(seq 40); do sleep 5 & done 2>&1";
     let output = fixture.host.exec(&spec.name, Exec::new(["/bin/sh", "-c", forks])).await.unwrap();
     assert!(String::from_utf8_lossy(&output.stdout).contains("fork"), "{output:?}");

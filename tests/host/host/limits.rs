@@ -19,7 +19,7 @@ use crate::kernel::{self, wait_until};
 
 /// A file of a container's group with the limits, or of the one beneath, where its processes are.
 fn file(host: &Host, name: &ContainerName, controller: &str, beneath: &str, file: &str) -> String {
-    let group: Cgroup = host.runtime(name).unwrap().payload().unwrap();
+    let group: Cgroup = host.runtime(name).unwrap().payload().clone();
     let v1 = Path::new("/sys/fs/cgroup").join(controller);
     let root: PathBuf = if v1.is_dir() { v1 } else { kernel::unified().expect("v2") };
     let path = root.join(group.path()).join(beneath).join(file);
@@ -127,6 +127,54 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
         "{usage:?}"
     );
     host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// All containers at once: those that run, each with the figures of its present run, and not more descriptors than allowed.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn a_meter_tells_what_all_containers_use() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let names: Vec<ContainerName> = ["a", "b", "c"].map(|name| name.parse().unwrap()).into();
+    let (mut meter, mut small) = (host.meter(), host.meter().with_most_descriptors(40));
+    assert!(meter.usages().unwrap().is_empty());
+    for name in &names {
+        host.launch(spec(name.as_str())).await.unwrap();
+    }
+    let killed_in_b = "mount -t tmpfs none /tmp; dd if=/dev/zero of=/tmp/x bs=1M count=100; rm -f /tmp/x";
+    for meter in [&mut meter, &mut small] {
+        let usages = meter.usages().unwrap();
+        assert!(usages.keys().eq(&names), "{usages:?}");
+        assert!(
+            usages.values().all(|usage| usage.pids >= Some(1) && usage.oom_kills == Some(0)),
+            "{usages:?}"
+        );
+    }
+    fixture.sh(&names[1], killed_in_b).await;
+    for meter in [&mut meter, &mut small] {
+        let usages = meter.usages().unwrap();
+        let kills: Vec<_> = usages.values().map(|usage| usage.oom_kills > Some(0)).collect();
+        assert_eq!(kills, [false, true, false], "{usages:?}");
+    }
+    assert!(small.descriptors() <= 40 && small.descriptors() > 0, "{}", small.descriptors());
+    assert!(meter.descriptors() > 40, "{}", meter.descriptors());
+
+    // A new run begins at nothing, and what is down or gone has no figures.
+    host.stop(&names[0], Duration::ZERO).await.unwrap();
+    host.stop(&names[1], Duration::ZERO).await.unwrap();
+    host.start(&names[1]).await.unwrap();
+    host.remove(&names[2]).await.unwrap();
+    for meter in [&mut meter, &mut small] {
+        let usages = meter.usages().unwrap();
+        assert!(usages.keys().eq([&names[1]]), "{usages:?}");
+        assert_eq!(usages[&names[1]].oom_kills, Some(0), "{usages:?}");
+    }
+    for name in &names[..2] {
+        host.remove(name).await.unwrap();
+    }
+    assert!(meter.usages().unwrap().is_empty());
+    assert_eq!(meter.descriptors(), 0);
     fixture.end().await;
 }
 
