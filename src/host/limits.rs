@@ -35,7 +35,7 @@ impl Host {
     ///
     /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits. A container that
     /// reboots from inside has those that it was started with, until [`Host::recover`] gives it its own again, which
-    /// [`Host::supervise`] does at once.
+    /// [`Host::supervise`] does at once; but never more memory and processes than `limits` say, with 256 MiB and 1024 for LXC's programs.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such container; [`Error::Invalid`] and [`Error::Unsupported`] as
@@ -74,8 +74,8 @@ impl Host {
         if self.state(&manifest).await? != State::Stopped {
             let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
             let limits = self.found_limits(&manifest, limits)?;
-            let payload = self.container(&manifest)?.payload().clone();
-            self.blocking(move || payload.apply(&limits)).await?;
+            let container = self.container(&manifest)?;
+            self.blocking(move || container.change_limits(&limits)).await?;
         }
         let mut settled = manifest;
         settled.objects.former_limits = None;

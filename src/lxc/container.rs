@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupLimits};
 use crate::error::{Error, Result};
 use crate::lxc::LxcTarget;
 use crate::lxc::groups::Groups;
@@ -152,6 +152,11 @@ impl Container {
     #[must_use]
     pub fn payload(&self) -> &Cgroup {
         &self.groups.payload
+    }
+
+    /// Gives it other limits while it runs.
+    pub(crate) fn change_limits(&self, limits: &CgroupLimits) -> Result<()> {
+        self.groups.change_limits(limits)
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {
