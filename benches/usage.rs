@@ -1,128 +1,168 @@
-//! What it costs to ask what containers use: a thousand groups as containers have them (one with the limits, one beneath it with a
-//! process), asked in turn. Root: `cargo bench --bench usage [GROUPS [ROUNDS]]`.
+//! What it costs to ask what containers use, beside many of them: `cargo bench --bench usage [CONTAINERS [ROUNDS]]`, as root. They are
+//! launched by a `Host`, have limits, and sleep.
 //!
-//! Time is the thread's own on a processor, since nothing is waited for, and by a clock beside it. "bare" reads the same files of the
-//! same groups one after the other, without making anything of them.
+//! "meter" is `UsageMeter::usages`, for all of them; "usage" is `Host::usage` for each. "bare" opens and reads the same files of the same
+//! groups one after the other, without making anything of them; "bare, open" reads those that stay open. Time is the thread's own on a
+//! processor, since nothing is waited for, and by a clock beside it. All are measured in turns.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
-use std::error::Error;
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use docklet::cgroup::{Cgroup, CgroupLimits, CpuQuota, Hierarchies, Limit};
+use docklet::cgroup::{Cgroup, CgroupLimits, CpuQuota, Limit};
+use docklet::host::{ContainerSpec, Host, RootVolume};
+use docklet::name::ContainerName;
+use docklet::paths::Paths;
+use docklet::storage::ProvisionRatio;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
-type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+#[path = "../examples/parts/busybox.rs"]
+mod busybox;
 
-fn main() -> Outcome {
+/// The files that hold a group's figures, in either version.
+const NAMES: [&str; 17] = [
+    "memory.usage_in_bytes",
+    "memory.max_usage_in_bytes",
+    "memory.memsw.usage_in_bytes",
+    "memory.failcnt",
+    "memory.oom_control",
+    "memory.current",
+    "memory.peak",
+    "memory.swap.current",
+    "memory.events",
+    "cpu.stat",
+    "cpuacct.usage",
+    "pids.current",
+    "pids.events",
+    "blkio.throttle.io_service_bytes_recursive",
+    "blkio.throttle.io_serviced_recursive",
+    "io.stat",
+    "cpu.pressure",
+];
+
+/// Those of them that v1 does not add up: they are read where the processes are, too.
+const FLAT: [&str; 2] = ["memory.oom_control", "pids.events"];
+
+fn main() {
+    // Threads of the runtime that is made later are in it, too.
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("root is needed: unshare");
+    let made = Command::new("mount").args(["--make-rprivate", "/"]).status().expect("mount");
+    assert!(made.success(), "mount: {made}");
     let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
     let (count, rounds) = (numbers.next().unwrap_or(1_000), numbers.next().unwrap_or(21));
-    let hierarchies = Hierarchies::detect()?;
-    let top = Cgroup::new(&hierarchies, format!("docklet/bench-usage-{}", std::process::id()))?;
-    let mut children = Vec::new();
-    let done = measure(&top, count, rounds, &mut children);
-    top.kill(Duration::from_secs(20))?;
-    for mut child in children {
-        child.wait()?;
-    }
-    top.remove()?;
-    done
+    // What a monitor of that many would do: kept files, and as many again for "bare, open".
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("setrlimit");
+    let prefix = PathBuf::from(format!("/var/tmp/docklet-test-{}-usage", std::process::id()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("runtime").block_on(measure(&prefix, count, rounds));
+    let name = prefix.file_name().expect("name");
+    docklet::storage::remove_tree(Path::new("/var/tmp"), Path::new(name)).expect("remove the prefix");
 }
 
-fn measure(top: &Cgroup, count: usize, rounds: usize, children: &mut Vec<Child>) -> Outcome {
+async fn measure(prefix: &Path, count: usize, rounds: usize) {
+    let host = Host::open(Paths::new(prefix).expect("prefix")).await.expect("host");
+    let host = host.with_provision_ratio(ProvisionRatio::percent(100_000).expect("ratio"));
+    busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
+    let names: Vec<_> = (0..count).map(|n| format!("c{n}").parse().expect("name")).collect();
+    launch(&host, &names).await;
+    compare(&host, &names, rounds);
+    for name in &names {
+        host.remove(name).await.expect("remove");
+    }
+}
+
+async fn launch(host: &Host, names: &[ContainerName]) {
     let limits = CgroupLimits {
         memory_max_bytes: Some(Limit::At(64 << 20)),
-        cpu: Some(CpuQuota::cores(0.5)?),
+        cpu: Some(CpuQuota::cores(0.5).expect("quota")),
         pids_max: Some(Limit::At(64)),
         ..CgroupLimits::default()
     };
-    let mut groups = Vec::new();
-    for number in 0..count {
-        let group = top.child(&format!("n{number}"))?.child("payload")?;
-        group.ensure()?;
-        group.apply(&limits)?;
-        let inner = group.child("inner")?;
-        inner.ensure()?;
-        children.push(enter(&inner)?);
-        groups.push(group);
+    let volume = RootVolume { size_bytes: 16 << 20, ..RootVolume::default() };
+    for name in names {
+        let spec = ContainerSpec::new(name.clone(), "busybox".parse().expect("name"));
+        host.launch(ContainerSpec { limits: limits.clone(), volume, ..spec }).await.expect("launch");
     }
-    let names = files(&groups[0])?;
+}
+
+fn compare(host: &Host, names: &[ContainerName], rounds: usize) {
+    let groups: Vec<Cgroup> =
+        names.iter().map(|name| host.runtime(name).expect("runtime").payload().clone()).collect();
+    let files: Vec<PathBuf> = groups.iter().flat_map(files).collect();
+    // Half of the descriptors for each of the two that keep files open.
+    let (most, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    let half = usize::try_from(most).expect("descriptors").saturating_sub(400) / 2;
+    let alone = files.len() > half;
+    let mut meter = host.meter().with_most_descriptors(if alone { 2 * half } else { half });
+    let begin = Instant::now();
+    assert_eq!(meter.usages().expect("usages").len(), names.len());
+    let first = begin.elapsed();
     println!(
-        "{count} groups with a process each, {} files of each; {rounds} rounds: median, least, most, by processor time (by a clock)",
-        names.len()
+        "{} containers, {} files; the meter keeps {} descriptors, its first look took {first:.1?}; {rounds} rounds: median, least, \
+         most, by processor time (by a clock)",
+        names.len(),
+        files.len(),
+        meter.descriptors(),
     );
-    let mut results = [Vec::new(), Vec::new()];
+    let open: Vec<File> =
+        if alone { Vec::new() } else { files.iter().map(|path| File::open(path).expect("open")).collect() };
+    let mut results = [const { Vec::new() }; 4];
     for _ in 0..rounds {
-        results[0]
-            .push(timed(|| groups.iter().try_for_each(|group| group.usage().map(drop).map_err(Into::into)))?);
+        results[0].push(timed(|| drop(meter.usages().expect("usages"))));
         results[1].push(timed(|| {
-            for group in &groups {
-                for (root, name) in &names {
-                    std::hint::black_box(fs::read(root.join(group.path()).join(name))).ok();
-                }
+            for name in names {
+                std::hint::black_box(host.usage(name).expect("usage"));
             }
-            Ok(())
-        })?);
+        }));
+        results[2].push(timed(|| {
+            for path in &files {
+                std::hint::black_box(fs::read(path)).ok();
+            }
+        }));
+        results[3].push(timed(|| {
+            let mut buffer = [0; 4096];
+            for file in &open {
+                std::hint::black_box(file.read_at(&mut buffer, 0)).ok();
+            }
+        }));
     }
-    for (what, mut times) in ["Cgroup::usage", "bare"].into_iter().zip(results) {
+    for (what, mut times) in ["meter", "usage", "bare", "bare, open"].into_iter().zip(results) {
         times.sort_unstable();
         let shown = |(used, passed): (Duration, Duration)| {
             format!("{:.1} ms ({:.1})", used.as_secs_f64() * 1e3, passed.as_secs_f64() * 1e3)
         };
-        println!(
-            "{what:14} {}, {}, {}",
-            shown(times[times.len() / 2]),
-            shown(times[0]),
-            shown(times[times.len() - 1])
-        );
+        let [median, least, greatest] = [times.len() / 2, 0, times.len() - 1].map(|at| shown(times[at]));
+        println!("{what:10} {median}, {least}, {greatest}");
     }
-    Ok(())
+    if alone {
+        println!("There are not enough descriptors for \"bare, open\" beside the meter.");
+    }
 }
 
-/// The files that hold a group's figures, by the roots of their hierarchies.
-fn files(group: &Cgroup) -> Outcome<Vec<(PathBuf, &'static str)>> {
-    const NAMES: [&str; 17] = [
-        "memory.usage_in_bytes",
-        "memory.max_usage_in_bytes",
-        "memory.memsw.usage_in_bytes",
-        "memory.failcnt",
-        "memory.oom_control",
-        "memory.current",
-        "memory.peak",
-        "memory.swap.current",
-        "memory.events",
-        "cpu.stat",
-        "cpuacct.usage",
-        "pids.current",
-        "pids.events",
-        "blkio.throttle.io_service_bytes_recursive",
-        "blkio.throttle.io_serviced_recursive",
-        "io.stat",
-        "cpu.pressure",
-    ];
+/// The files that hold a container's figures.
+fn files(group: &Cgroup) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in group.hierarchies().mounts() {
-        for name in NAMES {
-            if hierarchy.mount.join(group.path()).join(name).exists() {
-                found.push((hierarchy.mount.clone(), name));
-            }
+        let dir = hierarchy.mount.join(group.path());
+        found.extend(NAMES.iter().map(|name| dir.join(name)));
+        if !dir.join("cgroup.controllers").exists() {
+            found.extend(FLAT.iter().map(|name| dir.join("inner").join(name)));
         }
     }
-    Ok(found)
+    found.retain(|path| path.exists());
+    found
 }
 
-fn enter(group: &Cgroup) -> Outcome<Child> {
-    let files = group.hierarchies().mounts().iter().map(|h| h.mount.join(group.path()).join("cgroup.procs"));
-    let script = "for file in \"$@\"; do echo 0 > \"$file\"; done; exec sleep 1000";
-    Ok(Command::new("sh").args(["-c", script, "sh"]).args(files).stdin(Stdio::null()).spawn()?)
-}
-
-fn timed(work: impl FnOnce() -> Outcome) -> Outcome<(Duration, Duration)> {
-    let now = || -> Outcome<Duration> { Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into()) };
-    let (began, at) = (now()?, Instant::now());
-    work()?;
-    Ok((now()? - began, at.elapsed()))
+fn timed(work: impl FnOnce()) -> (Duration, Duration) {
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("clock_gettime"));
+    let (began, at) = (now(), Instant::now());
+    work();
+    (now() - began, at.elapsed())
 }

@@ -22,10 +22,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use docklet::cgroup::{CgroupLimits, CgroupUsage, CpuQuota, Limit};
+use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
 use docklet::error::Chain;
 use docklet::host::{ContainerInfo, ContainerSpec, Host, Init, NetworkSpec};
-use docklet::lxc::{Exec, ExecOutput, MountEntry};
+use docklet::lxc::{Exec, ExecOutput, HaltSignal, MountEntry};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
 use serde_json::{Value, json};
@@ -148,7 +148,7 @@ async fn run(options: &Options) -> Outcome<()> {
             ..CgroupLimits::default()
         },
         mounts: vec![MountEntry::bind(&shared, "/srv/shared")?.create_dir().read_only()],
-        init: Init { halt_signal: "SIGUSR2".parse()?, ..Init::default() },
+        init: Init { halt_signal: HaltSignal::USER2, ..Init::default() },
         ..ContainerSpec::new(name.clone(), image.name.clone()).in_network(network.name)
     };
     let started = Instant::now();
@@ -241,9 +241,9 @@ async fn prove(host: &Host, info: &ContainerInfo, report: &mut Report) -> Outcom
     );
 
     let started = Instant::now();
-    let kills = usage(host, name)?.oom_kills.unwrap_or(0);
+    let kills = host.usage(name)?.oom_kills.unwrap_or(0);
     let output = sh(host, name, "dd if=/dev/zero of=/dev/null bs=200M count=1").await?;
-    let kills = usage(host, name)?.oom_kills.unwrap_or(0) - kills;
+    let kills = host.usage(name)?.oom_kills.unwrap_or(0) - kills;
     expect("taking too much memory", !output.status.success() && kills > 0, &output)?;
     report.done("200 MiB of memory", started, format!("{kills} process killed by the kernel at 128 MiB"));
 
@@ -260,9 +260,9 @@ async fn prove(host: &Host, info: &ContainerInfo, report: &mut Report) -> Outcom
     );
 
     let started = Instant::now();
-    let before = usage(host, name)?.cpu_time.unwrap_or_default();
+    let before = host.usage(name)?.cpu_time.unwrap_or_default();
     sh(host, name, "timeout 2 sh -c 'while :; do :; done'").await?;
-    let used = usage(host, name)?.cpu_time.unwrap_or_default().saturating_sub(before);
+    let used = host.usage(name)?.cpu_time.unwrap_or_default().saturating_sub(before);
     let share = used.as_secs_f64() / started.elapsed().as_secs_f64();
     report.done("a busy loop", started, format!("got {share:.2} of a core, of 0.50 allowed"));
     Ok(())
@@ -293,10 +293,6 @@ fn quoted(path: &Path) -> String {
 async fn sh(host: &Host, name: &ContainerName, script: &str) -> Outcome<ExecOutput> {
     let exec = Exec { timeout: Some(Duration::from_secs(120)), ..Exec::new(["/bin/sh", "-c", script]) };
     Ok(host.exec(name, exec).await?)
-}
-
-fn usage(host: &Host, name: &ContainerName) -> Outcome<CgroupUsage> {
-    Ok(host.runtime(name)?.payload()?.usage()?)
 }
 
 fn expect(what: &str, holds: bool, output: &ExecOutput) -> Outcome<()> {

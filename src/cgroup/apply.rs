@@ -26,15 +26,16 @@ impl Cgroup {
     pub fn apply(&self, limits: &CgroupLimits) -> Result<()> {
         let _span = tracing::debug_span!("cgroup_apply", path = %self.path()).entered();
         let mut table = settings(limits, self.hierarchies())?;
-        if self.exists() {
-            self.delegate_for(limits)?;
+        if !self.exists() {
+            return Err(self.not_found());
         }
+        self.delegate_for(limits)?;
         self.order(&mut table)?;
         for setting in &table {
             self.reclaim_for(setting)?;
             match (setting.controller, setting.version) {
-                (Controller::Cpuset, Version::V1) if self.exists() => self.write_v1_cpus(setting)?,
-                _ if setting.is_flat() && self.exists() => self.write_flat(setting)?,
+                (Controller::Cpuset, Version::V1) => self.write_v1_cpus(setting)?,
+                _ if setting.is_flat() => self.write_flat(setting)?,
                 _ => self.write(setting)?,
             }
             tracing::debug!(file = %setting.file, value = %setting.value, "set limit");
@@ -53,14 +54,11 @@ impl Cgroup {
 
     /// An interface file's content; `None` if the group is gone or has no such file.
     pub(super) fn read(&self, controller: Controller, name: &str) -> Result<Option<String>> {
-        match self.hierarchies().serving(controller) {
-            Some(hierarchy) => walk::read(&hierarchy.mount.join(self.path()), name),
-            None => Ok(None),
-        }
+        self.dir(controller).map_or(Ok(None), |dir| walk::read(&dir, name))
     }
 
     fn file(&self, controller: Controller, name: &str) -> Option<PathBuf> {
-        Some(self.hierarchies().serving(controller)?.mount.join(self.path()).join(name))
+        Some(self.dir(controller)?.join(name))
     }
 
     /// Sorts so that no step is refused or allows more than both the old and the new limits do.

@@ -86,7 +86,6 @@ impl Cgroup {
     }
 
     fn dir_of(&self, setting: &Setting) -> Result<PathBuf> {
-        let hierarchy = self.hierarchies().serving(setting.controller).ok_or_else(|| self.not_found())?;
-        Ok(hierarchy.mount.join(self.path()))
+        self.dir(setting.controller).ok_or_else(|| self.not_found())
     }
 }

@@ -160,6 +160,11 @@ impl Cgroup {
         self.hierarchies.mounts().iter().map(|hierarchy| hierarchy.mount.join(self.path()))
     }
 
+    /// Its directory in the hierarchy that serves `controller`.
+    pub(super) fn dir(&self, controller: Controller) -> Option<PathBuf> {
+        Some(self.hierarchies.serving(controller)?.mount.join(self.path()))
+    }
+
     /// Its directory in v2.
     pub(super) fn unified_dir(&self) -> Option<PathBuf> {
         Some(self.hierarchies.unified()?.join(self.path()))

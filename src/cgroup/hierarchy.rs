@@ -10,7 +10,7 @@ use super::controller::{Controller, Version};
 use super::cpu_set::CpuSet;
 use super::probe::HierarchyProbe;
 use crate::error::{Error, Result};
-use crate::sys::mountinfo;
+use crate::sys::{kernel, mountinfo};
 
 /// How a host's hierarchies are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -154,6 +154,13 @@ impl Hierarchies {
             Version::V2 => controller.as_str(),
         };
         self.0.mounts.iter().find(|hierarchy| hierarchy.has(name(hierarchy.version)))
+    }
+
+    /// Whether a group counts what happens beneath it, too. v1 does not, nor do the processes of v2 before 6.11.
+    pub(super) fn counts_beneath(&self, controller: Controller) -> bool {
+        let release = kernel::version(&self.0.probe.kernel_release);
+        let is_new = controller != Controller::Pids || release.is_some_and(|release| release >= (6, 11));
+        is_new && self.serving(controller).is_some_and(|hierarchy| hierarchy.version == Version::V2)
     }
 
     /// The processors that were online when this was looked at. `None` if that is not known.

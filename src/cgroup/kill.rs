@@ -3,7 +3,6 @@
 //! v2 does it in one step (`cgroup.kill`, kernel 5.14). Elsewhere: freeze, so that nothing can fork, send SIGKILL to
 //! each, thaw (a process that the v1 freezer holds dies only then), and again until nobody is left.
 
-use std::fs;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -12,8 +11,8 @@ use super::freeze::v1_is_frozen;
 use super::group::Cgroup;
 use super::walk;
 use crate::error::{Error, Result};
-use crate::sys::pidfd;
 use crate::sys::wait::{deadline, until_true};
+use crate::sys::{file, pidfd};
 
 /// For how long one round waits for the freezer before it kills what it sees anyway.
 const FREEZE_PATIENCE: Duration = Duration::from_millis(20);
@@ -57,7 +56,7 @@ impl Cgroup {
         // In any case: what stays frozen never dies.
         let thawed = self.thaw_all();
         if let Some(before) = stopped? {
-            self.restore_pids(&before)?;
+            self.write_pids_max(&before)?;
         }
         thawed?;
         killed
@@ -77,14 +76,13 @@ impl Cgroup {
         }
         let before = self.read(Controller::Pids, "pids.max")?;
         if before.is_some() {
-            self.restore_pids("0")?;
+            self.write_pids_max("0")?;
         }
         Ok(before)
     }
 
-    fn restore_pids(&self, value: &str) -> Result<()> {
-        let Some(hierarchy) = self.hierarchies().serving(Controller::Pids) else { return Ok(()) };
-        walk::write(&hierarchy.mount.join(self.path()), "pids.max", value.trim())
+    fn write_pids_max(&self, value: &str) -> Result<()> {
+        self.dir(Controller::Pids).map_or(Ok(()), |dir| walk::write(&dir, "pids.max", value.trim()))
     }
 
     /// Kills one process, if it still is the one that was listed: its number may be another's by now, so it is held
@@ -99,13 +97,12 @@ impl Cgroup {
 
     /// Whether `process` is in this group or beneath it, in any hierarchy.
     fn holds(&self, process: u32) -> Result<bool> {
-        let path = format!("/proc/{process}/cgroup");
-        let text = match fs::read_to_string(&path) {
+        let text = match file::of_process(process, "cgroup") {
             Ok(text) => text,
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
                 return Ok(false);
             }
-            Err(error) => return Err(Error::os("read", path, error)),
+            Err(error) => return Err(Error::os("read", format_args!("/proc/{process}/cgroup"), error)),
         };
         // "4:memory:/docklet/x": the number, the controllers, the path as this cgroup namespace sees it.
         Ok(text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {

@@ -2,10 +2,9 @@
 //! `cgroup.event_control` of v1 (`cgroup-v1/memory.rst`, "OOM Control").
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
@@ -108,20 +107,16 @@ impl Cgroup {
             oom: None,
             counts: Counts::default(),
         };
-        let dir = |controller| Some(self.hierarchies().serving(controller)?.mount.join(self.path()));
-        super::remedy::served(self.hierarchies(), Controller::Memory)?;
-        let memory = dir(Controller::Memory).ok_or_else(|| self.not_found())?;
-        match self.version_of(Controller::Memory) {
-            Some(Version::V2) => events.memory = Some(events.watch(&memory.join("memory.events"))?),
-            _ => events.oom = Some(events.watch_v1(&memory)?),
+        let version = super::remedy::require(self.hierarchies(), Controller::Memory)?;
+        let memory = self.dir(Controller::Memory).ok_or_else(|| self.not_found())?;
+        match version {
+            Version::V2 => events.memory = Some(events.watch(&memory.join("memory.events"))?),
+            Version::V1 => events.oom = Some(events.watch_v1(&memory)?),
         }
-        if let (Some(dir), Some(Version::V2)) = (dir(Controller::Pids), self.version_of(Controller::Pids)) {
-            events.pids.push(events.watch(&dir.join("pids.events"))?);
-            if !self.counts_beneath(Controller::Pids) {
-                for beneath in beneath(&dir)? {
-                    events.pids.push(events.watch(&beneath.join("pids.events"))?);
-                }
-            }
+        if let Some(pids) = self.hierarchies().serving(Controller::Pids)
+            && pids.version == Version::V2
+        {
+            events.watch_pids(&pids.mount.join(self.path()))?;
         }
         events.counts = events.count()?;
         Ok(events)
@@ -160,6 +155,25 @@ impl LimitEvents {
         let file = File::open(path).map_err(|error| Error::os("open", path.display(), error))?;
         self.add(&file, epoll::EventFlags::PRI)?;
         Ok(file)
+    }
+
+    /// A kernel that does not count what happens beneath a group is asked for each one that there is now, the first one first.
+    fn watch_pids(&mut self, dir: &Path) -> Result<()> {
+        if self.group.hierarchies().counts_beneath(Controller::Pids) {
+            self.pids = vec![self.watch(&dir.join("pids.events"))?];
+            return Ok(());
+        }
+        let mut files = Vec::new();
+        walk::visit(dir, &mut |group| {
+            files.extend(walk::open_at(group, "pids.events")?.map(File::from));
+            Ok(())
+        })?;
+        if files.is_empty() {
+            return Err(self.group.not_found());
+        }
+        files.iter().try_for_each(|file| self.add(file, epoll::EventFlags::PRI))?;
+        self.pids = files;
+        Ok(())
     }
 
     fn add(&self, source: impl AsFd, flags: epoll::EventFlags) -> Result<()> {
@@ -221,7 +235,8 @@ impl LimitEvents {
             counts.memory_high = field("high");
             counts.oom_kills = field("oom_kill");
         } else {
-            let sum = self.group.sum(Controller::Memory, "memory.oom_control", "oom_kill")?;
+            let dir = self.group.dir(Controller::Memory).ok_or_else(|| self.group.not_found())?;
+            let sum = walk::sum(&dir, "memory.oom_control", "oom_kill")?;
             counts.oom_kills = sum.ok_or_else(|| self.group.not_found())?;
         }
         for (number, file) in self.pids.iter().enumerate() {
@@ -249,22 +264,4 @@ impl AsFd for LimitEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
-}
-
-/// The groups beneath `dir` that there are now.
-fn beneath(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut waiting = vec![dir.to_owned()];
-    while let Some(dir) = waiting.pop() {
-        let failed = |error: io::Error| Error::os("getdents", dir.display(), error);
-        let Some(entries) = walk::gone_is_none(std::fs::read_dir(&dir)).map_err(failed)? else { continue };
-        for entry in entries {
-            let Some(entry) = walk::gone_is_none(entry).map_err(failed)? else { continue };
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                found.push(entry.path());
-                waiting.push(entry.path());
-            }
-        }
-    }
-    Ok(found)
 }

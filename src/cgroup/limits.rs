@@ -6,16 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::controller::Controller;
 use super::cpu_set::CpuSet;
-use super::cpu_weight::CpuWeight;
 use super::hierarchy::Hierarchies;
 use super::huge_page::HugePageSize;
 use super::io_device::IoDevice;
 use super::io_limits::IoLimits;
-use super::io_weight::IoWeight;
 use super::limit::Limit;
 use super::quota::CpuQuota;
-use super::remedy::served;
+use super::remedy::require;
 use super::settings::settings;
+use super::weight::{CpuWeight, IoWeight};
 use crate::error::{Error, Result};
 
 /// The least memory limit: beneath it not even an init and a shell can be started.
@@ -31,7 +30,7 @@ const MOST_PIDS: u64 = 4 << 20;
 /// v1 only knows the sum (`memory.memsw.limit_in_bytes`), which is written there: then the sum is bounded as asked,
 /// and what is not used as memory may be swap.
 ///
-/// JSON goes through the same checks as [`CgroupLimits::validate`]. What each limit is in v1 and in v2 stands side by side in
+/// JSON goes through the same checks as [`CgroupLimits::check`], but for what this host lacks. What each limit is in v1 and in v2 stands side by side in
 /// `docs/limits.md`.
 ///
 /// ```
@@ -43,8 +42,8 @@ const MOST_PIDS: u64 = 4 << 20;
 ///     pids_max: Some(Limit::At(64)),
 ///     ..CgroupLimits::default()
 /// };
-/// limits.validate()?;
-/// # Ok::<(), docklet::Error>(())
+/// assert_eq!(serde_json::from_str::<CgroupLimits>(&serde_json::to_string(&limits)?)?, limits);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Source: kernel `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/`.
@@ -132,10 +131,7 @@ impl TryFrom<Fields> for CgroupLimits {
 
 impl CgroupLimits {
     /// Checks the rules that hold on every host.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] naming the limit, its value and the rule it breaks.
-    pub fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         if let Some(Limit::At(bytes)) = self.memory_max_bytes {
             if bytes < LEAST_MEMORY_BYTES {
                 return Err(Error::invalid(
@@ -184,10 +180,10 @@ impl CgroupLimits {
     /// [`IoDevice::Volume`] is turns out later.
     ///
     /// # Errors
-    /// As [`CgroupLimits::validate`]; [`Error::Unsupported`] naming the kernel option or boot parameter that is missing.
+    /// [`Error::Invalid`] naming the limit, its value and the rule it breaks; [`Error::Unsupported`] naming the kernel option or boot parameter that is missing.
     pub fn check(&self, hierarchies: &Hierarchies) -> Result<()> {
         if self.limits_volume() {
-            served(hierarchies, Controller::Io)?;
+            require(hierarchies, Controller::Io)?;
         }
         settings(&self.clone().without_volume(), hierarchies).map(drop)
     }

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::controller::{Controller, Version};
-use super::cpu_weight::CpuWeight;
 use super::group::Cgroup;
 use super::huge_page::HugePageSize;
 use super::io_device::IoDevice;
 use super::io_limits::IoLimits;
-use super::io_weight::IoWeight;
 use super::limit::Limit;
 use super::limits::CgroupLimits;
 use super::quota::CpuQuota;
 use super::setting::{parse_limit, parse_weight};
+use super::weight::{CpuWeight, IoWeight};
 use crate::error::Result;
 
 impl Cgroup {

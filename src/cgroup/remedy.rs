@@ -22,7 +22,7 @@ const BOOT_LINE: &str = "the existing GRUB_CMDLINE_LINUX line in /etc/default/gr
 ///
 /// # Errors
 /// [`Error::Unsupported`] with the remedy if it is off.
-pub(super) fn served(hierarchies: &Hierarchies, controller: Controller) -> Result<Version> {
+pub(super) fn require(hierarchies: &Hierarchies, controller: Controller) -> Result<Version> {
     match hierarchies.serving(controller) {
         Some(hierarchy) => Ok(hierarchy.version),
         None => {
@@ -32,8 +32,8 @@ pub(super) fn served(hierarchies: &Hierarchies, controller: Controller) -> Resul
 }
 
 /// The version that serves CPU quotas.
-pub(super) fn cpu_quota(hierarchies: &Hierarchies) -> Result<Version> {
-    let version = served(hierarchies, Controller::Cpu)?;
+pub(super) fn require_cpu_quota(hierarchies: &Hierarchies) -> Result<Version> {
+    let version = require(hierarchies, Controller::Cpu)?;
     if hierarchies.probe().quota_file == Some(false) {
         return Err(no_cpu_quota());
     }
@@ -41,8 +41,8 @@ pub(super) fn cpu_quota(hierarchies: &Hierarchies) -> Result<Version> {
 }
 
 /// The version that serves swap limits, or `None` if there can be no swap to limit.
-pub(super) fn swap(hierarchies: &Hierarchies) -> Result<Option<Version>> {
-    let version = served(hierarchies, Controller::Memory)?;
+pub(super) fn require_swap(hierarchies: &Hierarchies) -> Result<Option<Version>> {
+    let version = require(hierarchies, Controller::Memory)?;
     let probe = hierarchies.probe();
     let off = match probe.swap_file {
         Some(there) => !there,
@@ -66,7 +66,7 @@ pub(super) fn swap(hierarchies: &Hierarchies) -> Result<Option<Version>> {
 ///
 /// # Errors
 /// [`Error::Unsupported`] if it cannot, and is `wanted`.
-pub(super) fn cpu_burst(hierarchies: &Hierarchies, wanted: bool) -> Result<bool> {
+pub(super) fn has_cpu_burst(hierarchies: &Hierarchies, wanted: bool) -> Result<bool> {
     let probe = hierarchies.probe();
     let there = probe
         .burst_file
@@ -79,13 +79,13 @@ pub(super) fn cpu_burst(hierarchies: &Hierarchies, wanted: bool) -> Result<bool>
 }
 
 /// Checks that `controller` is in v2, for a file that only v2 has.
-pub(super) fn v2_only(
+pub(super) fn require_v2(
     hierarchies: &Hierarchies,
     controller: Controller,
     file: &str,
     instead: &str,
 ) -> Result<()> {
-    match served(hierarchies, controller)? {
+    match require(hierarchies, controller)? {
         Version::V2 => Ok(()),
         Version::V1 => Err(unsupported(
             format!("{file}, which only control groups v2 have,"),
@@ -97,7 +97,7 @@ pub(super) fn v2_only(
 }
 
 /// Checks that the processors are online.
-pub(super) fn online(hierarchies: &Hierarchies, cpus: &CpuSet) -> Result<()> {
+pub(super) fn require_online(hierarchies: &Hierarchies, cpus: &CpuSet) -> Result<()> {
     match hierarchies.online_cpus() {
         Some(online) if !cpus.is_subset(&online) => {
             Err(Error::invalid("processors", cpus.to_string(), format!("of this host {online} are online")))
@@ -107,9 +107,9 @@ pub(super) fn online(hierarchies: &Hierarchies, cpus: &CpuSet) -> Result<()> {
 }
 
 /// The version that limits huge pages of this size.
-pub(super) fn huge_pages(hierarchies: &Hierarchies, size: HugePageSize) -> Result<Version> {
+pub(super) fn require_huge_pages(hierarchies: &Hierarchies, size: HugePageSize) -> Result<Version> {
     if has_word(&hierarchies.probe().huge_pages, &size.directory()) {
-        return served(hierarchies, Controller::Hugetlb);
+        return require(hierarchies, Controller::Hugetlb);
     }
     let names = hierarchies.probe().huge_pages.split_whitespace();
     let sizes: Vec<_> = names.filter_map(HugePageSize::from_directory).map(|size| size.to_string()).collect();
@@ -121,7 +121,7 @@ pub(super) fn huge_pages(hierarchies: &Hierarchies, size: HugePageSize) -> Resul
 }
 
 /// Checks that a weight of input and output has an effect on some disk now.
-pub(super) fn io_weight() -> Result<()> {
+pub(super) fn require_io_weight() -> Result<()> {
     let disks = directory::entries(Path::new("/sys/block"))?;
     let has_bfq = |disk: &OsString| {
         let path = Path::new("/sys/block").join(disk).join("queue/scheduler");

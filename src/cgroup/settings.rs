@@ -16,7 +16,7 @@ use crate::error::Result;
 /// (For a group with limits, [`super::Cgroup::apply`] finds the order.)
 ///
 /// # Errors
-/// [`crate::Error::Invalid`] as [`CgroupLimits::validate`], and for processors that are not online; [`crate::Error::NotFound`] for a
+/// [`crate::Error::Invalid`] as [`CgroupLimits::check`], and for processors that are not online; [`crate::Error::NotFound`] for a
 /// device that is not there; [`crate::Error::Unsupported`] with the remedy if this host
 /// cannot enforce one of the limits. Nothing is left out in silence.
 pub fn settings(limits: &CgroupLimits, hierarchies: &Hierarchies) -> Result<Vec<Setting>> {
@@ -31,7 +31,7 @@ pub fn settings(limits: &CgroupLimits, hierarchies: &Hierarchies) -> Result<Vec<
         table.push(Controller::Cpu, of)?;
     }
     if let Some(cpus) = &limits.cpus {
-        remedy::online(hierarchies, cpus)?;
+        remedy::require_online(hierarchies, cpus)?;
         table.push(Controller::Cpuset, [("cpuset.cpus", cpus), ("cpuset.cpus", cpus)])?;
     }
     if let Some(limit) = limits.pids_max {
@@ -52,7 +52,7 @@ struct Table<'a> {
 impl Table<'_> {
     /// Adds v1's file with its value, or v2's.
     fn push<T: ToString>(&mut self, controller: Controller, [v1, v2]: [(&'static str, T); 2]) -> Result<()> {
-        let version = remedy::served(self.hierarchies, controller)?;
+        let version = remedy::require(self.hierarchies, controller)?;
         let (file, value) = match version {
             Version::V1 => v1,
             Version::V2 => v2,
@@ -68,18 +68,18 @@ impl Table<'_> {
         }
         if let Some(limit) = limits.memory_high_bytes {
             let instead = "v1's memory.soft_limit_in_bytes does not hold processes back";
-            remedy::v2_only(self.hierarchies, Controller::Memory, "memory.high", instead)?;
+            remedy::require_v2(self.hierarchies, Controller::Memory, "memory.high", instead)?;
             self.settings.push(Setting::new(Controller::Memory, Version::V2, "memory.high", limit));
         }
         if let Some(limit) = limits.memory_swap_max_bytes {
             self.swap(limit, limits.memory_max_bytes)?;
         }
-        match (limits.memory_oom_group, remedy::served(self.hierarchies, Controller::Memory)) {
+        match (limits.memory_oom_group, remedy::require(self.hierarchies, Controller::Memory)) {
             // What v1 always does.
             (None, _) | (Some(false), Ok(Version::V1)) => {}
             (Some(group), _) => {
                 let instead = "v1 kills one process at a time";
-                remedy::v2_only(self.hierarchies, Controller::Memory, "memory.oom.group", instead)?;
+                remedy::require_v2(self.hierarchies, Controller::Memory, "memory.oom.group", instead)?;
                 let setting =
                     Setting::new(Controller::Memory, Version::V2, "memory.oom.group", u8::from(group));
                 self.settings.push(setting);
@@ -90,7 +90,7 @@ impl Table<'_> {
 
     fn swap(&mut self, limit: Limit, memory: Option<Limit>) -> Result<()> {
         // A kernel that cannot swap at all keeps every swap limit by itself.
-        if remedy::swap(self.hierarchies)?.is_none() {
+        if remedy::require_swap(self.hierarchies)?.is_none() {
             return Ok(());
         }
         let sum = match (memory, limit) {
@@ -102,9 +102,9 @@ impl Table<'_> {
     }
 
     fn cpu(&mut self, quota: CpuQuota) -> Result<()> {
-        let version = remedy::cpu_quota(self.hierarchies)?;
+        let version = remedy::require_cpu_quota(self.hierarchies)?;
         // Where the kernel has it, it is always stated: else what was there before would stay.
-        let burst = remedy::cpu_burst(self.hierarchies, !quota.burst().is_zero())?;
+        let burst = remedy::has_cpu_burst(self.hierarchies, !quota.burst().is_zero())?;
         let mut push = |file, value| self.settings.push(Setting::new(Controller::Cpu, version, file, value));
         match version {
             Version::V1 => {
@@ -122,7 +122,7 @@ impl Table<'_> {
 
     fn io(&mut self, limits: &CgroupLimits) -> Result<()> {
         for (device, limits) in &limits.io {
-            let version = remedy::served(self.hierarchies, Controller::Io)?;
+            let version = remedy::require(self.hierarchies, Controller::Io)?;
             let number = device.number()?;
             let stated = limits.fields().into_iter().zip(IoLimits::KEYS);
             let stated = stated.filter_map(|(limit, keys)| Some((limit?, keys)));
@@ -148,14 +148,14 @@ impl Table<'_> {
             }
         }
         if let Some(weight) = limits.io_weight {
-            remedy::io_weight()?;
+            remedy::require_io_weight()?;
             self.push(Controller::Io, [("blkio.bfq.weight", weight), ("io.bfq.weight", weight)])?;
         }
         Ok(())
     }
 
     fn hugetlb(&mut self, size: HugePageSize, limit: Limit) -> Result<()> {
-        let version = remedy::huge_pages(self.hierarchies, size)?;
+        let version = remedy::require_huge_pages(self.hierarchies, size)?;
         let (file, value) = match version {
             Version::V1 => (format!("hugetlb.{size}.limit_in_bytes"), v1_value(limit)),
             Version::V2 => (format!("hugetlb.{size}.max"), limit.to_string()),

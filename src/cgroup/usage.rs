@@ -1,18 +1,19 @@
 //! What a group uses now (`Documentation/admin-guide/cgroup-v2.rst`, `cgroup-v1/`, `accounting/psi.rst`).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::controller::{Controller, Version};
 use super::group::Cgroup;
+use super::hierarchy::{Hierarchies, Hierarchy};
 use super::huge_page::HugePageSize;
 use super::io_usage::IoUsage;
 use super::pressure::Pressure;
 use super::walk;
 use crate::error::Result;
-use crate::sys::kernel;
 
 /// What a group and those beneath it use, and how often they ran into their limits. Counts are since the group was made. `None` is what
 /// this host does not count.
@@ -59,18 +60,72 @@ pub struct CgroupUsage {
 }
 
 impl Cgroup {
-    /// What the group and those beneath it use now: one look at some fifteen files, a fraction of a millisecond.
+    /// What the group and those beneath it use now: one look at some fifteen files, a fraction of a millisecond. Who asks often
+    /// takes a [`Cgroup::meter`].
     ///
     /// # Errors
     /// [`crate::Error::NotFound`] if the group does not exist; [`crate::Error::Os`] if a file cannot be read.
     pub fn usage(&self) -> Result<CgroupUsage> {
-        let mut usage = CgroupUsage::default();
-        self.read_memory(&mut usage)?;
-        self.read_cpu(&mut usage)?;
-        self.read_pids(&mut usage)?;
-        self.read_devices(&mut usage)?;
-        if let Some(dir) = self.unified_dir() {
-            let pressure = |name| Ok(walk::read(&dir, name)?.as_deref().and_then(Pressure::parse));
+        CgroupUsage::gather(&mut { self })
+    }
+}
+
+/// Where figures come from.
+pub(super) trait Source {
+    /// Whose they are.
+    fn group(&self) -> &Cgroup;
+
+    /// The group's interface file `name` in the hierarchy at `root`; `None` if there is none.
+    fn text(&mut self, root: &Path, name: &str) -> Result<Option<String>>;
+
+    /// What `key` of that file counts in the group and in each beneath it, together.
+    fn sum(&mut self, root: &Path, name: &str, key: &str) -> Result<Option<u64>>;
+
+    /// As [`Source::text`], of a file that is one number.
+    fn number(&mut self, root: &Path, name: &str) -> Result<Option<u64>> {
+        Ok(self.text(root, name)?.and_then(|text| text.trim().parse().ok()))
+    }
+}
+
+/// Each file is opened anew.
+impl Source for &Cgroup {
+    fn group(&self) -> &Cgroup {
+        self
+    }
+
+    fn text(&mut self, root: &Path, name: &str) -> Result<Option<String>> {
+        walk::read(&root.join(self.path()), name)
+    }
+
+    fn sum(&mut self, root: &Path, name: &str, key: &str) -> Result<Option<u64>> {
+        walk::sum(&root.join(self.path()), name, key)
+    }
+}
+
+impl CgroupUsage {
+    pub(super) fn gather(source: &mut impl Source) -> Result<Self> {
+        let hierarchies = source.group().hierarchies().clone();
+        let mut usage = Self::default();
+        if let Some(memory) = hierarchies.serving(Controller::Memory) {
+            usage.read_memory(memory, source)?;
+        }
+        usage.read_cpu(&hierarchies, source)?;
+        if let Some(pids) = hierarchies.serving(Controller::Pids) {
+            usage.pids = source.number(&pids.mount, "pids.current")?;
+            usage.pids_max_hits = if hierarchies.counts_beneath(Controller::Pids) {
+                source.text(&pids.mount, "pids.events")?.and_then(|text| walk::field(&text, "max"))
+            } else {
+                source.sum(&pids.mount, "pids.events", "max")?
+            };
+        }
+        if let Some(io) = hierarchies.serving(Controller::Io) {
+            usage.read_io(io, source)?;
+        }
+        if let Some(hugetlb) = hierarchies.serving(Controller::Hugetlb) {
+            usage.read_huge_pages(hugetlb, &hierarchies.probe().huge_pages, source)?;
+        }
+        if let Some(root) = hierarchies.unified() {
+            let mut pressure = |name| Ok(source.text(root, name)?.as_deref().and_then(Pressure::parse));
             usage.cpu_pressure = pressure("cpu.pressure")?;
             // A kernel that does not count it tells so for all three.
             if usage.cpu_pressure.is_some() {
@@ -78,124 +133,86 @@ impl Cgroup {
                 usage.io_pressure = pressure("io.pressure")?;
             }
         }
-        if usage == CgroupUsage::default() && !self.exists() {
-            return Err(self.not_found());
+        if usage == Self::default() && !source.group().exists() {
+            return Err(source.group().not_found());
         }
         Ok(usage)
     }
 
-    fn read_memory(&self, usage: &mut CgroupUsage) -> Result<()> {
-        match self.version_of(Controller::Memory) {
-            Some(Version::V1) => {
-                usage.memory_bytes = self.number(Controller::Memory, "memory.usage_in_bytes")?;
-                usage.memory_peak_bytes = self.number(Controller::Memory, "memory.max_usage_in_bytes")?;
-                let sum = self.number(Controller::Memory, "memory.memsw.usage_in_bytes")?;
-                usage.memory_swap_bytes =
-                    sum.zip(usage.memory_bytes).map(|(sum, memory)| sum.saturating_sub(memory));
-                usage.memory_max_hits = self.number(Controller::Memory, "memory.failcnt")?;
-                usage.oom_kills = self.sum(Controller::Memory, "memory.oom_control", "oom_kill")?;
+    fn read_memory(&mut self, memory: &Hierarchy, source: &mut impl Source) -> Result<()> {
+        let root = &*memory.mount;
+        match memory.version {
+            Version::V1 => {
+                self.memory_bytes = source.number(root, "memory.usage_in_bytes")?;
+                self.memory_peak_bytes = source.number(root, "memory.max_usage_in_bytes")?;
+                let sum = source.number(root, "memory.memsw.usage_in_bytes")?;
+                self.memory_swap_bytes =
+                    sum.zip(self.memory_bytes).map(|(sum, memory)| sum.saturating_sub(memory));
+                self.memory_max_hits = source.number(root, "memory.failcnt")?;
+                self.oom_kills = source.sum(root, "memory.oom_control", "oom_kill")?;
             }
-            Some(Version::V2) => {
-                usage.memory_bytes = self.number(Controller::Memory, "memory.current")?;
-                usage.memory_peak_bytes = self.number(Controller::Memory, "memory.peak")?;
-                usage.memory_swap_bytes = self.number(Controller::Memory, "memory.swap.current")?;
-                let events = self.read(Controller::Memory, "memory.events")?.unwrap_or_default();
-                usage.memory_max_hits = walk::field(&events, "max");
-                usage.memory_high_hits = walk::field(&events, "high");
-                usage.oom_kills = walk::field(&events, "oom_kill");
+            Version::V2 => {
+                self.memory_bytes = source.number(root, "memory.current")?;
+                self.memory_peak_bytes = source.number(root, "memory.peak")?;
+                self.memory_swap_bytes = source.number(root, "memory.swap.current")?;
+                let events = source.text(root, "memory.events")?.unwrap_or_default();
+                self.memory_max_hits = walk::field(&events, "max");
+                self.memory_high_hits = walk::field(&events, "high");
+                self.oom_kills = walk::field(&events, "oom_kill");
             }
-            None => {}
         }
         Ok(())
     }
 
-    fn read_cpu(&self, usage: &mut CgroupUsage) -> Result<()> {
-        let version = self.version_of(Controller::Cpu);
-        let stat = self.read(Controller::Cpu, "cpu.stat")?;
-        let text = stat.as_deref().unwrap_or_default();
-        usage.cpu_periods = walk::field(text, "nr_periods");
-        usage.cpu_throttled_periods = walk::field(text, "nr_throttled");
-        usage.cpu_throttled = match version {
-            Some(Version::V1) => walk::field(text, "throttled_time").map(Duration::from_nanos),
-            _ => walk::field(text, "throttled_usec").map(Duration::from_micros),
+    fn read_cpu(&mut self, hierarchies: &Hierarchies, source: &mut impl Source) -> Result<()> {
+        let micros = |text: &str, key| walk::field(text, key).map(Duration::from_micros);
+        if let Some(cpu) = hierarchies.serving(Controller::Cpu)
+            && let Some(text) = source.text(&cpu.mount, "cpu.stat")?
+        {
+            self.cpu_periods = walk::field(&text, "nr_periods");
+            self.cpu_throttled_periods = walk::field(&text, "nr_throttled");
+            match cpu.version {
+                Version::V1 => {
+                    self.cpu_throttled = walk::field(&text, "throttled_time").map(Duration::from_nanos);
+                }
+                Version::V2 => {
+                    self.cpu_throttled = micros(&text, "throttled_usec");
+                    self.cpu_time = micros(&text, "usage_usec");
+                }
+            }
+        }
+        if let Some(accounting) = hierarchies.serving(Controller::CpuAccounting) {
+            self.cpu_time = source.number(&accounting.mount, "cpuacct.usage")?.map(Duration::from_nanos);
+        }
+        // Every v2 group accounts it, with or without the controller.
+        if let (None, Some(root)) = (self.cpu_time, hierarchies.unified()) {
+            self.cpu_time = source.text(root, "cpu.stat")?.and_then(|text| micros(&text, "usage_usec"));
+        }
+        Ok(())
+    }
+
+    fn read_io(&mut self, io: &Hierarchy, source: &mut impl Source) -> Result<()> {
+        let mut text = |name| Ok(source.text(&io.mount, name)?.unwrap_or_default());
+        self.io = match io.version {
+            Version::V1 => IoUsage::parse_v1(
+                &text("blkio.throttle.io_service_bytes_recursive")?,
+                &text("blkio.throttle.io_serviced_recursive")?,
+            ),
+            Version::V2 => IoUsage::parse_v2(&text("io.stat")?),
         };
-        usage.cpu_time = self.number(Controller::CpuAccounting, "cpuacct.usage")?.map(Duration::from_nanos);
-        if usage.cpu_time.is_none() {
-            // Every v2 group accounts it, with or without the controller.
-            let unified = match (version, self.unified_dir()) {
-                (Some(Version::V2), _) => stat,
-                (_, Some(dir)) => walk::read(&dir, "cpu.stat")?,
-                (_, None) => None,
-            };
-            let micros = unified.and_then(|text| walk::field(&text, "usage_usec"));
-            usage.cpu_time = micros.map(Duration::from_micros);
-        }
         Ok(())
     }
 
-    fn read_pids(&self, usage: &mut CgroupUsage) -> Result<()> {
-        usage.pids = self.number(Controller::Pids, "pids.current")?;
-        usage.pids_max_hits = if self.counts_beneath(Controller::Pids) {
-            self.read(Controller::Pids, "pids.events")?.and_then(|text| walk::field(&text, "max"))
-        } else {
-            self.sum(Controller::Pids, "pids.events", "max")?
-        };
-        Ok(())
-    }
-
-    fn read_devices(&self, usage: &mut CgroupUsage) -> Result<()> {
-        match self.version_of(Controller::Io) {
-            Some(Version::V1) => {
-                let bytes = self.read(Controller::Io, "blkio.throttle.io_service_bytes_recursive")?;
-                let count = self.read(Controller::Io, "blkio.throttle.io_serviced_recursive")?;
-                usage.io = IoUsage::parse_v1(&bytes.unwrap_or_default(), &count.unwrap_or_default());
-            }
-            Some(Version::V2) => {
-                let text = self.read(Controller::Io, "io.stat")?;
-                usage.io = IoUsage::parse_v2(&text.unwrap_or_default());
-            }
-            None => {}
-        }
-        let Some(version) = self.version_of(Controller::Hugetlb) else { return Ok(()) };
-        let names = self.hierarchies().probe().huge_pages.split_whitespace();
-        for size in names.filter_map(HugePageSize::from_directory) {
-            let file = match version {
+    /// `sizes` are the kernel's directories for huge pages.
+    fn read_huge_pages(&mut self, hugetlb: &Hierarchy, sizes: &str, source: &mut impl Source) -> Result<()> {
+        for size in sizes.split_whitespace().filter_map(HugePageSize::from_directory) {
+            let file = match hugetlb.version {
                 Version::V1 => format!("hugetlb.{size}.usage_in_bytes"),
                 Version::V2 => format!("hugetlb.{size}.current"),
             };
-            let Some(bytes) = self.number(Controller::Hugetlb, &file)? else { break };
-            usage.hugetlb_bytes.insert(size, bytes);
+            let Some(bytes) = source.number(&hugetlb.mount, &file)? else { break };
+            self.hugetlb_bytes.insert(size, bytes);
         }
         Ok(())
-    }
-
-    pub(super) fn version_of(&self, controller: Controller) -> Option<Version> {
-        self.hierarchies().serving(controller).map(|hierarchy| hierarchy.version)
-    }
-
-    /// Whether a group counts what happens beneath it, too. v1 does not, nor do the processes of v2 before 6.11.
-    pub(super) fn counts_beneath(&self, controller: Controller) -> bool {
-        let release = kernel::version(&self.hierarchies().probe().kernel_release);
-        let is_new = controller != Controller::Pids || release.is_some_and(|release| release >= (6, 11));
-        is_new && self.version_of(controller) == Some(Version::V2)
-    }
-
-    /// What was counted in the groups of processes: this one, and those beneath it that there are now.
-    pub(super) fn sum(&self, controller: Controller, name: &str, key: &str) -> Result<Option<u64>> {
-        let Some(hierarchy) = self.hierarchies().serving(controller) else { return Ok(None) };
-        let dir = hierarchy.mount.join(self.path());
-        let mut sum = None;
-        walk::visit(&dir, &mut |group| {
-            let text = walk::read_at(group, name)?;
-            if let Some(count) = text.and_then(|text| walk::field(&text, key)) {
-                sum = Some(sum.unwrap_or(0) + count);
-            }
-            Ok(())
-        })?;
-        Ok(sum)
-    }
-
-    fn number(&self, controller: Controller, name: &str) -> Result<Option<u64>> {
-        Ok(self.read(controller, name)?.and_then(|text| text.trim().parse().ok()))
     }
 }

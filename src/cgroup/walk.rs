@@ -20,13 +20,21 @@ const DIRECTORY: OFlags =
 
 const READING: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC);
 
-/// How much of a file is read at once. Most have less.
+/// How much of a file is read at first. Most have less.
 const PIECE: usize = 4096;
 
 /// Calls `each` for the group at `dir` and for all beneath it, parents first.
 pub(super) fn visit(dir: &Path, each: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>) -> Result<()> {
-    let mut leave = |_: BorrowedFd<'_>, _: &CString| Ok(());
-    gone_is_none(walk(dir, each, &mut leave)).map(drop).map_err(|e| Error::os("read", dir.display(), e))
+    let mut all = || visit_from(rustix::fs::open(dir, DIRECTORY, Mode::empty())?, each);
+    gone_is_none(all()).map(drop).map_err(|e| Error::os("read", dir.display(), e))
+}
+
+/// As [`visit`], from an open group on.
+pub(super) fn visit_from(
+    group: OwnedFd,
+    each: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    walk(group, each, &mut |_, _| Ok(()))
 }
 
 /// As [`visit`], but children first.
@@ -41,8 +49,9 @@ pub(super) fn visit_upwards(
             Some(group) => each(group.as_fd()),
             None => Ok(()),
         };
-        walk(dir, &mut |_| Ok(()), &mut leave)?;
-        each(rustix::fs::open(dir, DIRECTORY, Mode::empty())?.as_fd())
+        let top = rustix::fs::open(dir, DIRECTORY, Mode::empty())?;
+        walk(top.try_clone()?, &mut |_| Ok(()), &mut leave)?;
+        each(top.as_fd())
     };
     gone_is_none(all()).map(drop).map_err(|e| Error::os("write", dir.display(), e))
 }
@@ -59,8 +68,8 @@ pub(super) fn remove(root: &Path, path: &str) -> Result<bool> {
         Ok(()) | Err(Errno::NOENT | Errno::BUSY) => Ok(()),
         Err(error) => Err(error.into()),
     };
-    gone_is_none(walk(&dir, &mut |_| Ok(()), &mut leave))
-        .map_err(|e| Error::os("rmdir", dir.display(), e))?;
+    let mut all = || walk(rustix::fs::open(&dir, DIRECTORY, Mode::empty())?, &mut |_| Ok(()), &mut leave);
+    gone_is_none(all()).map_err(|e| Error::os("rmdir", dir.display(), e))?;
     remove_one(&dir)
 }
 
@@ -79,30 +88,62 @@ pub(super) fn remove_one(dir: &Path) -> Result<bool> {
 
 /// Adds the processes of one group.
 pub(super) fn processes(group: BorrowedFd<'_>, found: &mut BTreeSet<u32>) -> io::Result<()> {
-    let opened = openat(group, "cgroup.procs", READING, Mode::empty()).map_err(io::Error::from);
-    let Some(text) = gone_is_none(opened.and_then(|fd| io::read_to_string(fs::File::from(fd))))? else {
-        return Ok(());
-    };
+    let Some(file) = open_at(group, "cgroup.procs")? else { return Ok(()) };
+    let Some(text) = gone_is_none(io::read_to_string(fs::File::from(file)))? else { return Ok(()) };
     // 0 stands for a process that this namespace cannot see.
     found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|process| *process != 0));
     Ok(())
 }
 
-/// An interface file of one group; `None` if the group is gone or has no such file.
-pub(super) fn read_at(group: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> {
-    gone_is_none(openat(group, name, READING, Mode::empty()).map_err(io::Error::from).and_then(whole))
+/// What `key` of the flat-keyed file `name` counts in the group at `dir` and in those beneath it that there are now. `None` if none of
+/// them has it.
+pub(super) fn sum(dir: &Path, name: &str, key: &str) -> Result<Option<u64>> {
+    let mut sum = None;
+    visit(dir, &mut |group| {
+        if let Some(count) = read_at(group, name)?.and_then(|text| field(&text, key)) {
+            sum = Some(sum.unwrap_or(0) + count);
+        }
+        Ok(())
+    })?;
+    Ok(sum)
 }
 
-/// What is in a file that the kernel writes in one piece: if there is less than there is room for, that is all. A file of lists, such
-/// as `cgroup.procs`, is not written so.
-fn whole(file: OwnedFd) -> io::Result<String> {
+/// An interface file of one group, open; `None` if the group is gone or has no such file.
+pub(super) fn open_at(group: BorrowedFd<'_>, name: &str) -> io::Result<Option<OwnedFd>> {
+    gone_is_none(openat(group, name, READING, Mode::empty()).map_err(io::Error::from))
+}
+
+/// The group at `dir`, open; `None` if it is not there.
+pub(super) fn open_dir(dir: &Path) -> Result<Option<OwnedFd>> {
+    gone_is_none(rustix::fs::open(dir, DIRECTORY, Mode::empty()).map_err(io::Error::from))
+        .map_err(|e| Error::os("open", dir.display(), e))
+}
+
+/// As [`open_at`], of the group at `dir`.
+pub(super) fn open(dir: &Path, name: &str) -> Result<Option<OwnedFd>> {
+    let path = dir.join(name);
+    gone_is_none(rustix::fs::open(&path, READING, Mode::empty()).map_err(io::Error::from))
+        .map_err(|e| Error::os("open", path.display(), e))
+}
+
+/// An interface file of one group; `None` if the group is gone or has no such file.
+pub(super) fn read_at(group: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> {
+    match open_at(group, name)? {
+        Some(file) => gone_is_none(content(&file)),
+        None => Ok(None),
+    }
+}
+
+/// What an open file holds now, as often as it is asked, if the kernel writes it in one piece: what leaves room is all of it. A file of
+/// lists, such as `cgroup.procs`, is not written so.
+pub(super) fn content(file: &OwnedFd) -> io::Result<String> {
     let mut text = Vec::with_capacity(PIECE);
     loop {
-        rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text))?;
+        rustix::io::pread(file, rustix::buffer::spare_capacity(&mut text), 0)?;
         if text.len() < text.capacity() {
             return String::from_utf8(text).map_err(io::Error::other);
         }
-        text.reserve(PIECE);
+        text = Vec::with_capacity(2 * text.capacity());
     }
 }
 
@@ -115,9 +156,12 @@ pub(super) fn write_at(group: BorrowedFd<'_>, name: &str, value: &str) -> io::Re
 
 /// An interface file of the group at `dir`; `None` if the group is gone or has no such file.
 pub(super) fn read(dir: &Path, name: &str) -> Result<Option<String>> {
-    let path = dir.join(name);
-    gone_is_none(rustix::fs::open(&path, READING, Mode::empty()).map_err(io::Error::from).and_then(whole))
-        .map_err(|e| Error::os("read", path.display(), e))
+    match open(dir, name)? {
+        Some(file) => {
+            gone_is_none(content(&file)).map_err(|e| Error::os("read", dir.join(name).display(), e))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Writes an interface file of the group at `dir`, if the group is there and has it.
@@ -142,11 +186,10 @@ pub(super) fn field(text: &str, key: &str) -> Option<u64> {
 /// Depth first, with one descriptor at a time and the way back by "..". `enter` sees each group before those
 /// beneath it; `leave` is called with the parent and the name of each group beneath the top, after those beneath it.
 fn walk(
-    top: &Path,
+    mut here: OwnedFd,
     enter: &mut dyn FnMut(BorrowedFd<'_>) -> io::Result<()>,
     leave: &mut dyn FnMut(BorrowedFd<'_>, &CString) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut here = rustix::fs::open(top, DIRECTORY, Mode::empty())?;
     enter(here.as_fd())?;
     // For each level: the group we came through, and its parent's children that are still to be seen.
     let mut levels: Vec<(CString, Vec<CString>)> = Vec::new();
@@ -171,10 +214,15 @@ fn walk(
     }
 }
 
+/// How many groups are directly beneath one: each has a link to it, besides its name and ".".
+#[allow(clippy::useless_conversion, reason = "the number is narrower on some processors")]
+pub(super) fn children_count(group: impl AsFd) -> io::Result<u64> {
+    Ok(u64::from(rustix::fs::fstat(group)?.st_nlink).saturating_sub(2))
+}
+
 fn children(group: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
-    // Each directory beneath it has a link to it, besides its name and ".".
-    if rustix::fs::fstat(group)?.st_nlink <= 2 {
+    if children_count(group)? == 0 {
         return Ok(names);
     }
     let Some(entries) = gone_is_none(Dir::read_from(group).map_err(io::Error::from))? else {

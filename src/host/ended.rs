@@ -31,8 +31,8 @@ impl Host {
     /// Writes down how the container's run ended, if one of this boot has ended and was not cleaned up. Returns what is written
     /// of it. The caller holds the container's lock.
     pub(super) async fn note_end(&self, manifest: &Manifest) -> Result<Option<Ending>> {
-        let (host, manifest) = (self.clone(), manifest.clone());
-        self.blocking(move || {
+        let manifest = manifest.clone();
+        self.blocking(move |host| {
             let directory = host.directory(&manifest);
             let written = Ending::read(&directory)?;
             let Some(ending) = host.ending(&manifest, &host.container(&manifest)?, written.as_ref())? else {
@@ -53,8 +53,8 @@ impl Host {
         manifest: &Manifest,
         log: Option<u64>,
     ) -> Result<Option<Ending>> {
-        let (host, manifest) = (self.clone(), manifest.clone());
-        self.blocking(move || {
+        let manifest = manifest.clone();
+        self.blocking(move |host| {
             let container = host.container(&manifest)?;
             // The same log as before tells of an earlier run: it did not come as far as to be started.
             let exit = if container.log_identity() == log { None } else { container.last_exit()? };
@@ -78,7 +78,7 @@ impl Host {
     /// Forgets how often the container was started again: somebody starts it.
     pub(super) async fn forget_retries(&self, manifest: &Manifest) -> Result<()> {
         let directory = self.directory(manifest);
-        self.blocking(move || match Ending::read(&directory)? {
+        self.blocking(move |_| match Ending::read(&directory)? {
             Some(ending) if ending.retries > 0 => ending.without_retries().write(&directory),
             _ => Ok(()),
         })

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tracing::{Instrument, Span};
 
+use super::directory::ContainerDirectory;
 use super::record::{IsolationRecord, Manifest, NetworkRecord, Records};
 use crate::cgroup::Hierarchies;
 use crate::error::{Error, Result};
@@ -14,7 +16,7 @@ use crate::lxc::{Container, LxcTarget};
 use crate::name::ContainerName;
 use crate::net::{Firewall, Netlink};
 use crate::paths::Paths;
-use crate::storage::{ImageStore, ProvisionRatio, VolumePool};
+use crate::storage::{ImageStore, VolumePool};
 use crate::sys::lock::FileLock;
 
 /// How long an operation waits for another one on the same container before it gives up with [`Error::Busy`].
@@ -93,17 +95,19 @@ impl Host {
         Self { lock_timeout: timeout, ..self }
     }
 
-    /// The same host with another limit to what its containers' volumes may be promised together. Default:
-    /// [`ProvisionRatio::ONE`]: no more than the disk has.
-    #[must_use]
-    pub fn with_provision_ratio(self, ratio: ProvisionRatio) -> Self {
-        let pool = self.pool.clone().with_provision_ratio(ratio);
-        Self { pool, ..self }
-    }
-
-    /// The same host with another pool for the volumes of new containers. Default: loop files under the prefix. Which pool
-    /// a container's volume is in is written down: containers that exist stay where they are, and any host of this prefix
-    /// finds them. The pool's own provision ratio counts.
+    /// The same host with another pool for the volumes of new containers. Default: loop files in [`Paths::volumes`], and no more
+    /// promised than the disk has: the pool's own provision ratio counts. Which pool a container's volume is in is written
+    /// down: containers that exist stay where they are, and any host of this prefix finds them.
+    ///
+    /// ```no_run
+    /// # fn example(host: docklet::host::Host) -> docklet::Result<()> {
+    /// use docklet::storage::{ProvisionRatio, VolumePool};
+    ///
+    /// let generous = VolumePool::loop_files(host.paths().volumes())?;
+    /// let host = host.with_volume_pool(generous.with_provision_ratio(ProvisionRatio::percent(200)?));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_volume_pool(self, pool: VolumePool) -> Self {
         Self { pool, ..self }
@@ -133,24 +137,26 @@ impl Host {
     }
 
     /// Where one container's own files are.
-    pub(super) fn directory(&self, manifest: &Manifest) -> PathBuf {
-        self.inner.paths.containers().join(manifest.id.as_str())
+    pub(super) fn directory(&self, manifest: &Manifest) -> ContainerDirectory {
+        ContainerDirectory::of(&manifest.id, &self.inner.paths)
     }
 
     /// This host, holding the lock of the container `name`.
     pub(super) async fn locked(&self, name: &ContainerName) -> Result<Self> {
         let path = self.inner.paths.locks().join(format!("{name}.lock"));
         let (timeout, what) = (self.lock_timeout, format!("container `{name}`"));
-        self.holding(move || FileLock::acquire(&path, timeout, &what)).await
+        self.holding(move |_| FileLock::acquire(&path, timeout, &what)).await
     }
 
     /// This host, holding the registry's lock.
     pub(super) async fn registry(&self) -> Result<Self> {
-        let host = self.clone();
-        self.holding(move || host.lock_registry()).await
+        self.holding(Self::lock_registry).await
     }
 
-    async fn holding(&self, acquire: impl FnOnce() -> Result<FileLock> + Send + 'static) -> Result<Self> {
+    async fn holding(
+        &self,
+        acquire: impl FnOnce(&Self) -> Result<FileLock> + Send + 'static,
+    ) -> Result<Self> {
         let lock = self.blocking(acquire).await?;
         Ok(Self { held: Some(Arc::new(lock)), ..self.clone() })
     }
@@ -177,18 +183,29 @@ impl Host {
         finished(self.inner.runtime.spawn(operation(self.clone())).await)
     }
 
+    /// The same for an operation on the container `name`, under its lock.
+    pub(super) async fn on<T, F>(
+        &self,
+        name: &ContainerName,
+        span: Span,
+        operation: impl FnOnce(Self, ContainerName) -> F + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let name = name.clone();
+        self.owned(|host| async move { operation(host.locked(&name).await?, name).await }.instrument(span))
+            .await
+    }
+
     /// Runs a call that may block on a thread where that is allowed. The lock is held until it has ended.
     pub(super) async fn blocking<T: Send + 'static>(
         &self,
-        call: impl FnOnce() -> Result<T> + Send + 'static,
+        call: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let held = self.held.clone();
-        blocking_on(&self.inner.runtime, move || {
-            let result = call();
-            drop(held);
-            result
-        })
-        .await
+        let host = self.clone();
+        blocking_on(&self.inner.runtime, move || call(&host)).await
     }
 }
 

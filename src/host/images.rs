@@ -23,8 +23,7 @@ impl Host {
         self.owned(|host| {
             async move {
                 let host = host.registry().await?;
-                let removing = host.clone();
-                host.blocking(move || removing.remove_image_locked(&name)).await
+                host.blocking(move |host| host.remove_image_locked(&name)).await
             }
             .instrument(span)
         })
@@ -66,19 +65,17 @@ impl Host {
         self.owned(|host| {
             async move {
                 let locked = host.registry().await?;
-                let retiring = locked.clone();
                 // A launch writes down what it needs under this lock; deleting does not need it.
                 let (used, layers) = locked
-                    .blocking(move || {
-                        let used = retiring.images_in_use()?;
-                        let layers = retiring.inner.images.retire_layers(&used, &options)?;
+                    .blocking(move |host| {
+                        let used = host.images_in_use()?;
+                        let layers = host.inner.images.retire_layers(&used, &options)?;
                         Ok((used, layers))
                     })
                     .await?;
                 drop(locked);
-                let collecting = host.clone();
-                host.blocking(move || {
-                    let images = &collecting.inner.images;
+                host.blocking(move |host| {
+                    let images = &host.inner.images;
                     let collected = images.collect_blobs(&used, &options)?;
                     images.tidy()?;
                     Ok(Collected { layers, ..collected })
@@ -111,26 +108,20 @@ impl Host {
         image: &ImageName,
         options: &ImageOptions,
     ) -> Result<Image> {
-        let (container, image, options) = (container.clone(), image.clone(), options.clone());
-        let span = info_span!("commit", %container, %image);
-        self.owned(|host| {
-            async move {
-                let host = host.locked(&container).await?;
-                let manifest = host.created(&container)?;
-                let stopped = match host.state(&manifest).await? {
-                    State::Stopped => true,
-                    State::Frozen => false,
-                    State::Running => {
-                        return Err(Error::Busy {
-                            what: format!("container `{container}`"),
-                            reason: "it runs; freeze or stop it, so that its files stand still".to_owned(),
-                        });
-                    }
-                };
-                let committing = host.clone();
-                host.blocking(move || committing.commit_standing(&manifest, stopped, &image, &options)).await
-            }
-            .instrument(span)
+        let (image, options) = (image.clone(), options.clone());
+        self.on(container, info_span!("commit", %container, %image), |host, container| async move {
+            let manifest = host.created(&container)?;
+            let stopped = match host.state(&manifest).await? {
+                State::Stopped => true,
+                State::Frozen => false,
+                State::Running => {
+                    return Err(Error::Busy {
+                        what: format!("container `{container}`"),
+                        reason: "it runs; freeze or stop it, so that its files stand still".to_owned(),
+                    });
+                }
+            };
+            host.blocking(move |host| host.commit_standing(&manifest, stopped, &image, &options)).await
         })
         .await
     }

@@ -105,8 +105,7 @@ impl Host {
     pub async fn inventory(&self) -> Result<Inventory> {
         let inner = &self.inner;
         let links = inner.netlink.links_owned(&self.mark_prefix()).await?;
-        let host = self.clone();
-        let mut inventory = self.blocking(move || host.blocking_inventory()).await?;
+        let mut inventory = self.blocking(move |host| host.blocking_inventory()).await?;
         inventory.links = links.into_iter().map(|(link, owner)| format!("{link} {owner}")).collect();
         Ok(inventory)
     }

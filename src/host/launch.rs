@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tracing::{Instrument, info_span};
+use tracing::info_span;
 
-use super::record::{Manifest, Objects, Phase};
+use super::record::{Former, Manifest, Objects, Phase};
 use super::spec::{ContainerSpec, Privilege};
 use super::{ContainerInfo, Host};
 use crate::cgroup::CgroupPath;
@@ -25,29 +25,18 @@ impl Host {
     /// another container has the one that was asked for, or a process of the host listens on a published port. After any
     /// other error nothing of the container is left, or it is an [`Error::LeftBehind`].
     pub async fn launch(&self, spec: ContainerSpec) -> Result<ContainerInfo> {
-        let span = info_span!("launch", container = %spec.name);
-        self.owned(|host| {
-            async move { host.locked(&spec.name).await?.launch_locked(spec).await }.instrument(span)
-        })
-        .await
+        let (name, span) = (spec.name.clone(), info_span!("launch", container = %spec.name));
+        self.on(&name, span, |host, _| host.launch_locked(spec)).await
     }
 
     /// Starts a container that is down. One that runs is left as it is.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Command`] with the reason if it does not start: it stays as it was then.
+    /// [`Error::NotFound`]; [`Error::Command`] with the reason if it does not start: it stays as it was then, or is an
+    /// [`Error::LeftBehind`].
     pub async fn start(&self, name: &ContainerName) -> Result<ContainerInfo> {
-        let name = name.clone();
         let span = info_span!("start", container = %name);
-        self.owned(|host| {
-            async move {
-                let host = host.locked(&name).await?;
-                let manifest = host.created(&name)?;
-                host.start_locked(manifest).await
-            }
-            .instrument(span)
-        })
-        .await
+        self.on(name, span, async |host, name| host.start_locked(host.created(&name)?).await).await
     }
 
     async fn launch_locked(self, spec: ContainerSpec) -> Result<ContainerInfo> {
@@ -68,8 +57,7 @@ impl Host {
             }
         }
         let name = spec.name.clone();
-        let checked = self.clone();
-        let result = match self.blocking(move || checked.register(spec)).await {
+        let result = match self.blocking(move |host| host.register(spec)).await {
             Ok(manifest) => self.create(manifest).await,
             Err(error) => Err(error),
         };
@@ -109,16 +97,7 @@ impl Host {
             Privilege::Unprivileged { .. } => Some(self.plan_ids(&manifests)?),
             Privilege::Privileged => None,
         };
-        let objects = Objects {
-            volume,
-            pool,
-            cgroup,
-            ids,
-            ports,
-            leaving: None,
-            former_limits: None,
-            unmounting: None,
-        };
+        let objects = Objects { volume, pool, cgroup, ids, ports, former: Former::default() };
         let manifest = Manifest::new(id, spec, image, objects);
         self.check_rules(Some(&manifest), None)?;
         inner.manifests.publish_early(&manifest.spec.name, &manifest)?;
@@ -135,11 +114,13 @@ impl Host {
                 manifest.run = true;
                 self.publish(&manifest).await?;
             }
-            if let Err(error) = self.raise(&manifest).await {
-                self.lower(&manifest, Duration::ZERO).await?;
+            if let Err(cause) = self.raise(&manifest).await {
+                let lowered = self.lower(&manifest, Duration::ZERO).await;
                 manifest.run = wished;
-                self.publish(&manifest).await?;
-                return Err(error);
+                let undone = lowered.and(self.publish(&manifest).await);
+                return Err(Error::after_undoing(cause, undone, || {
+                    format!("container `{}`", manifest.spec.name)
+                }));
             }
         }
         self.look(manifest).await
@@ -147,13 +128,12 @@ impl Host {
 
     /// What a container is now. The state alone can take a moment: one that reboots from inside is waited for.
     pub(super) async fn look(&self, manifest: Manifest) -> Result<ContainerInfo> {
-        let host = self.clone();
-        self.blocking(move || host.info(manifest)).await
+        self.blocking(move |host| host.info(manifest)).await
     }
 
     pub(super) async fn state(&self, manifest: &Manifest) -> Result<State> {
         let container = self.container(manifest)?;
-        self.blocking(move || container.state()).await
+        self.blocking(move |_| container.state()).await
     }
 }
 

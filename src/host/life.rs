@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tracing::{Instrument, info_span};
+use tracing::info_span;
 
 use super::Host;
-use super::objects::console_path;
 use crate::error::{Error, Result};
 use crate::lxc::{Exec, ExecOutput, read_console_log};
 use crate::name::ContainerName;
@@ -17,22 +16,16 @@ impl Host {
     /// # Errors
     /// [`Error::NotFound`](crate::Error::NotFound); [`Error::Os`](crate::Error::Os) or [`Error::Busy`](crate::Error::Busy) if something of it could not be released.
     pub async fn stop(&self, name: &ContainerName, grace: Duration) -> Result<()> {
-        let name = name.clone();
-        let span = info_span!("stop", container = %name);
-        self.owned(|host| {
-            async move {
-                let host = host.locked(&name).await?;
-                let mut manifest = host.created(&name)?;
-                if manifest.run {
-                    manifest.run = false;
-                    host.publish(&manifest).await?;
-                }
-                let ending = host.container(&manifest)?;
-                host.blocking(move || ending.end(grace)).await?;
-                host.note_end(&manifest).await?;
-                host.release(&manifest).await
+        self.on(name, info_span!("stop", container = %name), move |host, name| async move {
+            let mut manifest = host.created(&name)?;
+            if manifest.run {
+                manifest.run = false;
+                host.publish(&manifest).await?;
             }
-            .instrument(span)
+            let ending = host.container(&manifest)?;
+            host.blocking(move |_| ending.end(grace)).await?;
+            host.note_end(&manifest).await?;
+            host.release(&manifest).await
         })
         .await
     }
@@ -42,18 +35,12 @@ impl Host {
     /// # Errors
     /// [`Error::Busy`](crate::Error::Busy), [`Error::Os`](crate::Error::Os) if something of it could not be released; calling it again goes on.
     pub async fn remove(&self, name: &ContainerName) -> Result<()> {
-        let name = name.clone();
-        let span = info_span!("remove", container = %name);
-        self.owned(|host| {
-            async move {
-                let host = host.locked(&name).await?;
-                if let Some(manifest) = host.inner.manifests.get(&name)? {
-                    host.tear_down(manifest).await?;
-                }
-                host.remove_lock()?;
-                host.release_parent().await
+        self.on(name, info_span!("remove", container = %name), |host, name| async move {
+            if let Some(manifest) = host.inner.manifests.get(&name)? {
+                host.tear_down(manifest).await?;
             }
-            .instrument(span)
+            host.remove_lock()?;
+            host.release_parent().await
         })
         .await
     }
@@ -64,11 +51,9 @@ impl Host {
     /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container or it does not run; [`Error::Busy`](crate::Error::Busy) if it cannot be frozen in
     /// time.
     pub async fn freeze(&self, name: &ContainerName) -> Result<()> {
-        let name = name.clone();
-        self.owned(|host| async move {
-            let host = host.locked(&name).await?;
+        self.on(name, info_span!("freeze", container = %name), |host, name| async move {
             let container = host.container(&host.created(&name)?)?;
-            host.blocking(move || container.freeze()).await
+            host.blocking(move |_| container.freeze()).await
         })
         .await
     }
@@ -78,11 +63,9 @@ impl Host {
     /// # Errors
     /// [`Error::NotFound`](crate::Error::NotFound) if there is no such container or it does not run.
     pub async fn unfreeze(&self, name: &ContainerName) -> Result<()> {
-        let name = name.clone();
-        self.owned(|host| async move {
-            let host = host.locked(&name).await?;
+        self.on(name, info_span!("unfreeze", container = %name), |host, name| async move {
             let container = host.container(&host.created(&name)?)?;
-            host.blocking(move || container.unfreeze()).await
+            host.blocking(move |_| container.unfreeze()).await
         })
         .await
     }
@@ -98,7 +81,7 @@ impl Host {
         if manifest.spec.console_max_bytes.is_none() {
             return Err(Error::NotFound { what: format!("a console of container `{name}`") });
         }
-        read_console_log(&console_path(&self.directory(&manifest)))
+        read_console_log(&self.directory(&manifest).console_log())
     }
 
     /// Runs a program inside a running container and waits for its end.
@@ -108,8 +91,8 @@ impl Host {
     /// [`Container::exec`](crate::lxc::Container::exec). A program that cannot be run or outlives its time-out is no error: see [`ExecOutput::status`].
     pub async fn exec(&self, name: &ContainerName, exec: Exec) -> Result<ExecOutput> {
         let manifest = self.created(name)?;
-        let (host, container) = (self.clone(), self.container(&manifest)?);
-        self.blocking(move || {
+        let container = self.container(&manifest)?;
+        self.blocking(move |host| {
             let output = container.exec(&exec);
             let now = host.created(&manifest.spec.name);
             if !now.is_ok_and(|now| now.id == manifest.id) {

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use tracing::{Instrument, info_span};
-
-use super::Host;
-use super::record::Manifest;
+use super::record::{Manifest, Part};
+use super::{ContainerInfo, Host};
 use crate::cgroup::{CgroupLimits, CgroupUsage};
 use crate::error::{Error, Result};
 use crate::lxc::State;
@@ -28,61 +26,61 @@ impl Host {
     /// limits.cpu = Some(CpuQuota::cores(1.5)?);
     /// let ten_mib = Some(Limit::At(10 << 20));
     /// limits.io.insert(IoDevice::Volume, IoLimits { write_bytes_per_second: ten_mib, ..IoLimits::default() });
-    /// host.set_limits(&web, limits).await?;
+    /// let info = host.apply_limits(&web, limits).await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits.
+    /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits. A container that
+    /// reboots from inside has those that it was started with, until [`Host::recover`] gives it its own again, which
+    /// [`Host::supervise`] does at once.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such container; [`Error::Invalid`] and [`Error::Unsupported`] as
     /// [`CgroupLimits::check`], with nothing changed. As [`Cgroup::apply`](crate::cgroup::Cgroup::apply), above all
     /// [`Error::Busy`] if its processes use more memory than that: it has its earlier limits again then, or it is an
     /// [`Error::LeftBehind`].
-    pub async fn set_limits(&self, name: &ContainerName, limits: CgroupLimits) -> Result<()> {
-        let name = name.clone();
-        let span = info_span!("set_limits", container = %name);
-        self.owned(|host| {
-            async move { host.locked(&name).await?.set_limits_locked(&name, limits).await }.instrument(span)
+    pub async fn apply_limits(&self, name: &ContainerName, limits: CgroupLimits) -> Result<ContainerInfo> {
+        self.change(name, Part::Limits, move |host, manifest| {
+            limits.check(&host.inner.hierarchies)?;
+            manifest.spec.limits = limits;
+            Ok(())
         })
         .await
     }
 
-    async fn set_limits_locked(self, name: &ContainerName, limits: CgroupLimits) -> Result<()> {
-        limits.check(&self.inner.hierarchies)?;
-        let before = self.settle_limits(self.created(name)?).await?;
-        let mut after = before.clone();
-        after.objects.former_limits = Some(before.spec.limits.clone());
-        after.spec.limits = limits;
-        self.publish(&after).await?;
-        let Err(cause) = self.settle_limits(after.clone()).await else { return Ok(()) };
-        let mut back = before;
-        back.objects.former_limits = Some(after.spec.limits);
-        let undone = match self.publish(&back).await {
-            Ok(()) => self.settle_limits(back).await.map(drop),
-            Err(error) => Err(error),
-        };
-        Err(Error::after_undoing(cause, undone, || format!("limits of container `{name}`")))
+    /// Makes a container's limits what its manifest says, in the place of the `former` ones.
+    pub(super) async fn settle_limits(&self, manifest: &Manifest, former: &CgroupLimits) -> Result<()> {
+        if self.state(manifest).await? == State::Stopped {
+            return Ok(());
+        }
+        let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
+        let limits = self.found_limits(manifest, limits)?;
+        let container = self.container(manifest)?;
+        self.blocking(move |_| {
+            container.payload().apply(&limits)?;
+            container.weigh(&limits)
+        })
+        .await
     }
 
-    /// Goes on with a change of a container's limits, if there is one. Returns the manifest as it is written down then.
-    pub(super) async fn settle_limits(&self, manifest: Manifest) -> Result<Manifest> {
-        let Some(former) = &manifest.objects.former_limits else { return Ok(manifest) };
-        if self.state(&manifest).await? != State::Stopped {
-            let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
-            let limits = self.found_limits(&manifest, limits)?;
-            let container = self.container(&manifest)?;
-            self.blocking(move || {
-                container.payload()?.apply(&limits)?;
-                container.weigh(&limits)
-            })
-            .await?;
-        }
-        let mut settled = manifest;
-        settled.objects.former_limits = None;
-        self.publish(&settled).await?;
-        Ok(settled)
+    /// Gives a container that has rebooted from inside its limits again: LXC has made its control group anew, with those of its last
+    /// start. True if they were others.
+    pub(super) async fn renew_limits(&self, manifest: &Manifest) -> Result<bool> {
+        let manifest = manifest.clone();
+        self.blocking(move |host| {
+            let container = host.container(&manifest)?;
+            if !container.has_rebooted()? {
+                return Ok(false);
+            }
+            let limits = host.found_limits(&manifest, manifest.spec.limits.clone())?;
+            let payload = container.payload();
+            let differ = payload.verify(&limits).is_err();
+            // In any case: not all of them are looked at in the groups beneath.
+            payload.apply(&limits)?;
+            Ok(differ)
+        })
+        .await
     }
 
     /// What a running container uses now, in one look: a few files, without a lock and without the runtime.
@@ -90,7 +88,7 @@ impl Host {
     /// # Errors
     /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Os`] if a file cannot be read.
     pub fn usage(&self, name: &ContainerName) -> Result<CgroupUsage> {
-        self.runtime(name)?.payload()?.usage()
+        self.runtime(name)?.payload().usage()
     }
 
     /// `limits` with the device beneath the container's volume, which is mounted, by its path.

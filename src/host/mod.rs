@@ -12,7 +12,7 @@
 //! | | made, or found as asked | changed while it runs | removed |
 //! |---|---|---|---|
 //! | network | [`Host::ensure_network`] | [`Host::apply_network`] | [`Host::remove_network`] |
-//! | container | [`Host::launch`] | its interfaces: [`Host::set_interfaces`] | [`Host::remove`] |
+//! | container | [`Host::launch`] | [`Host::apply_limits`], [`Host::apply_interfaces`], [`Host::apply_mounts`] | [`Host::remove`] |
 //!
 //! Specifications are whole: what one leaves at its default is that default. [`Host::networks`] and
 //! [`ContainerInfo::spec`] tell the present one, to be changed and handed in again. Each call undoes its work on an error, or
@@ -35,10 +35,12 @@
 //! # }
 //! ```
 
+mod change;
+mod configuration;
+mod directory;
 mod doctor;
 mod ended;
 mod etc;
-mod events;
 mod handle;
 mod ids;
 mod images;
@@ -46,8 +48,10 @@ mod info;
 mod inventory;
 mod launch;
 mod life;
+mod limit_events;
 mod limits;
 mod marks;
+mod meter;
 mod mounts;
 mod network;
 mod objects;
@@ -60,10 +64,11 @@ mod watch;
 
 pub use doctor::{Check, Doctor, Finding};
 pub use ended::Ended;
-pub use events::{ContainerEvent, ContainerEvents};
 pub use handle::Host;
 pub use info::{ContainerInfo, Interface};
 pub use inventory::{Inventory, InventoryDiff};
+pub use limit_events::ContainerLimitEvents;
+pub use meter::UsageMeter;
 pub use recover::{Outcome, Recovered};
 pub use spec::{
     Attachment, ContainerSpec, Forward, Init, IsolationSpec, NetworkSpec, Privilege, Resolver, Restart,

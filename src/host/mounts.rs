@@ -2,12 +2,9 @@
 
 use std::path::Path;
 
-use tracing::{Instrument, info_span};
-
-use super::objects::root_path;
-use super::record::Manifest;
+use super::record::{Manifest, Part};
 use super::{ContainerInfo, Host};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::lxc::{MountEntry, State};
 use crate::name::ContainerName;
 
@@ -25,7 +22,7 @@ impl Host {
     /// let web: ContainerName = "web".parse()?;
     /// let mut mounts = host.get(&web)?.spec.mounts;
     /// mounts.push(MountEntry::bind("/srv/data", "/srv/data")?.id_mapped().create_dir());
-    /// let info = host.set_mounts(&web, mounts).await?;
+    /// let info = host.apply_mounts(&web, mounts).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -39,63 +36,22 @@ impl Host {
     /// [`Error::Busy`] if something inside uses a mount that is to go; [`Error::Differs`] if the container itself has mounted
     /// something on a target; [`Error::Unsupported`] for a change of devices. After any error the container has its earlier
     /// mounts again, or it is an [`Error::LeftBehind`].
-    pub async fn set_mounts(&self, name: &ContainerName, mounts: Vec<MountEntry>) -> Result<ContainerInfo> {
-        let name = name.clone();
-        let span = info_span!("set_mounts", container = %name);
-        self.owned(|host| {
-            async move { host.locked(&name).await?.set_mounts_locked(&name, mounts).await }.instrument(span)
+    pub async fn apply_mounts(&self, name: &ContainerName, mounts: Vec<MountEntry>) -> Result<ContainerInfo> {
+        self.change(name, Part::Mounts, move |host, manifest| {
+            manifest.spec.mounts = mounts;
+            host.rehearse(&manifest.spec).map(drop)
         })
         .await
     }
 
-    async fn set_mounts_locked(self, name: &ContainerName, mounts: Vec<MountEntry>) -> Result<ContainerInfo> {
-        let before = self.settle_mounts(self.created(name)?).await?;
-        let mut after = before.clone();
-        after.spec.mounts = mounts;
-        let (host, spec) = (self.clone(), after.spec.clone());
-        self.blocking(move || {
-            let directory = host.inner.paths.containers().join("check");
-            host.configure(&spec, &root_path(&directory), &directory, None)
-        })
-        .await?;
-        if after == before {
-            self.apply_mounts(&before, Vec::new()).await?;
-            return self.look(before).await;
-        }
-        after.objects.unmounting = Some(leaving(&before.spec.mounts, &after.spec.mounts));
-        self.publish(&after).await?;
-        match self.settle_mounts(after.clone()).await {
-            Ok(manifest) => self.look(manifest).await,
-            Err(cause) => {
-                let mut back = before;
-                back.objects.unmounting = Some(leaving(&after.spec.mounts, &back.spec.mounts));
-                let undone = match self.publish(&back).await {
-                    Ok(()) => self.settle_mounts(back).await.map(drop),
-                    Err(error) => Err(error),
-                };
-                Err(Error::after_undoing(cause, undone, || format!("mounts of container `{name}`")))
-            }
-        }
-    }
-
-    /// Goes on with a change of a container's mounts, if there is one: takes away those that are to leave, and makes the others.
-    /// Returns the manifest as it is written down then.
-    pub(super) async fn settle_mounts(&self, manifest: Manifest) -> Result<Manifest> {
-        let Some(leaving) = manifest.objects.unmounting.clone() else { return Ok(manifest) };
-        self.apply_mounts(&manifest, leaving).await?;
-        let mut settled = manifest;
-        settled.objects.unmounting = None;
-        self.publish(&settled).await?;
-        Ok(settled)
-    }
-
-    /// Takes mounts away from a container that runs, and makes those that its manifest has.
-    async fn apply_mounts(&self, manifest: &Manifest, leaving: Vec<MountEntry>) -> Result<()> {
+    /// Makes a container's mounts what its manifest says, in the place of the `former` ones.
+    pub(super) async fn settle_mounts(&self, manifest: &Manifest, former: &[MountEntry]) -> Result<()> {
         if self.state(manifest).await? == State::Stopped {
             return Ok(());
         }
         let (container, mounts) = (self.container(manifest)?, manifest.spec.mounts.clone());
-        self.blocking(move || {
+        let leaving = leaving(former, &mounts);
+        self.blocking(move |_| {
             // The upper one of two comes first, and goes last.
             leaving.iter().rev().try_for_each(|entry| container.remove_mount(entry))?;
             mounts.iter().try_for_each(|entry| container.ensure_mount(entry))

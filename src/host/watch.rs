@@ -125,7 +125,7 @@ impl Host {
         let container = self.container(&manifest)?;
         let run = container.run()?;
         let (state, init) = match container.running()? {
-            Some(running) if container.payload()?.is_frozen()? => (State::Frozen, Some(running)),
+            Some(running) if container.payload().is_frozen()? => (State::Frozen, Some(running)),
             Some(running) => (State::Running, Some(running)),
             None => (State::Stopped, None),
         };
@@ -184,15 +184,15 @@ impl StateChanges {
     async fn look(&mut self, name: &ContainerName) -> Result<()> {
         // Watched first, then looked at: what changes in between is heard of.
         if let Ok(Some(manifest)) = self.host.inner.manifests.get(name) {
-            let group = self.host.container(&manifest)?.payload()?;
-            let directory = self.watches.directory(&self.host.directory(&manifest))?;
+            let group = self.host.container(&manifest)?.payload().clone();
+            let directory = self.watches.directory(self.host.directory(&manifest).path())?;
             let group = group.changing_file().map_or(Ok(None), |path| self.watches.file(&path))?;
             for number in [directory, group].into_iter().flatten() {
                 self.watched.insert(number, name.clone());
             }
         }
-        let (host, looked) = (self.host.clone(), name.clone());
-        let seen = match self.host.blocking(move || host.sight(&looked)).await {
+        let looked = name.clone();
+        let seen = match self.host.blocking(move |host| host.sight(&looked)).await {
             Ok(seen) => seen,
             // It is as it was, as far as anybody can tell.
             Err(error) => {

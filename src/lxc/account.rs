@@ -23,7 +23,7 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Account {
-    /// By its id, as the container counts.
+    /// By its id, as the container counts. 4294967295 is no id: to the kernel it means "as before".
     Id(u32),
     /// By its name in the container's own file.
     Name(String),
@@ -39,6 +39,22 @@ impl From<&str> for Account {
     fn from(name: &str) -> Self {
         Self::Name(name.to_owned())
     }
+}
+
+impl Account {
+    /// Refuses what LXC would take for root.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self {
+            Self::Id(id) if !is_id(*id) => {
+                Err(Error::invalid("user or group", id.to_string(), "must be less: it stands for no id"))
+            }
+            Self::Id(_) | Self::Name(_) => Ok(()),
+        }
+    }
+}
+
+fn is_id(id: u32) -> bool {
+    id != u32::MAX
 }
 
 /// As whom a command runs. `None` is LXC's own choice: root.
@@ -99,7 +115,7 @@ fn read(init: u32, path: &Path) -> Result<String> {
 /// `name:password:uid:gid:comment:home:shell`
 fn find_user(passwd: &str, name: &str) -> Option<Identity> {
     let fields = fields(passwd, name)?;
-    let id = |index: usize| fields.get(index)?.parse().ok();
+    let id = |index: usize| fields.get(index)?.parse().ok().filter(|id| is_id(*id));
     // LXC takes no variable with a control character in it.
     let home = fields.get(5).filter(|home| home.starts_with('/') && !home.contains(char::is_control));
     Some(Identity { user: Some(id(2)?), group: Some(id(3)?), home: home.map(|home| (*home).to_owned()) })
@@ -107,7 +123,7 @@ fn find_user(passwd: &str, name: &str) -> Option<Identity> {
 
 /// `name:password:gid:members`
 fn find_group(group: &str, name: &str) -> Option<u32> {
-    fields(group, name)?.get(2)?.parse().ok()
+    fields(group, name)?.get(2)?.parse().ok().filter(|id| is_id(*id))
 }
 
 /// The fields of the first line that begins with `name`.
@@ -130,5 +146,10 @@ mod tests {
         }
         assert_eq!(find_group("root:x:0:\nstaff:x:50:web\n", "staff"), Some(50));
         assert_eq!(find_group("staff:x:many:\n", "staff"), None);
+        // What LXC would take for root.
+        assert_eq!(find_group("staff:x:4294967295:\n", "staff"), None);
+        assert_eq!(find_user("web:x:4294967295:1::/:\n", "web"), None);
+        assert_eq!(find_user("web:x:1:4294967295::/:\n", "web"), None);
+        assert!(Account::Id(u32::MAX).check().is_err() && Account::Id(u32::MAX - 1).check().is_ok());
     }
 }

@@ -17,9 +17,8 @@ pub(crate) enum Birthplace {
 }
 
 impl Birthplace {
-    /// Makes it, if it is not there, beneath the container's `group`.
+    /// Makes the `group`, if it is not there.
     pub(crate) fn ensure(group: &Cgroup) -> Result<Self> {
-        let group = group.child("start")?;
         group.ensure_tracking()?;
         if let Some(dir) = group.dir_for_clone()? {
             return Ok(Self::Dir(dir));

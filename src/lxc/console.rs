@@ -52,7 +52,7 @@ impl Container {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?.on_terminal(theirs.as_fd());
-        let place = Birthplace::ensure(&self.group)?;
+        let place = Birthplace::ensure(&self.groups.start)?;
         let child = place.of(program).spawn()?;
         let console = Console { terminal, child };
         terminal::hand_over(&theirs, console.as_fd())?;

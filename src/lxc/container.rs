@@ -1,8 +1,6 @@
 //! One container: what is known of it without asking a program, and freezing it.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,8 +8,9 @@ use serde::Serialize;
 
 use crate::cgroup::{Cgroup, CgroupLimits};
 use crate::error::{Error, Result};
+use crate::lxc::LxcTarget;
+use crate::lxc::groups::Groups;
 use crate::lxc::record::{Birth, Record};
-use crate::lxc::{LxcTarget, config};
 use crate::name::{ContainerName, ObjectId};
 use crate::sys::{file, pidfd};
 
@@ -48,7 +47,7 @@ pub struct Container {
     pub(crate) id: ObjectId,
     pub(crate) name: Option<ContainerName>,
     pub(crate) target: LxcTarget,
-    pub(crate) group: Cgroup,
+    pub(crate) groups: Groups,
 }
 
 /// The processes of a container that runs.
@@ -79,8 +78,8 @@ impl Container {
         cgroup: impl Into<String>,
     ) -> Result<Self> {
         crate::lxc::text::check_path("containers' directory", lxc_path)?;
-        let group = Cgroup::new(&target.hierarchies, cgroup)?;
-        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), name: None, target: target.clone(), group })
+        let groups = Groups::beneath(Cgroup::new(&target.hierarchies, cgroup)?)?;
+        Ok(Self { lxc_path: lxc_path.to_owned(), id: id.clone(), name: None, target: target.clone(), groups })
     }
 
     /// The same container with the name that errors call it by. Default: its id.
@@ -92,18 +91,12 @@ impl Container {
 
     /// The process in the payload's group that is the first one of its pid namespace.
     pub(super) fn find_init(&self) -> Result<Option<Birth>> {
-        let procs = self.group.child(config::PAYLOAD)?.child("inner")?.procs_file()?;
-        let Some(list) = file::read_if_exists(&procs)? else { return Ok(None) };
-        for pid in list.lines().filter_map(|line| line.parse::<u32>().ok()) {
-            let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
-            let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-            // Exactly two levels: a container inside this one has an init of its own, one level deeper.
-            let mut levels = levels.unwrap_or_default().split_ascii_whitespace().skip(1);
-            if levels.next() == Some("1") && levels.next().is_none() {
-                return Ok(Birth::of(pid));
-            }
+        let list = file::read_if_exists(&self.groups.inner.procs_file()?)?.unwrap_or_default();
+        if let Some(init) = list.lines().filter_map(|line| line.parse().ok()).find(|pid| is_init(*pid)) {
+            return Ok(Birth::of(init));
         }
-        Ok(None)
+        // It may be in a group that it has made for itself, as systemd is.
+        Ok(self.groups.payload.processes()?.into_iter().find(|pid| is_init(*pid)).and_then(Birth::of))
     }
 
     /// What it does now.
@@ -113,7 +106,7 @@ impl Container {
     pub fn state(&self) -> Result<State> {
         match self.running()? {
             None => Ok(State::Stopped),
-            Some(_) if self.group.child(config::PAYLOAD)?.is_frozen()? => Ok(State::Frozen),
+            Some(_) if self.groups.payload.is_frozen()? => Ok(State::Frozen),
             Some(_) => Ok(State::Running),
         }
     }
@@ -141,7 +134,7 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::freeze`].
     pub fn freeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(config::PAYLOAD)?.freeze(FREEZE_PATIENCE)
+        self.groups.payload.freeze(FREEZE_PATIENCE)
     }
 
     /// Lets its processes go on.
@@ -150,23 +143,21 @@ impl Container {
     /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::thaw`].
     pub fn unfreeze(&self) -> Result<()> {
         self.must_run()?;
-        self.group.child(config::PAYLOAD)?.thaw(FREEZE_PATIENCE)
+        self.groups.payload.thaw(FREEZE_PATIENCE)
     }
 
     /// The control group with its limits. What is given to it does not weigh among other containers: its group is not beside
-    /// theirs. [`Host::set_limits`](crate::host::Host::set_limits) sees to that.
-    ///
-    /// # Errors
-    /// Never for a container that could be made.
-    pub fn payload(&self) -> Result<Cgroup> {
-        self.group.child(config::PAYLOAD)
+    /// theirs. [`Host::apply_limits`](crate::host::Host::apply_limits) sees to that.
+    #[must_use]
+    pub fn payload(&self) -> &Cgroup {
+        &self.groups.payload
     }
 
     /// Gives it the weights among `limits`: the group with the limits has none beside it but the monitor's, this one has the
     /// other containers'.
     pub(crate) fn weigh(&self, limits: &CgroupLimits) -> Result<()> {
         let weights = limits.weights();
-        if weights == CgroupLimits::default() { Ok(()) } else { self.group.apply(&weights) }
+        if weights == CgroupLimits::default() { Ok(()) } else { self.groups.all.apply(&weights) }
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {
@@ -188,7 +179,7 @@ impl Container {
         let deadline = Instant::now() + REBOOT_PATIENCE;
         while let Some(monitor) = record.monitor.open()? {
             if let Some(init) = self.find_init()?
-                && has_executed(init.pid, record.monitor.pid)
+                && pidfd::has_executed(init.pid)
                 && let Some(init_fd) = init.open()?
             {
                 self.bound_log();
@@ -201,6 +192,11 @@ impl Container {
             }
         }
         Ok(None)
+    }
+
+    /// Whether it has rebooted from inside since it was started.
+    pub(crate) fn has_rebooted(&self) -> Result<bool> {
+        Ok(self.running()?.is_some_and(|running| running.init != running.record.init))
     }
 
     pub(crate) fn dir(&self) -> PathBuf {
@@ -220,8 +216,11 @@ impl Container {
     }
 }
 
-/// Whether init is another program than the monitor, which it is a fork of at first.
-pub(super) fn has_executed(init: u32, monitor: u32) -> bool {
-    let exe = |pid: u32| fs::metadata(format!("/proc/{pid}/exe")).map(|file| (file.dev(), file.ino()));
-    matches!((exe(init), exe(monitor)), (Ok(init), Ok(monitor)) if init != monitor)
+/// Whether a process of a container is the first one there.
+fn is_init(pid: u32) -> bool {
+    let status = file::of_process(pid, "status").unwrap_or_default();
+    let levels = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    // Exactly two levels: a container inside this one has an init of its own, one level deeper.
+    let mut levels = levels.unwrap_or_default().split_ascii_whitespace().skip(1);
+    levels.next() == Some("1") && levels.next().is_none()
 }

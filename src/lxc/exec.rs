@@ -18,7 +18,7 @@ use crate::lxc::container::Container;
 use crate::lxc::exec_child::ExecChild;
 use crate::lxc::exec_output::{ExecOutput, ExecStatus};
 use crate::lxc::terminal::{self, Terminal, TerminalSize};
-use crate::lxc::{config, pump, text};
+use crate::lxc::{pump, text};
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::process::{Program, Stream};
 use crate::sys::wait::deadline;
@@ -95,6 +95,7 @@ impl Exec {
             return Err(Error::invalid("command", bad, "must not contain a zero byte"));
         }
         self.environment.keys().try_for_each(|name| check_variable(name))?;
+        self.user.iter().chain(&self.group).try_for_each(Account::check)?;
         if let Some(cwd) = &self.cwd
             && cwd != Path::new("/")
         {
@@ -140,7 +141,7 @@ impl Container {
     pub fn spawn(&self, exec: &Exec) -> Result<ExecChild> {
         exec.check()?;
         let running = self.must_run()?;
-        if self.group.child(config::PAYLOAD)?.is_frozen()? {
+        if self.groups.payload.is_frozen()? {
             // So is what is killed, for a moment.
             if running.is_ending()? {
                 return Err(self.not_running());
@@ -159,7 +160,7 @@ impl Container {
             .map_err(|e| Error::os("memfd_create", "lxc-attach.log", e))?
             .into();
         // Born there it ends with the container, and cannot make LXC's lock file again after it.
-        let place = Birthplace::ensure(&self.group)?;
+        let place = Birthplace::ensure(&self.groups.start)?;
         let program = self.program(exec, &identity, &log)?;
         let program = match &theirs {
             Some(terminal) => program.on_terminal(terminal.as_fd()),

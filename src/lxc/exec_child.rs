@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::lxc::container::{Container, KILL_PATIENCE, has_executed};
+use crate::lxc::container::{Container, KILL_PATIENCE};
 use crate::lxc::exec_output::ExecStatus;
 use crate::lxc::record::Birth;
 use crate::lxc::{Terminal, reason};
@@ -119,7 +119,7 @@ impl ExecChild {
     /// far: a process that lost its parent is still in one. False if there is nothing.
     fn kill_tree(&self, sessions: &mut BTreeSet<u32>, deadline: Instant) -> Result<bool> {
         let mut left = Vec::new();
-        for pid in self.container.group.processes()? {
+        for pid in self.container.groups.all.processes()? {
             left.extend(pidfd::family(pid).filter(|_| pid != self.child.pid).map(|family| (pid, family)));
         }
         let mut tree = BTreeSet::from([self.child.pid]);
@@ -176,10 +176,10 @@ impl ExecChild {
 
     /// Sends it to lxc-attach's child that is another program by now. `None` if there is none.
     fn signal_command(&self, number: u8) -> Result<Option<bool>> {
-        for pid in self.container.group.processes()? {
+        for pid in self.container.groups.all.processes()? {
             if let Some(process) = pidfd::open(pid)?
                 && pidfd::parent(pid) == Some(self.child.pid)
-                && has_executed(pid, self.child.pid)
+                && pidfd::has_executed(pid)
             {
                 return pidfd::signal(process.as_fd(), number.into()).map(Some);
             }

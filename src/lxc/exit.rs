@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Controller, Version};
 use crate::error::{Error, Result};
-use crate::lxc::config;
 use crate::lxc::container::Container;
 use crate::lxc::reason::texts;
 use crate::lxc::record::{Birth, Record, Run};
@@ -88,7 +87,7 @@ impl Container {
         let told = until(end, || {
             let lives = match monitor {
                 Some(monitor) => monitor.open()?.is_some(),
-                None => self.group.is_populated()?,
+                None => self.groups.all.is_populated()?,
             };
             let exit = self.last_exit()?;
             // Another line may follow the one that says that init has ended.
@@ -117,8 +116,8 @@ impl Container {
         let memory = self.target.hierarchies.serving(Controller::Memory)?;
         // LXC removes its own group at the end. In v2 the one above has counted, too.
         let group = match memory.version {
-            Version::V1 => &self.group.child(config::PAYLOAD).ok()?,
-            Version::V2 => &self.group,
+            Version::V1 => &self.groups.payload,
+            Version::V2 => &self.groups.all,
         };
         group.usage().ok()?.oom_kills
     }

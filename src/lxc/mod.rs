@@ -31,6 +31,7 @@ mod exec;
 mod exec_child;
 mod exec_output;
 mod exit;
+mod groups;
 mod halt_signal;
 mod lock_file;
 mod mount;

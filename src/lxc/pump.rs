@@ -26,7 +26,8 @@ struct Source {
 }
 
 /// Writes `input` to `stdin` and reads the outputs until the process behind `pidfd` has ended. What its own children
-/// write after that is not waited for. `None` if `deadline` passed first: the outputs are as far as they came.
+/// write after that is not waited for. The outputs, and whether it has ended: else `deadline` passed first, and they are as far as
+/// they came.
 pub(crate) fn pump(
     pidfd: BorrowedFd<'_>,
     mut stdin: Option<File>,

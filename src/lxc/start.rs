@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::idmap::IdMap;
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::{DeviceRule, LxcConfig, Network, PAYLOAD};
-use crate::lxc::container::{Container, has_executed};
+use crate::lxc::config::{DeviceRule, LxcConfig, Network};
+use crate::lxc::container::Container;
 use crate::lxc::record::{Birth, Record};
 use crate::lxc::root::Opened;
 use crate::lxc::{lock_file, reason};
@@ -68,15 +68,11 @@ impl Container {
         }
         let mounts = config.open_mounts()?;
         let lines = self.mount_lines(&mounts)?;
-        let text = config.render_in(&self.target, Some(self.group.path()), &lines)?;
+        let text = config.render_in(&self.target, Some(self.groups.all.path()), &lines)?;
         config.prepare_targets_of(&mounts)?;
         self.clean()?;
-        self.attempt(config, &text, &mounts).map_err(|cause| match self.clean() {
-            Ok(()) => cause,
-            Err(error) => Error::LeftBehind {
-                cause: Box::new(cause),
-                remains: vec![format!("cgroup {} ({error})", self.group.path())],
-            },
+        self.attempt(config, &text, &mounts).map_err(|cause| {
+            Error::after_undoing(cause, self.clean(), || format!("cgroup {}", self.groups.all.path()))
         })
     }
 
@@ -93,7 +89,7 @@ impl Container {
         file::absent_is_none(fs::rename(&log, dir.join("lxc.log.old")))
             .map_err(|e| Error::os("rename", log.display(), e))?;
         lock_file::claim(&self.lxc_path, self.id.as_str())?;
-        self.group.child(PAYLOAD)?.delegate_for(&config.limits)?;
+        self.groups.payload.delegate_for(&config.limits)?;
         self.place_mounts(mounts, config.id_map.as_ref())?;
         let (init, monitor) = tracing::debug_span!("lxc_start").in_scope(|| {
             self.run_lxc_start(&dir.join("config"), &log)?;
@@ -113,7 +109,7 @@ impl Container {
 
     /// Sets what LXC cannot, and checks what it should have set.
     fn complete(&self, config: &LxcConfig, init: Birth, mounts: &[Opened<'_>]) -> Result<()> {
-        let payload = self.group.child(PAYLOAD)?;
+        let payload = &self.groups.payload;
         payload.complete(&config.limits)?;
         payload.verify(&config.limits)?;
         self.weigh(&config.limits)?;
@@ -131,7 +127,7 @@ impl Container {
             program = program.arg(arg)?;
         }
         program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
-        let place = Birthplace::ensure(&self.group)?;
+        let place = Birthplace::ensure(&self.groups.start)?;
         let mut child = place.of(program).spawn()?;
         tracing::debug!(pid = child.pid, "lxc-start");
         match self.watch_start(&mut child)? {
@@ -145,7 +141,7 @@ impl Container {
     /// the memory limit, by a person) while it was set up. On a busy host it is only slow, so what makes progress is
     /// waited for.
     fn watch_start(&self, child: &mut Child) -> Result<Option<Ended>> {
-        let payload = self.group.child(PAYLOAD)?;
+        let payload = &self.groups.payload;
         let deadline = Instant::now() + START_PATIENCE;
         let (mut still_for, mut last) = (Duration::ZERO, None);
         while Instant::now() < deadline && still_for < STILL_PATIENCE {
@@ -168,11 +164,11 @@ impl Container {
     /// `None` if one of them wants to go on, or waits for the kernel.
     fn switches(&self) -> Result<Option<Vec<(u32, String)>>> {
         let of = |pid: u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let status = file::of_process(pid, "status").unwrap_or_default();
             let waits = !["State:\tR", "State:\tD"].iter().any(|state| status.contains(state));
             waits.then(|| (pid, status.lines().filter(|line| line.contains("ctxt_switches")).collect()))
         };
-        Ok(self.group.processes()?.into_iter().map(of).collect())
+        Ok(self.groups.all.processes()?.into_iter().map(of).collect())
     }
 
     /// Finds init, and waits until it is the program it should be: LXC says "running" just before it executes it.
@@ -182,7 +178,7 @@ impl Container {
         while let Some(init) = self.find_init()? {
             let Some(monitor) = pidfd::parent(init.pid).and_then(Birth::of) else { break };
             known = Some(monitor);
-            if has_executed(init.pid, monitor.pid) {
+            if pidfd::has_executed(init.pid) {
                 return Ok((init, monitor));
             }
             if Instant::now() >= deadline {
@@ -197,7 +193,7 @@ impl Container {
     /// program that the kernel does not show; LXC fails when it cannot load it.
     fn verify_devices(&self, rules: &[DeviceRule]) -> Result<()> {
         let Some(devices) = self.target.devices() else { return Ok(()) };
-        let list = devices.mount.join(self.group.path()).join(PAYLOAD).join("devices.list");
+        let list = devices.mount.join(self.groups.payload.path()).join("devices.list");
         let found = file::read(&list)?;
         let difference = if found.lines().any(|line| line.starts_with("a *:*")) {
             "every device is allowed".to_owned()

@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::lxc::container::{Container, KILL_PATIENCE};
+use crate::lxc::groups::Groups;
+use crate::lxc::lock_file;
 use crate::lxc::mount::Place;
 use crate::lxc::record::Record;
-use crate::lxc::{config, lock_file};
 use crate::sys::{file, pidfd, wait};
 
 /// How long killed processes are waited for one by one, before the group is killed as a whole. One that is frozen by v1
@@ -51,7 +52,7 @@ impl Container {
             None => StopOutcome::NotRunning,
             Some(_) if graceful.is_zero() => StopOutcome::Killed,
             Some(running) => {
-                self.group.child(config::PAYLOAD)?.thaw(KILL_PATIENCE)?;
+                self.groups.payload.thaw(KILL_PATIENCE)?;
                 pidfd::signal(running.init_fd.as_fd(), running.record.halt_signal.number())?;
                 tracing::debug!(init = running.init.pid, signal = %running.record.halt_signal, "sent halt signal");
                 match pidfd::wait_exit(running.init_fd.as_fd(), Some(graceful))? {
@@ -64,8 +65,7 @@ impl Container {
                 }
             }
         };
-        self.kill_known()?;
-        self.group.kill(KILL_PATIENCE)?;
+        self.kill_left()?;
         Ok(outcome)
     }
 
@@ -99,14 +99,14 @@ impl Container {
     /// [`Error::Busy`](crate::Error::Busy) naming processes that do not die; [`Error::Os`](crate::Error::Os) otherwise.
     pub fn clean(&self) -> Result<()> {
         let _span = tracing::debug_span!("container_clean", id = %self.id).entered();
-        self.kill_known()?;
-        self.group.kill(KILL_PATIENCE)?;
+        self.kill_left()?;
         Place::of(&self.dir()).clear()?;
         // What is mostly there, without looking around in each hierarchy; then the rest.
-        for name in ["payload/inner", "payload", "monitor", "start"] {
-            self.group.child(name)?.remove_unused()?;
+        let Groups { all, start, monitor, payload, inner } = &self.groups;
+        for group in [inner, payload, monitor, start] {
+            group.remove_unused()?;
         }
-        self.group.remove()?;
+        all.remove()?;
         lock_file::remove(&self.lxc_path, self.id.as_str())?;
         file::remove_file(&self.record_path())
     }
@@ -116,22 +116,29 @@ impl Container {
         lock_file::remove(&self.lxc_path, self.id.as_str())
     }
 
-    /// Kills the processes that the record names and waits for them: cheaper than asking each hierarchy again and again
-    /// who is left. With init its whole pid namespace ends.
-    fn kill_known(&self) -> Result<()> {
-        let Some(record) = Record::read(&self.record_path())? else { return Ok(()) };
-        // LXC's monitor first: all that it would do after init's end is what is done here, slower.
-        let mut held = Vec::with_capacity(2);
-        for birth in [record.monitor, record.init] {
-            if let Some(process) = birth.open()? {
-                pidfd::signal(process.as_fd(), libc::SIGKILL)?;
-                held.push(process);
-            }
+    /// Kills whatever is in its control group, and waits for it.
+    fn kill_left(&self) -> Result<()> {
+        if let Some(record) = Record::read(&self.record_path())? {
+            kill_known(&record)?;
         }
-        let deadline = Instant::now() + KNOWN_PATIENCE;
-        for process in held {
-            pidfd::wait_exit(process.as_fd(), Some(deadline.saturating_duration_since(Instant::now())))?;
-        }
-        Ok(())
+        self.groups.all.kill(KILL_PATIENCE)
     }
+}
+
+/// Kills the processes that the record names and waits for them: cheaper than asking each hierarchy again and again
+/// who is left. With init its whole pid namespace ends.
+fn kill_known(record: &Record) -> Result<()> {
+    // LXC's monitor first: all that it would do after init's end is what is done here, slower.
+    let mut held = Vec::with_capacity(2);
+    for birth in [record.monitor, record.init] {
+        if let Some(process) = birth.open()? {
+            pidfd::signal(process.as_fd(), libc::SIGKILL)?;
+            held.push(process);
+        }
+    }
+    let deadline = Instant::now() + KNOWN_PATIENCE;
+    for process in held {
+        pidfd::wait_exit(process.as_fd(), Some(deadline.saturating_duration_since(Instant::now())))?;
+    }
+    Ok(())
 }

@@ -67,6 +67,12 @@ pub(crate) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| Error::os("read", path.display(), e))
 }
 
+/// The file `name` of the process `pid` as text. What a container names its programs and groups may be any bytes, and is no reason
+/// not to read the rest.
+pub(crate) fn of_process(pid: u32, name: &str) -> io::Result<String> {
+    fs::read(format!("/proc/{pid}/{name}")).map(|text| String::from_utf8_lossy(&text).into_owned())
+}
+
 /// The whole of `path` as text, or `None` if there is no such file. A kernel's file that goes while it is read is gone.
 /// Anything but a regular file is an error: a fifo would be waited for.
 pub(crate) fn read_if_exists(path: &Path) -> Result<Option<String>> {

@@ -21,7 +21,7 @@ use rustix::mount::{
 use tracing::debug;
 
 use crate::error::{Error, Result};
-use crate::sys::{mountinfo, process, wait};
+use crate::sys::{file, mountinfo, process, wait};
 
 /// A file system being configured.
 #[derive(Debug)]
@@ -288,10 +288,10 @@ fn viewers(shows: impl Fn(&str) -> bool) -> Vec<String> {
     for dir in std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()) {
         let Ok(namespace) = std::fs::read_link(dir.join("ns/mnt")) else { continue };
         if namespaces.insert(namespace)
-            && std::fs::read_to_string(dir.join("mountinfo")).is_ok_and(|text| shows(&text))
+            && let Some(pid) = dir.file_name().and_then(|pid| pid.to_str()?.parse().ok())
+            && file::of_process(pid, "mountinfo").is_ok_and(|text| shows(&text))
         {
-            let pid = dir.file_name().and_then(|pid| pid.to_str()?.parse().ok());
-            viewers.extend(pid.map(process::shown));
+            viewers.push(process::shown(pid));
         }
     }
     viewers

@@ -2,7 +2,6 @@
 
 #![allow(unsafe_code)]
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::{Error, Result};
-use crate::sys::{process, wait};
+use crate::sys::{file, process, wait};
 
 /// Opens the process `pid`; `None` if there is none.
 pub(crate) fn open(pid: u32) -> Result<Option<OwnedFd>> {
@@ -46,6 +45,16 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, 4)?.parse().ok()
 }
 
+/// Whether a process has become a program of its own since its parent made it. Which file it runs does not tell: a container's
+/// init can be the monitor's own, by `/proc/self/exe`, with a loader of the container's.
+pub(crate) fn has_executed(pid: u32) -> bool {
+    /// `PF_FORKNOEXEC` of the kernel's `include/linux/sched.h`.
+    const FORKED_ONLY: u32 = 0x40;
+    stat_field(pid, 9)
+        .and_then(|flags| flags.parse::<u32>().ok())
+        .is_some_and(|flags| flags & FORKED_ONLY == 0)
+}
+
 /// What tells to whom a process belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Family {
@@ -64,7 +73,7 @@ pub(crate) fn family(pid: u32) -> Option<Family> {
 }
 
 fn stat_field(pid: u32, number: usize) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let text = file::of_process(pid, "stat").ok()?;
     // The name (field 2) can hold anything, also brackets; the fields after the last bracket begin with the third.
     let (_, rest) = text.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)

@@ -5,7 +5,7 @@
 //! environment.
 
 use std::ffi::{CString, OsStr};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +17,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::error::{Error, Result};
-use crate::sys::{clone, pidfd};
+use crate::sys::{clone, file, pidfd};
 
 /// What a standard stream of the child is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,8 +229,9 @@ impl Ended {
 
 /// The process `pid` as a person reads it: "4711 (sleep)".
 pub(crate) fn shown(pid: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    format!("{pid} ({})", name.trim_end())
+    let name = file::of_process(pid, "comm").unwrap_or_default();
+    // A process names itself: what would move a terminal's cursor is not handed on.
+    format!("{pid} ({})", name.trim_end().escape_debug())
 }
 
 /// The pid as rustix wants it.

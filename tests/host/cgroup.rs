@@ -1,13 +1,11 @@
 //! Control groups: limits are read back from the kernel's files, and proven by processes that run into them.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
 use docklet::Error;
 use docklet::cgroup::{Cgroup, CgroupLimits, Controller, CpuQuota, Hierarchies, Limit, Version};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::groups::{
     Groups, MIB, PATIENCE, content, cpu_files, dir, is_v1, max, memory, memory_files, memory_wanted, number,
@@ -79,7 +77,7 @@ fn cgroup_ensure_and_remove_are_repeatable() {
         group.thaw(PATIENCE).unwrap_err(),
     ];
     if kernel::unified().is_some() {
-        errors.extend([group.dir_for_clone().unwrap_err(), group.events().unwrap_err()]);
+        errors.push(group.dir_for_clone().unwrap_err());
     }
     let expected = format!("cgroup `{}` does not exist", group.path());
     for error in errors {
@@ -342,8 +340,6 @@ fn cgroup_freeze_and_thaw_by_v1() {
         let error = group.ensure_tracking().unwrap_err();
         assert!(matches!(error, Error::Unsupported { .. }), "{error}");
     }
-    let message = group.events().unwrap_err().to_string();
-    assert!(message.contains("mount -t cgroup2"), "{message}");
 }
 
 /// Hundreds of processes that do nothing but fork.
@@ -415,40 +411,80 @@ fn cgroup_kill_leaves_others_alone() {
     outside.wait().unwrap();
 }
 
+/// A file that stays open is of the group that it was opened in, and of no other at the same path.
 #[test]
 #[ignore = "needs root: cgroups"]
-fn cgroup_events_wake_who_waits() {
+fn cgroup_meter_tells_of_the_group_that_there_is() {
     let groups = Groups::new();
-    let group = groups.group("events");
-    if kernel::unified().is_some() {
-        events_wake_who_waits(&group);
-    } else {
-        let error = group.events().unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+    let group = groups.top.child("metered").unwrap();
+    let mut meter = group.meter();
+    let gone = format!("cgroup `{}` does not exist", group.path());
+    for round in 0..3 {
+        assert_eq!(meter.usage().unwrap_err().to_string(), gone);
+        assert_eq!(meter.descriptors(), 0);
+        group.ensure().unwrap();
+        group.apply(&CgroupLimits { pids_max: max(2), ..memory(32 * MIB, 0) }).unwrap();
+        assert_eq!(meter.usage().unwrap(), group.usage().unwrap());
+        assert_eq!(meter.usage().unwrap().pids_max_hits, Some(0), "round {round}: nothing of the one before");
+        assert!(meter.descriptors() > 5);
+        refused_fork(&group);
+        let hits = meter.usage().unwrap().pids_max_hits;
+        assert_eq!(hits, group.usage().unwrap().pids_max_hits);
+        assert!(hits >= Some(1), "{hits:?}");
+        // Removed and made again between two looks, and then removed only.
+        group.remove().unwrap();
+        group.ensure().unwrap();
+        assert_eq!(meter.usage().unwrap(), group.usage().unwrap());
+        assert_eq!(meter.usage().unwrap().pids_max_hits, Some(0));
+        group.remove().unwrap();
     }
 }
 
-fn events_wake_who_waits(group: &Cgroup) {
-    let events = group.events().unwrap();
-    assert!(!events.read().unwrap().populated);
-    let wait = |what: &str| {
-        let mut polled = [PollFd::from_borrowed_fd(events.as_fd(), PollFlags::PRI)];
-        let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
-        assert_eq!(poll(&mut polled, Some(&timeout)).unwrap(), 1, "{what}");
-        events.read().unwrap()
+/// What happens in groups beneath counts, whenever they come, and one that goes takes its v1 counts along.
+#[test]
+#[ignore = "needs root: cgroups"]
+fn cgroup_meter_follows_the_groups_beneath() {
+    let groups = Groups::new();
+    let group = groups.group("nested");
+    let mut meter = group.meter();
+    let mut hits = |why: &str| {
+        let [metered, fresh] = [meter.usage().unwrap(), group.usage().unwrap()];
+        assert_eq!(metered.pids_max_hits, fresh.pids_max_hits, "{why}");
+        assert_eq!(metered.oom_kills, fresh.oom_kills, "{why}");
+        (metered.pids_max_hits.unwrap(), meter.descriptors())
     };
-    let mut child = run_in(group, &["sleep", "1000"]);
-    assert!(wait("populated").populated);
-    group.freeze(PATIENCE).unwrap();
-    assert!(wait("frozen").frozen);
-    group.kill(PATIENCE).unwrap();
-    child.wait().unwrap();
-    let mut state = wait("empty");
-    while state.populated {
-        state = wait("empty");
+    assert_eq!(hits("empty").0, 0);
+    for path in ["nested/a", "nested/a/b"] {
+        let beneath = groups.group(path);
+        let (before, _) = hits(path);
+        beneath.apply(&CgroupLimits { pids_max: max(2), ..CgroupLimits::default() }).unwrap();
+        refused_fork(&beneath);
+        assert!(hits(path).0 > before, "{path}");
     }
-    group.remove().unwrap();
-    assert!(events.read().unwrap_err().to_string().contains("does not exist"));
+    // Made anew with the name and the number of those before.
+    groups.top.child("nested/a/b").unwrap().remove().unwrap();
+    hits("one less");
+    let again = groups.group("nested/a/b");
+    hits("again");
+    again.remove().unwrap();
+    groups.group("nested/a/b");
+    hits("replaced between two looks");
+    let (_, few) = hits("few");
+    // Who makes many groups does not take the host's descriptors.
+    for number in 0..100 {
+        fs::create_dir(dir(&group, "pids").join(format!("n{number}"))).unwrap();
+        fs::create_dir(dir(&group, "memory").join(format!("m{number}"))).ok();
+    }
+    let (_, many) = hits("many");
+    assert!(many <= few, "{many} of {few}");
+}
+
+/// A process of the group that cannot make all the children it wants.
+fn refused_fork(group: &Cgroup) {
+    let script = "for (1..5) { $p = fork; exit 7 unless defined $p; if (!$p) { sleep 1000; exit } } exit 0";
+    let mut child = run_in(group, &["perl", "-e", script]);
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    group.kill(PATIENCE).unwrap();
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn has_ended(pid: u32) -> bool {
 }
 
 fn processes_in(container: &Container) -> Vec<u32> {
-    container.payload().unwrap().processes().unwrap()
+    container.payload().processes().unwrap()
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn container_survives_a_reboot_from_inside() {
         thread::sleep(Duration::from_millis(10));
     };
     assert_eq!(container.state().unwrap(), State::Running);
-    container.payload().unwrap().verify(&limits).unwrap();
+    container.payload().verify(&limits).unwrap();
     assert!(!container.wait(Some(Duration::from_millis(50))).unwrap());
     container.kill().unwrap();
     assert!(has_ended(second));
@@ -324,7 +324,7 @@ fn container_half_started_is_cleaned() {
     let start = config.clone();
     let starter = thread::spawn(move || starting.start(&start).unwrap_err().to_string());
     let tracking = kernel::unified().unwrap_or_else(|| "/sys/fs/cgroup/freezer".into());
-    let group = tracking.join(container.payload().unwrap().path());
+    let group = tracking.join(container.payload().path());
     let procs = group.with_file_name("start").join("cgroup.procs");
     while fs::read_to_string(&procs).unwrap_or_default().is_empty() {
         thread::sleep(Duration::from_millis(1));

@@ -12,7 +12,7 @@ use crate::sandbox::Sandbox;
 use crate::scripted_root::{self, exec, sh};
 
 fn processes_in(container: &Container) -> Vec<u32> {
-    container.payload().unwrap().processes().unwrap()
+    container.payload().processes().unwrap()
 }
 
 #[test]

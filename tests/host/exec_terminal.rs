@@ -37,7 +37,7 @@ fn type_until(child: &ExecChild, line: &str, wanted: &str) -> String {
 /// The processes of the container that sleep for 77 seconds.
 fn sleepers(container: &Container) -> usize {
     let ends = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().ends_with(b"77\0");
-    container.payload().unwrap().processes().unwrap().iter().filter(|pid| ends(pid)).count()
+    container.payload().processes().unwrap().iter().filter(|pid| ends(pid)).count()
 }
 
 fn await_sleepers(container: &Container, count: usize) {
@@ -155,6 +155,13 @@ fn users_have_names() {
     assert_eq!(said(&home).unwrap(), "33\n34\n/tmp\n");
     let nobody = Exec { user: Some("nobody".into()), ..web.clone() };
     assert_eq!(said(&nobody).unwrap_err().to_string(), "user `nobody` in the container does not exist");
+    // LXC takes the number that stands for no id for "not given", which is root.
+    for exec in [
+        Exec { user: Some(u32::MAX.into()), ..web.clone() },
+        Exec { group: Some(u32::MAX.into()), ..web.clone() },
+    ] {
+        assert!(matches!(said(&exec).unwrap_err(), Error::Invalid { .. }));
+    }
     // What the container puts in the place of its file is not followed out of it, nor waited for.
     fs::remove_file(root.join("etc/passwd")).unwrap();
     symlink("/etc/group", root.join("etc/passwd")).unwrap();

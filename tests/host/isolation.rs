@@ -11,7 +11,7 @@ use crate::sandbox::Sandbox;
 use crate::scripted_root::{self, exec, sh};
 
 fn processes_in(container: &Container) -> Vec<u32> {
-    container.payload().unwrap().processes().unwrap()
+    container.payload().processes().unwrap()
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn container_limits_hold_and_cannot_be_raised() {
     let mut config = scripted_root::config(&root);
     config.limits(&limits);
     container.start(&config).unwrap();
-    let payload = container.payload().unwrap();
+    let payload = container.payload().clone();
     payload.verify(&limits).unwrap();
     // The kernel's word, in whichever hierarchy.
     let read = |names: &[&str]| {

@@ -106,8 +106,8 @@ fn other_limits() -> std::result::Result<CgroupLimits, Box<dyn Error>> {
     })
 }
 
-pub(crate) fn set_limits() -> Result {
-    with_host(async |host| Ok(host.set_limits(&name(), other_limits()?).await?))
+pub(crate) fn apply_limits() -> Result {
+    with_host(async |host| host.apply_limits(&name(), other_limits()?).await.map(drop).map_err(Into::into))
 }
 
 /// Prints "running" if the container runs with the limits of before or after, none of the others, as they are written down.
@@ -122,7 +122,7 @@ pub(crate) fn limits_state() -> Result {
         if !is_after && info.spec.limits != before {
             return Err(format!("half changed: {:?}", info.spec.limits).into());
         }
-        let payload = host.runtime(&name())?.payload()?;
+        let payload = host.runtime(&name())?.payload().clone();
         let found = payload.limits()?;
         let devices =
             found.io.values().filter(|io| io.write_bytes_per_second == Some(Limit::At(1 << 20))).count();

@@ -26,12 +26,12 @@ pub(crate) fn launch() -> Result {
 
 pub(crate) fn add() -> Result {
     let wanted = many()?;
-    with_host(async |host| host.set_mounts(&name(), wanted).await.map(drop).map_err(Into::into))
+    with_host(async |host| host.apply_mounts(&name(), wanted).await.map(drop).map_err(Into::into))
 }
 
 pub(crate) fn take_away() -> Result {
     let wanted = spec()?.mounts;
-    with_host(async |host| host.set_mounts(&name(), wanted).await.map(drop).map_err(Into::into))
+    with_host(async |host| host.apply_mounts(&name(), wanted).await.map(drop).map_err(Into::into))
 }
 
 /// Prints "running" if the container runs with the mounts of before or after, inside and outside, as they are written down.

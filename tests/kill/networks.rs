@@ -87,13 +87,13 @@ pub(crate) fn launch() -> Result {
 /// One interface more, and the other one changed.
 pub(crate) fn widen() -> Result {
     let wanted = wide()?;
-    with_host(async |host| host.set_interfaces(&name(), wanted).await.map(drop).map_err(Into::into))
+    with_host(async |host| host.apply_interfaces(&name(), wanted).await.map(drop).map_err(Into::into))
 }
 
 /// One interface less, and the other one changed.
 pub(crate) fn narrow() -> Result {
     let wanted = spec()?.interfaces;
-    with_host(async |host| host.set_interfaces(&name(), wanted).await.map(drop).map_err(Into::into))
+    with_host(async |host| host.apply_interfaces(&name(), wanted).await.map(drop).map_err(Into::into))
 }
 
 /// Prints "running" if the container runs with the interfaces of before or after, inside and outside, as they are written

@@ -39,7 +39,7 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("state", containers::state),
     ("stop", containers::stop),
     ("start", containers::start),
-    ("set-limits", containers::set_limits),
+    ("apply-limits", containers::apply_limits),
     ("limits-state", containers::limits_state),
     ("supervise", containers::supervise),
     ("prepare-networks", networks::prepare),

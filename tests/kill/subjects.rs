@@ -245,7 +245,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         before: &["launch", "crash"],
         must: Must::Recover(Recovery { states: &[State::Running], ..CONTAINER }),
     },
-    own("set-limits", &["prepare"], &["launch"], LIMITED),
+    own("apply-limits", &["prepare"], &["launch"], LIMITED),
     Subject {
         name: "give-up",
         modes: &[Mode::Own],

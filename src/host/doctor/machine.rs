@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 
 use super::{Check, Finding, check};
 use crate::error::{Error, Result};
+use crate::host::directory::ContainerDirectory;
 use crate::host::handle::require_root;
 use crate::host::ids;
 use crate::host::record::{Listing, Manifest};
@@ -88,10 +89,6 @@ fn judge_boot_parameters(given: &str, grub: &str) -> Result<String> {
     Ok(if words.is_empty() { "none that concern containers".to_owned() } else { words.join(" ") })
 }
 
-pub(super) fn prefix(paths: &Paths) -> Result<String> {
-    Ok(format!("{} can be written", paths.prefix().display()))
-}
-
 /// What all containers but privileged ones have.
 pub(super) fn user_namespaces() -> Result<String> {
     let map = ids::map(0)?;
@@ -110,7 +107,8 @@ pub(super) fn id_ranges(paths: &Paths, manifests: &Listing<Manifest>) -> Result<
 }
 
 pub(super) fn way(paths: &Paths) -> Result<String> {
-    let anyone = LxcConfig::new(&ContainerName::new("check")?, paths.containers().join("check"))?;
+    let root = ContainerDirectory::rehearsed(paths).root();
+    let anyone = LxcConfig::new(&ContainerName::new("check")?, root)?;
     anyone.check_ways(ids::map(0)?.root())?;
     Ok("their roots, ordinary users of this host, get to their files".to_owned())
 }

@@ -2,37 +2,59 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Check, check};
-use crate::cgroup::{CgroupLimits, Hierarchies, Version};
+use crate::cgroup::{
+    CgroupLimits, CpuQuota, CpuSet, CpuWeight, Hierarchies, IoDevice, IoLimits, IoWeight, Limit, Version,
+};
 use crate::error::{Error, Result};
-use crate::host::ids;
-use crate::lxc::{ConfigPath, LxcConfig, LxcTarget, MountEntry, Namespace, NamespaceSource};
+use crate::host::configuration::configuration;
+use crate::host::directory::ContainerDirectory;
+use crate::host::{ContainerSpec, Privilege, ids};
+use crate::lxc::{LxcTarget, MountEntry};
 use crate::name::ContainerName;
-use crate::net::NetworkNamespace;
 use crate::paths::Paths;
 use crate::storage::remove_tree;
 use crate::sys::directory::make_directory;
 use crate::sys::tool::{self, Limit as TimeLimit};
 
+/// Puts a limit of one kind among others.
+type Limiting = fn(&mut CgroupLimits) -> Result<()>;
+
 /// The limits that everybody needs, one by one.
-const LIMITS: [(&str, &str); 4] = [
-    ("memory limit", r#"{"memory_max_bytes": 67108864}"#),
-    ("memory and swap limit", r#"{"memory_max_bytes": 67108864, "memory_swap_max_bytes": 0}"#),
-    ("cpu limit", r#"{"cpu": {"quota_us": 50000}}"#),
-    ("process limit", r#"{"pids_max": 64}"#),
+const LIMITS: [(&str, Limiting); 4] = [
+    ("memory limit", |limits| put(&mut limits.memory_max_bytes, Limit::At(64 << 20))),
+    ("memory and swap limit", |limits| {
+        put(&mut limits.memory_max_bytes, Limit::At(64 << 20))?;
+        put(&mut limits.memory_swap_max_bytes, Limit::At(0))
+    }),
+    ("cpu limit", |limits| put(&mut limits.cpu, CpuQuota::cores(0.5)?)),
+    ("process limit", |limits| put(&mut limits.pids_max, Limit::At(64))),
 ];
 /// Those that only who asks for them needs.
-const FURTHER_LIMITS: [(&str, &str); 8] = [
-    ("cpu weight", r#"{"cpu_weight": 50}"#),
-    ("cpu burst", r#"{"cpu": {"quota_us": 50000, "burst_us": 1000}}"#),
-    ("processors", r#"{"cpus": "0"}"#),
-    ("memory high limit", r#"{"memory_high_bytes": 67108864}"#),
-    ("memory oom group", r#"{"memory_oom_group": true}"#),
-    ("io limit", r#"{"io": {"volume": {"read_bytes_per_second": 1048576}}}"#),
-    ("io weight", r#"{"io_weight": 50}"#),
-    ("huge page limit", r#"{"hugetlb_max_bytes": {"2MB": 0}}"#),
+const FURTHER_LIMITS: [(&str, Limiting); 8] = [
+    ("cpu weight", |limits| put(&mut limits.cpu_weight, CpuWeight::new(50)?)),
+    ("cpu burst", |limits| put(&mut limits.cpu, CpuQuota::cores(0.5)?.with_burst(Duration::from_millis(1))?)),
+    ("processors", |limits| put(&mut limits.cpus, CpuSet::new([0])?)),
+    ("memory high limit", |limits| put(&mut limits.memory_high_bytes, Limit::At(64 << 20))),
+    ("memory oom group", |limits| put(&mut limits.memory_oom_group, true)),
+    ("io limit", |limits| {
+        let read = IoLimits { read_bytes_per_second: Some(Limit::At(1 << 20)), ..IoLimits::default() };
+        limits.io.insert(IoDevice::Volume, read);
+        Ok(())
+    }),
+    ("io weight", |limits| put(&mut limits.io_weight, IoWeight::new(50)?)),
+    ("huge page limit", |limits| {
+        limits.hugetlb_max_bytes.insert("2MB".parse()?, Limit::At(0));
+        Ok(())
+    }),
 ];
+
+fn put<T>(limit: &mut Option<T>, value: T) -> Result<()> {
+    *limit = Some(value);
+    Ok(())
+}
 
 /// Reads a configuration, and starts nothing.
 const ASKED: &str = "lxc-info";
@@ -44,13 +66,13 @@ pub(super) fn groups_and_lxc(paths: &Paths) -> Vec<Check> {
     };
     let mut checks = vec![check("control groups", Ok(shown(&hierarchies)))];
     let mut possible = Vec::new();
-    for (subject, text) in LIMITS {
-        let result = probe_limit(text, &hierarchies);
-        possible.extend(result.is_ok().then_some(text));
+    for (subject, limiting) in LIMITS {
+        let result = probe_limit(limiting, &hierarchies);
+        possible.extend(result.is_ok().then_some(limiting));
         checks.push(check(subject, result));
     }
-    for (subject, text) in FURTHER_LIMITS {
-        checks.push(check(subject, probe_limit(text, &hierarchies)).optional());
+    for (subject, limiting) in FURTHER_LIMITS {
+        checks.push(check(subject, probe_limit(limiting, &hierarchies)).optional());
     }
     let target = LxcTarget::detect(&hierarchies);
     let keys = target.as_ref().ok().map(|target| {
@@ -74,34 +96,25 @@ fn shown(hierarchies: &Hierarchies) -> String {
     format!("{}; {}", hierarchies.layout(), mounts.collect::<Vec<_>>().join("; "))
 }
 
-fn parse_limit(text: &str) -> Result<CgroupLimits> {
-    serde_json::from_str(text).map_err(|error| Error::invalid("limit", text, error.to_string()))
-}
-
-fn probe_limit(text: &str, hierarchies: &Hierarchies) -> Result<String> {
-    parse_limit(text)?.check(hierarchies).map(|()| "can be limited".to_owned())
+fn probe_limit(limiting: Limiting, hierarchies: &Hierarchies) -> Result<String> {
+    let mut limits = CgroupLimits::default();
+    limiting(&mut limits)?;
+    limits.check(hierarchies).map(|()| "can be limited".to_owned())
 }
 
 /// Has liblxc read a configuration with every kind of key that containers have here.
-fn keys(paths: &Paths, target: &LxcTarget, limits: &[&str]) -> Result<String> {
+fn keys(paths: &Paths, target: &LxcTarget, possible: &[Limiting]) -> Result<String> {
     let name = ContainerName::new("check")?;
-    let root = paths.containers().join("check");
-    let namespace = root.join("netns");
-    let mut config = LxcConfig::new(&name, root.join("root"))?;
-    let mut all = CgroupLimits::default();
-    for limits in limits {
-        let limits = parse_limit(limits)?;
-        all.memory_max_bytes = all.memory_max_bytes.or(limits.memory_max_bytes);
-        all.memory_swap_max_bytes = all.memory_swap_max_bytes.or(limits.memory_swap_max_bytes);
-        all.cpu = all.cpu.or(limits.cpu);
-        all.pids_max = all.pids_max.or(limits.pids_max);
-    }
-    config.limits(&all).environment("CHECK", "1")?.mount(MountEntry::bind("/proc", "/mnt")?.read_only())?;
-    config.cgroup_dir("docklet/check")?.join_network(&namespace)?;
-    config.id_map = Some(ids::map(0)?);
-    let owner = ConfigPath::new(NetworkNamespace::owner_path(&namespace))?;
-    config.namespaces.insert(Namespace::User, NamespaceSource::Pinned(owner));
-    config.process.no_new_privileges = true;
+    let mut limits = CgroupLimits::default();
+    possible.iter().try_for_each(|limiting| limiting(&mut limits))?;
+    let mut spec = ContainerSpec::new(name.clone(), "check".parse()?);
+    spec.environment.insert("CHECK".to_owned(), "1".to_owned());
+    spec.mounts.push(MountEntry::bind("/proc", "/mnt")?.read_only());
+    spec.privilege = Privilege::Unprivileged { no_new_privileges: true };
+    let directory = ContainerDirectory::rehearsed(paths);
+    let ids = ids::map(0)?;
+    let mut config = configuration(&spec, &directory.root(), &directory, &limits, Some(&ids))?;
+    config.cgroup_dir("docklet/check")?;
     let text = config.render(target)?;
     let known = format!("all {} that containers have are known", text.lines().count());
     let locks = paths.locks();
@@ -145,8 +158,10 @@ mod tests {
 
     #[test]
     fn the_limits_that_are_looked_at_are_limits() {
-        for (subject, text) in LIMITS.into_iter().chain(FURTHER_LIMITS) {
-            assert_ne!(parse_limit(text).expect(subject), CgroupLimits::default(), "{subject}");
+        for (subject, limiting) in LIMITS.into_iter().chain(FURTHER_LIMITS) {
+            let mut limits = CgroupLimits::default();
+            limiting(&mut limits).expect(subject);
+            assert_ne!(limits, CgroupLimits::default(), "{subject}");
         }
     }
 }

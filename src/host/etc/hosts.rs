@@ -1,7 +1,6 @@
 //! `/etc/hosts` (`man 5 hosts`) of each container: the containers of its networks, as long as they exist.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lines::{Layout, Lines, read_lines};
@@ -22,8 +21,7 @@ impl Host {
         networks: Option<BTreeSet<NetworkName>>,
         starting: Option<Manifest>,
     ) -> Result<Vec<ContainerName>> {
-        let host = self.clone();
-        self.blocking(move || host.write_hosts_blocking(networks.as_ref(), starting.as_ref())).await
+        self.blocking(move |host| host.write_hosts_blocking(networks.as_ref(), starting.as_ref())).await
     }
 
     fn write_hosts_blocking(
@@ -45,7 +43,7 @@ impl Host {
         there.sort_by_key(|manifest| is_starting(manifest));
         for manifest in there {
             let own = manifest.networks();
-            let path = hosts_path(&self.directory(manifest));
+            let path = self.directory(manifest).hosts();
             let is_concerned =
                 || networks.is_none_or(|networks| !networks.is_disjoint(&own)) && path.exists();
             if !is_starting(manifest) && !is_concerned() {
@@ -70,11 +68,6 @@ impl Host {
         }
         Ok(changed)
     }
-}
-
-/// Where a container's hosts file is.
-pub(super) fn hosts_path(directory: &Path) -> PathBuf {
-    directory.join("hosts")
 }
 
 /// What the hosts file of a container says; the same for all that are in the same networks, if they are in any.

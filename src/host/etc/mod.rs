@@ -20,8 +20,8 @@ impl Host {
     pub(super) async fn raise_names(&self, manifest: &Manifest) -> Result<()> {
         let networks = if manifest.phase == Phase::Creating { manifest.networks() } else { BTreeSet::new() };
         self.write_hosts(Some(networks), Some(manifest.clone())).await?;
-        let (host, manifest) = (self.clone(), manifest.clone());
-        self.blocking(move || host.write_resolver(&manifest).map(drop)).await
+        let manifest = manifest.clone();
+        self.blocking(move |host| host.write_resolver(&manifest).map(drop)).await
     }
 
     /// Takes the names of a container that is gone from others. That it fails is no reason to keep it: recovery does it, too.
@@ -38,8 +38,7 @@ impl Host {
     /// Puts right what containers were told of names. Returns those that were told something else.
     pub(super) async fn recover_names(&self) -> Result<BTreeSet<ContainerName>> {
         let mut changed: BTreeSet<_> = self.write_hosts(None, None).await?.into_iter().collect();
-        let host = self.clone();
-        changed.extend(self.blocking(move || host.write_resolvers(None)).await?);
+        changed.extend(self.blocking(move |host| host.write_resolvers(None)).await?);
         Ok(changed)
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
 use super::lines::{Layout, Lines};
 use crate::error::Result;
@@ -29,12 +28,12 @@ impl Host {
             }
         }
         let resolver = resolver.unwrap_or_else(host_resolver);
-        Lines::new(RESOLV_CONF, lines(&resolver)).write(&resolver_path(&self.directory(manifest)))
+        Lines::new(RESOLV_CONF, lines(&resolver)).write(&self.directory(manifest).resolver())
     }
 
     /// As [`Host::write_resolver`], for a container that has been told something; nothing for others.
     pub(crate) fn write_resolver_again(&self, manifest: &Manifest) -> Result<bool> {
-        Ok(resolver_path(&self.directory(manifest)).exists() && self.write_resolver(manifest)?)
+        Ok(self.directory(manifest).resolver().exists() && self.write_resolver(manifest)?)
     }
 
     /// As [`Host::write_resolver_again`], for all containers in one of `networks` (`None`: for all). Returns those that were told
@@ -52,11 +51,6 @@ impl Host {
         }
         Ok(changed)
     }
-}
-
-/// Where a container's resolver configuration is.
-pub(super) fn resolver_path(directory: &Path) -> PathBuf {
-    directory.join("resolv.conf")
 }
 
 fn lines(resolver: &Resolver) -> Vec<String> {

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, readlink, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::hosts::hosts_path;
-use super::resolver::resolver_path;
 use crate::error::{Error, Result};
+use crate::host::directory::ContainerDirectory;
 use crate::lxc::MountEntry;
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::file::descriptor_path;
@@ -22,7 +21,7 @@ use crate::sys::file::descriptor_path;
 /// are on is theirs. What is in the way in the root, and is no file, is removed there, for good: a link, a fifo, an empty
 /// directory. A root that has no room for a file (its `/etc` is none, or the file is a full directory) goes without.
 pub(crate) fn mounts_of_names(
-    directory: &Path,
+    directory: &ContainerDirectory,
     root: &Path,
     mounts: &[MountEntry],
 ) -> Result<Vec<MountEntry>> {
@@ -31,7 +30,7 @@ pub(crate) fn mounts_of_names(
         return Ok(Vec::new());
     };
     let mut entries = Vec::new();
-    for (name, source) in [("hosts", hosts_path(directory)), ("resolv.conf", resolver_path(directory))] {
+    for (name, source) in [("hosts", directory.hosts()), ("resolv.conf", directory.resolver())] {
         let target = inside.join(name);
         let is_theirs = mounts.iter().map(MountEntry::target).any(|theirs| {
             let meets = |ours: &Path| ours.starts_with(theirs) || theirs.starts_with(ours);

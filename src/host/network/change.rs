@@ -109,8 +109,8 @@ impl Host {
                 }
             }
         }
-        let (host, networks) = (self.clone(), BTreeSet::from([name.clone()]));
-        self.blocking(move || host.write_resolvers(Some(&networks)).map(drop)).await?;
+        let networks = BTreeSet::from([name.clone()]);
+        self.blocking(move |host| host.write_resolvers(Some(&networks)).map(drop)).await?;
         self.registry().await?.record_settled(name, record)
     }
 

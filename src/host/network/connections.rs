@@ -6,17 +6,21 @@ use std::net::IpAddr;
 use super::firewall::forwards;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::host::record::{Manifest, Phase, Port};
+use crate::host::record::{FormerInterfaces, Manifest, Phase, Port};
 use crate::net::{end_connections, settle_forwards};
 
 impl Host {
     /// Makes connections go by a container's ports as they are now, once the table has them; those of addresses that it has no
     /// more end.
-    pub(crate) async fn settle_connections(&self, manifest: &Manifest) -> Result<()> {
+    pub(crate) async fn settle_connections(
+        &self,
+        manifest: &Manifest,
+        former: &FormerInterfaces,
+    ) -> Result<()> {
         let now = addresses(manifest.objects.ports.values());
-        let gone = &addresses(manifest.objects.leaving.iter().flatten()) - &now;
+        let gone = &addresses(former.ports.values()) - &now;
         let published = forwards(manifest)?;
-        self.blocking(move || {
+        self.blocking(move |_| {
             told(end_connections(&gone))?;
             told(settle_forwards(&now, &published).map(drop))
         })
@@ -26,13 +30,12 @@ impl Host {
     /// The same for a new container: whoever had its addresses before, nothing of his is left.
     pub(crate) async fn settle_new_connections(&self, manifest: &Manifest) -> Result<()> {
         let published = forwards(manifest)?;
-        self.blocking(move || told(settle_forwards(&BTreeSet::new(), &published).map(drop))).await
+        self.blocking(move |_| told(settle_forwards(&BTreeSet::new(), &published).map(drop))).await
     }
 
     /// The same for all containers, after the table was not what it should have been.
     pub(crate) async fn settle_all_connections(&self) -> Result<()> {
-        let host = self.clone();
-        self.blocking(move || {
+        self.blocking(move |host| {
             let (mut targets, mut published) = (BTreeSet::new(), Vec::new());
             let manifests = host.inner.manifests.all()?.records;
             for manifest in manifests.iter().filter(|manifest| manifest.phase != Phase::Removing) {
@@ -47,7 +50,7 @@ impl Host {
     /// Ends all connections of a container that goes: who has its addresses next gets none of what is sent to it.
     pub(crate) async fn end_connections(&self, manifest: &Manifest) -> Result<()> {
         let gone = addresses(manifest.all_ports());
-        self.blocking(move || told(end_connections(&gone))).await
+        self.blocking(move |_| told(end_connections(&gone))).await
     }
 }
 

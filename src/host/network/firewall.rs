@@ -146,8 +146,8 @@ impl Host {
     /// Makes the table say what is written down, leaving out one network. Tells whether it said something else. Holds also on a
     /// host that does not forward IPv6, since what keeps networks apart must not depend on that.
     pub(crate) async fn apply_firewall(&self, without: Option<&NetworkRecord>) -> Result<bool> {
-        let (host, without) = (self.clone(), without.cloned());
-        self.blocking(move || {
+        let without = without.cloned();
+        self.blocking(move |host| {
             let (mut networks, manifests) = (host.inner.networks.all()?, host.inner.manifests.all()?);
             networks.records.retain(|record| without.as_ref() != Some(&**record));
             let firewall = &host.inner.firewall;

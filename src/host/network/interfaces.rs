@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tracing::{Instrument, info_span};
-
-use crate::error::{Error, Result};
-use crate::host::record::{Manifest, Port};
+use crate::error::Result;
+use crate::host::record::{FormerInterfaces, Manifest, Part, Port};
 use crate::host::{Attachment, ContainerInfo, Host};
 use crate::lxc::State;
 use crate::name::{ContainerName, LinkName};
@@ -31,7 +29,7 @@ impl Host {
     ///     eth0.mtu = Some(Mtu::new(1400)?);
     ///     eth0.rates.from_container = Some(Rate::megabits(10)?);
     /// }
-    /// let info = host.set_interfaces(&web, interfaces).await?;
+    /// let info = host.apply_interfaces(&web, interfaces).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -41,100 +39,51 @@ impl Host {
     /// # Errors
     /// [`Error::Invalid`], [`Error::NotFound`] and [`Error::Busy`] as [`Host::launch`], with nothing changed; after any other
     /// error the container has its earlier interfaces again, or it is an [`Error::LeftBehind`].
-    pub async fn set_interfaces(
+    pub async fn apply_interfaces(
         &self,
         name: &ContainerName,
         interfaces: BTreeMap<LinkName, Attachment>,
     ) -> Result<ContainerInfo> {
-        let name = name.clone();
-        let span = info_span!("set_interfaces", container = %name);
-        self.owned(|host| {
-            async move { host.locked(&name).await?.set_interfaces_locked(&name, interfaces).await }
-                .instrument(span)
+        self.change(name, Part::Interfaces, move |host, manifest| {
+            let manifests = host.inner.manifests.all()?;
+            let ports = host.plan_ports(&manifests, &manifest.id, &interfaces, &manifest.objects.ports)?;
+            manifest.objects.ports = ports;
+            manifest.spec.interfaces = interfaces;
+            host.check_rules(Some(manifest), None)
         })
         .await
     }
 
-    async fn set_interfaces_locked(
-        self,
-        name: &ContainerName,
-        interfaces: BTreeMap<LinkName, Attachment>,
-    ) -> Result<ContainerInfo> {
-        let before = self.settle_interfaces(self.created(name)?, &BTreeSet::new()).await?;
-        let (host, planned) = (self.clone(), before.clone());
-        let after = self.blocking(move || host.record_interfaces(planned, interfaces)).await?;
-        let unchanged = self.unchanged(&before, &after)?;
-        match self.settle_interfaces(after.clone(), &unchanged).await {
-            Ok(manifest) => self.look(manifest).await,
-            Err(cause) => {
-                let mut back = before;
-                back.objects.leaving = Some(only_in(&after, &back));
-                let undone = match self.publish(&back).await {
-                    Ok(()) => self.settle_interfaces(back, &unchanged).await.map(drop),
-                    Err(error) => Err(error),
-                };
-                Err(Error::after_undoing(cause, undone, || format!("interfaces of container `{name}`")))
-            }
-        }
-    }
-
-    /// Writes down what a container's interfaces are to be.
-    fn record_interfaces(
-        &self,
-        before: Manifest,
-        interfaces: BTreeMap<LinkName, Attachment>,
-    ) -> Result<Manifest> {
-        let _registry = self.lock_registry()?;
-        let mut after = before.clone();
-        after.objects.ports =
-            self.plan_ports(&self.inner.manifests.all()?, &before.id, &interfaces, &before.objects.ports)?;
-        after.spec.interfaces = interfaces;
-        if after == before {
-            return Ok(after);
-        }
-        self.check_rules(Some(&after), None)?;
-        after.objects.leaving = Some(only_in(&before, &after));
-        self.inner.manifests.publish(&after.spec.name, &after)?;
-        Ok(after)
-    }
-
-    /// The links that are to be what they are.
-    fn unchanged(&self, before: &Manifest, after: &Manifest) -> Result<BTreeSet<LinkName>> {
-        let earlier = self.recorded_veth_specs(before)?;
-        let now = self.recorded_veth_specs(after)?;
-        Ok(now.into_iter().filter(|spec| earlier.contains(spec)).map(|spec| spec.name).collect())
-    }
-
-    /// Goes on with a change of a container's interfaces, if there is one: removes the ports that are to leave, and makes the
-    /// others what the manifest says, but for those that are `settled`. Returns the manifest as it is written down then.
+    /// Makes a container's interfaces what its manifest says, in the place of the `former` ones: removes the ports that are to
+    /// leave, and changes the others, but for those that stay what they are.
     pub(crate) async fn settle_interfaces(
         &self,
-        manifest: Manifest,
-        settled: &BTreeSet<LinkName>,
-    ) -> Result<Manifest> {
-        let Some(leaving) = &manifest.objects.leaving else { return Ok(manifest) };
+        manifest: &Manifest,
+        former: &FormerInterfaces,
+    ) -> Result<()> {
         let stays = |port: &Port| manifest.objects.ports.values().any(|other| other.link == port.link);
-        for port in leaving.iter().filter(|port| !stays(port)) {
+        for port in former.ports.values().filter(|port| !stays(port)) {
             Veth::remove(&self.inner.netlink, &port.link, &port.owner).await?;
         }
-        if self.state(&manifest).await? != State::Stopped {
-            self.apply_ports(&manifest, settled).await?;
+        if self.state(manifest).await? != State::Stopped {
+            self.apply_ports(manifest, &self.unchanged(manifest, former)?).await?;
         }
         let networks = manifest.all_ports().map(|port| port.network.clone()).collect();
         self.registry().await?.apply_firewall(None).await?;
-        self.settle_connections(&manifest).await?;
-        let (host, told) = (self.clone(), manifest.clone());
-        self.blocking(move || host.write_resolver_again(&told).map(drop)).await?;
-        self.write_hosts(Some(networks), None).await?;
-        let mut settled = manifest;
-        settled.objects.leaving = None;
-        self.publish(&settled).await?;
-        Ok(settled)
+        self.settle_connections(manifest, former).await?;
+        let told = manifest.clone();
+        self.blocking(move |host| host.write_resolver_again(&told).map(drop)).await?;
+        self.write_hosts(Some(networks), None).await.map(drop)
     }
-}
 
-/// The ports of `one` that `other` does not have, or with other addresses.
-fn only_in(one: &Manifest, other: &Manifest) -> Vec<Port> {
-    let kept: Vec<&Port> = other.objects.ports.values().collect();
-    one.all_ports().filter(|port| !kept.contains(port)).cloned().collect()
+    /// The links that are to be what they are.
+    fn unchanged(&self, manifest: &Manifest, former: &FormerInterfaces) -> Result<BTreeSet<LinkName>> {
+        let mut earlier = manifest.clone();
+        earlier.spec.interfaces.clone_from(&former.spec);
+        earlier.objects.ports.clone_from(&former.ports);
+        // What does not tell any more what it was is changed.
+        let earlier = self.recorded_veth_specs(&earlier).unwrap_or_default();
+        let now = self.recorded_veth_specs(manifest)?;
+        Ok(now.into_iter().filter(|spec| earlier.contains(spec)).map(|spec| spec.name).collect())
+    }
 }

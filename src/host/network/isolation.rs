@@ -38,8 +38,8 @@ impl Host {
 
     async fn apply_isolation_locked(self, spec: IsolationSpec) -> Result<bool> {
         let before = self.isolation()?;
-        let (host, checked) = (self.clone(), spec.clone());
-        self.blocking(move || host.check_isolation(&checked)).await?;
+        let checked = spec.clone();
+        self.blocking(move |host| host.check_isolation(&checked)).await?;
         if spec == before {
             return self.apply_firewall(None).await;
         }
@@ -49,8 +49,7 @@ impl Host {
     }
 
     async fn settle_isolation(&self, spec: IsolationSpec) -> Result<()> {
-        let host = self.clone();
-        self.blocking(move || host.inner.isolation.write(&spec)).await?;
+        self.blocking(move |host| host.inner.isolation.write(&spec)).await?;
         self.apply_firewall(None).await.map(drop)
     }
 }

@@ -98,8 +98,8 @@ impl Host {
     pub(super) async fn check_network(&self, record: &NetworkRecord) -> Result<()> {
         record.bridge_spec().check()?;
         record.tunnel_spec().map_or(Ok(()), |tunnel| tunnel.check())?;
-        let (host, record) = (self.clone(), record.clone());
-        self.blocking(move || host.check_rules(None, Some(&record))).await
+        let record = record.clone();
+        self.blocking(move |host| host.check_rules(None, Some(&record))).await
     }
 
     async fn remove_network_locked(self, name: &NetworkName) -> Result<()> {
@@ -121,8 +121,8 @@ impl Host {
         // First of all: a link without its rules is open to all.
         let ruled = self.apply_firewall(None).await?;
         let made = self.raise_links(record).await?;
-        let (host, record) = (self.clone(), record.clone());
-        self.blocking(move || host.check_forwarding(Some(&record))).await?;
+        let record = record.clone();
+        self.blocking(move |host| host.check_forwarding(Some(&record))).await?;
         Ok(ruled || made)
     }
 

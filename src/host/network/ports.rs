@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::host::directory::ContainerDirectory;
 use crate::host::launch::new_id;
-use crate::host::objects::namespace_path;
 use crate::host::record::{Listing, Manifest, NetworkRecord, Port};
 use crate::host::{Attachment, Host};
 use crate::name::{LinkName, NetworkName, ObjectId};
@@ -66,9 +65,13 @@ impl Host {
     }
 
     /// Makes what is missing of a container's ports, and of its network namespace.
-    pub(crate) async fn raise_ports(&self, manifest: &Manifest, directory: &Path) -> Result<()> {
-        let (path, ids) = (namespace_path(directory), manifest.objects.ids.clone());
-        let ensure = move || match ids {
+    pub(crate) async fn raise_ports(
+        &self,
+        manifest: &Manifest,
+        directory: &ContainerDirectory,
+    ) -> Result<()> {
+        let (path, ids) = (directory.namespace(), manifest.objects.ids.clone());
+        let ensure = move |_: &Self| match ids {
             Some(ids) => NetworkNamespace::ensure_mapped(&path, &ids),
             None => NetworkNamespace::ensure(&path),
         };
@@ -86,8 +89,8 @@ impl Host {
 
     /// Makes the ports of a running container what its manifest says, but for the links that are `settled`.
     pub(crate) async fn apply_ports(&self, manifest: &Manifest, settled: &BTreeSet<LinkName>) -> Result<()> {
-        let path = namespace_path(&self.directory(manifest));
-        let namespace = self.blocking(move || NetworkNamespace::open(&path)).await?;
+        let path = self.directory(manifest).namespace();
+        let namespace = self.blocking(move |_| NetworkNamespace::open(&path)).await?;
         let net = &self.inner.netlink;
         for spec in self.recorded_veth_specs(manifest)?.iter().filter(|spec| !settled.contains(&spec.name)) {
             match Veth::apply(net, &namespace, spec).await {
@@ -110,9 +113,9 @@ impl Host {
 
     /// Removes a container's network namespace and its ports.
     pub(crate) async fn lower_ports(&self, manifest: &Manifest) -> Result<()> {
-        let path = namespace_path(&self.directory(manifest));
+        let path = self.directory(manifest).namespace();
         // The namespace takes the pairs along, which is faster than deleting them.
-        self.blocking(move || NetworkNamespace::remove(&path)).await?;
+        self.blocking(move |_| NetworkNamespace::remove(&path)).await?;
         for port in manifest.all_ports() {
             let _ = self.inner.netlink.wait_gone(&port.link, LINK_GONE_TIMEOUT).await;
             // What is still there, and what does not go with a namespace.

@@ -1,6 +1,5 @@
 //! How a container's last run ended, and what is to become of it then. One file, replaced whole (`man 2 rename`).
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::files::FORMAT;
 use crate::error::Result;
 use crate::host::Ended;
+use crate::host::directory::ContainerDirectory;
 use crate::lxc::Run;
 use crate::sys::{file, record};
 
@@ -36,15 +36,15 @@ impl Ending {
     }
 
     /// What is written down in the container's `directory`.
-    pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
-        let path = directory.join("ended.json");
+    pub(crate) fn read(directory: &ContainerDirectory) -> Result<Option<Self>> {
+        let path = directory.ended();
         let Some(text) = file::read_if_exists(&path)? else { return Ok(None) };
         record::decode(&text, &path, FORMAT).map(Some)
     }
 
     /// Writes it down durably. The caller holds the container's lock.
-    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
-        let path = directory.join("ended.json");
+    pub(crate) fn write(&self, directory: &ContainerDirectory) -> Result<()> {
+        let path = directory.ended();
         file::publish(&path, &record::encode(self, &path)?)?;
         file::sync_parent(&path)
     }

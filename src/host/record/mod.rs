@@ -14,5 +14,5 @@ mod network;
 pub(crate) use ending::Ending;
 pub(crate) use files::{Listing, Records};
 pub(crate) use isolation::IsolationRecord;
-pub(crate) use manifest::{Manifest, Objects, Phase, Port};
+pub(crate) use manifest::{Former, FormerInterfaces, Manifest, Objects, Part, Phase, Port};
 pub(crate) use network::NetworkRecord;

@@ -13,7 +13,7 @@ use tracing::{Instrument, info_span};
 pub use report::{Outcome, Recovered};
 
 use super::Host;
-use super::record::{Manifest, Phase};
+use super::record::{Manifest, Part, Phase};
 use crate::cgroup::Cgroup;
 use crate::error::{Chain, Error, Result};
 use crate::lxc::State;
@@ -71,16 +71,13 @@ impl Host {
         // First what there is, then what is written down: what is made in between is written down before.
         let marked = self.marked().await?;
         self.recover_volumes(&mut report).await?;
-        self.recover_networks(&mut report).await?;
+        let unsettled = self.recover_networks(&mut report).await?;
         let mut names: BTreeSet<_> = self.inner.manifests.names_with_left_overs()?.into_iter().collect();
         names.extend(self.lock_names()?);
         for together in self.in_start_order(names)? {
-            let converging = together.into_iter().map(|name| {
-                let host = self.clone();
-                async move {
-                    let converged = host.converge(&name, haste).await;
-                    (name, converged)
-                }
+            let converging = together.into_iter().map(|name| async {
+                let converged = self.converge(&name, haste).await;
+                (name, converged)
             });
             let mut converging = futures_util::stream::iter(converging).buffer_unordered(AT_ONCE);
             while let Some((name, converged)) = converging.next().await {
@@ -93,14 +90,11 @@ impl Host {
             }
         }
         report.containers.sort_by(|(one, _), (other, _)| one.cmp(other));
-        self.recover_ports(&mut report).await?;
+        self.recover_ports(&unsettled, &mut report).await?;
         self.remove_orphans(marked, &mut report).await?;
-        match self.recover_names().await {
-            Ok(told) => report.names.extend(told),
-            Err(error) => report.failures.push(format!("names: {}", Chain(&error))),
-        }
-        let host = self.clone();
-        let (tidied, failures) = self.blocking(move || Ok(host.tidy())).await?;
+        let told = report.took("names", self.recover_names().await);
+        report.names.extend(told.into_iter().flatten());
+        let (tidied, failures) = self.blocking(move |host| Ok(host.tidy())).await?;
         report.orphans.extend(tidied);
         report.failures.extend(failures);
         self.release_parent().await?;
@@ -109,20 +103,17 @@ impl Host {
 
     /// First of all: what is held still, or is not there yet, would stop containers.
     async fn recover_volumes(&self, report: &mut Recovered) -> Result<()> {
-        let host = self.clone();
         let (recovered, failures) = self
-            .blocking(move || {
+            .blocking(move |host| {
                 let (pools, failures) = host.pools()?;
                 let recovered: Vec<_> = pools.iter().map(VolumePool::recover).collect();
                 Ok((recovered, failures))
             })
             .await?;
         report.failures.extend(failures);
-        for result in recovered {
-            match result {
-                Ok(volumes) => report.volumes.extend(volumes),
-                Err(error) => report.failures.push(format!("volumes: {}", Chain(&error))),
-            }
+        for volumes in recovered {
+            let recovered = report.took("volumes", volumes);
+            report.volumes.extend(recovered.into_iter().flatten());
         }
         Ok(())
     }
@@ -166,23 +157,21 @@ impl Host {
         }
     }
 
-    async fn converge_created(&self, manifest: Manifest, haste: Haste) -> Result<Converged> {
+    async fn converge_created(&self, mut manifest: Manifest, haste: Haste) -> Result<Converged> {
         let done = |outcome| Ok(Converged::Done(Some(outcome)));
-        let objects = &manifest.objects;
-        let changing =
-            objects.leaving.is_some() || objects.former_limits.is_some() || objects.unmounting.is_some();
-        let unchanged = if changing { Outcome::Changed } else { Outcome::Unchanged };
-        let manifest = self.settle_limits(manifest).await?;
-        let manifest = self.settle_interfaces(manifest, &BTreeSet::new()).await?;
-        let manifest = self.settle_mounts(manifest).await?;
+        let unchanged = if manifest.objects.former.is_none() { Outcome::Unchanged } else { Outcome::Changed };
+        for part in Part::ALL {
+            manifest = self.settle(manifest, part).await?;
+        }
         let running = self.state(&manifest).await? != State::Stopped;
         if manifest.run && running {
-            return done(unchanged);
+            let renewed = self.renew_limits(&manifest).await?;
+            return done(if renewed { Outcome::Changed } else { unchanged });
         }
         let ending = self.note_end(&manifest).await?;
         if !manifest.run {
-            let (host, held) = (self.clone(), manifest.clone());
-            if !self.blocking(move || host.holds(&held)).await? {
+            let held = manifest.clone();
+            if !self.blocking(move |host| host.holds(&held)).await? {
                 return done(unchanged);
             }
             self.lower(&manifest, Duration::ZERO).await?;
@@ -200,9 +189,10 @@ impl Host {
         }
         self.lower(&manifest, Duration::ZERO).await?;
         let log = self.container(&manifest)?.log_identity();
-        let Err(error) = self.raise(&manifest).await else { return done(Outcome::Started) };
+        let Err(cause) = self.raise(&manifest).await else { return done(Outcome::Started) };
         // Nothing of what was made for it waits for a person.
-        self.lower(&manifest, Duration::ZERO).await?;
+        let lowered = self.lower(&manifest, Duration::ZERO).await;
+        let error = Error::after_undoing(cause, lowered, || format!("container `{}`", manifest.spec.name));
         // Who recovers a host by hand reads why it did not start, and may try again.
         if haste == Haste::Now {
             return Err(error);
@@ -242,7 +232,7 @@ impl Host {
         let space = self.pool_of(manifest)?.mount_point(&manifest.objects.volume);
         let mounted = mountinfo::mounts()?
             .iter()
-            .any(|mount| mount.target.starts_with(&directory) || mount.target == space);
+            .any(|mount| mount.target.starts_with(directory.path()) || mount.target == space);
         Ok(mounted || Cgroup::new(&self.inner.hierarchies, manifest.objects.cgroup.as_str())?.exists())
     }
 

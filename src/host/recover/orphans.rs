@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::report::Recovered;
 use crate::cgroup::Cgroup;
-use crate::error::{Chain, Result};
+use crate::error::Result;
 use crate::host::Host;
+use crate::host::directory::ContainerDirectory;
 use crate::host::marks::is_of_network;
-use crate::host::objects::{namespace_path, release_volume, root_path};
+use crate::host::objects::release_volume;
 use crate::host::record::{Manifest, NetworkRecord};
 use crate::lxc::{self, Container};
 use crate::name::{LinkName, ObjectId};
@@ -65,20 +66,19 @@ impl Host {
                 }
                 continue;
             }
-            match self.remove_link(&link, &owner).await {
-                Ok(()) => report.orphans.push(format!("link {link}")),
-                Err(error) => report.failures.push(format!("link {link}: {}", Chain(&error))),
-            }
+            let what = format!("link {link}");
+            let removed = report.took(&what, self.remove_link(&link, &owner).await);
+            report.orphans.extend(removed.map(|()| what));
         }
         for id in marked.ids {
             if !all_containers || manifests.iter().any(|manifest| manifest.id == id) {
                 continue;
             }
-            let (host, orphan) = (self.clone(), id.clone());
-            match self.blocking(move || host.release_orphan(&orphan)).await {
-                Ok(()) => report.orphans.push(format!("container {id}")),
-                Err(error) => report.failures.push(format!("container {id}: {}", Chain(&error))),
-            }
+            let orphan = id.clone();
+            let what = format!("container {id}");
+            let released = self.blocking(move |host| host.release_orphan(&orphan)).await;
+            let released = report.took(&what, released);
+            report.orphans.extend(released.map(|()| what));
         }
         Ok(())
     }
@@ -99,13 +99,13 @@ impl Host {
         let inner = &self.inner;
         let cgroup = format!("docklet/{}/{id}", inner.tag);
         Container::new(&inner.paths.containers(), id, &inner.target, cgroup)?.clean()?;
-        let directory = inner.paths.containers().join(id.as_str());
-        OverlayRoot::unmount(&root_path(&directory))?;
+        let directory = ContainerDirectory::of(id, &inner.paths);
+        OverlayRoot::unmount(&directory.root())?;
         let volume = id.volume_name();
         for pool in self.pools()?.0.iter().filter(|pool| pool.mount_point(&volume).exists()) {
             release_volume(pool, &volume)?;
         }
-        NetworkNamespace::remove(&namespace_path(&directory))
+        NetworkNamespace::remove(&directory.namespace())
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a recovery reports. Plain data; what it looks at stands in `man 5 proc` and `man 7 rtnetlink`.
 
+use std::fmt;
+
 use serde::Serialize;
 
+use crate::error::{Chain, Result};
 use crate::name::{ContainerName, LinkName};
 
 /// What became of one container.
@@ -12,7 +15,8 @@ pub enum Outcome {
     Unchanged,
     /// It should run and did not: it was made whole and started.
     Started,
-    /// A change of its interfaces had been cut off, and was carried out.
+    /// A change of its limits, its interfaces or its mounts had been cut off, and was carried out; or a reboot from inside had brought
+    /// back limits of its start.
     Changed,
     /// It ended by itself, and its [policy](crate::host::RestartPolicy) does not start it again: it should not run any more, and
     /// was released.
@@ -45,6 +49,11 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// What came out; if nothing did, that is one of the failures, with `what` it was about.
+    pub(super) fn took<T>(&mut self, what: impl fmt::Display, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.failures.push(format!("{what}: {}", Chain(&error)))).ok()
+    }
+
     /// Whether anything was done.
     #[must_use]
     pub fn changed(&self) -> bool {

@@ -50,7 +50,7 @@ pub struct ContainerSpec {
     #[serde(default)]
     pub devices: BTreeSet<DeviceRule>,
     /// What is mounted inside: directories, files and devices of the host, memory, file systems. Default: nothing but what
-    /// LXC mounts. [`Host::set_mounts`](crate::host::Host::set_mounts) changes it.
+    /// LXC mounts. [`Host::apply_mounts`](crate::host::Host::apply_mounts) changes it.
     #[serde(default)]
     pub mounts: Vec<MountEntry>,
     /// What root inside is on the host. Default: an ordinary user with ids of the container's own.

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::lxc::config::reader::Reader;
-use crate::lxc::config::render::{Lines, PAYLOAD};
+use crate::lxc::config::render::Lines;
+use crate::lxc::groups::{INNER, MONITOR, PAYLOAD};
 
 /// The rules of [`LxcConfig::cgroup_dir`](crate::lxc::LxcConfig::cgroup_dir).
 pub(crate) fn check(base: &str) -> Result<()> {
@@ -20,12 +21,12 @@ pub(crate) fn check(base: &str) -> Result<()> {
 /// Each key with what it is for the group `base`.
 fn lines_of(base: &str) -> [(&'static str, String); 4] {
     [
-        ("lxc.cgroup.dir.monitor", format!("{base}/monitor")),
+        ("lxc.cgroup.dir.monitor", format!("{base}/{MONITOR}")),
         // Where the monitor goes when it ends. Otherwise a group `lxc.pivot` stays at each hierarchy's root.
         ("lxc.cgroup.dir.monitor.pivot", format!("{base}/pivot")),
         ("lxc.cgroup.dir.container", format!("{base}/{PAYLOAD}")),
         // The limits stand above the container's own group: its root mounts this one and no higher one.
-        ("lxc.cgroup.dir.container.inner", "inner".to_owned()),
+        ("lxc.cgroup.dir.container.inner", INNER.to_owned()),
     ]
 }
 

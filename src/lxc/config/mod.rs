@@ -52,7 +52,6 @@ pub(crate) use environment::check_variable;
 pub(crate) use mount_lines::{TARGET_MAX, by_lxc, escape, prepared};
 pub(crate) use mounts::CheckedMount;
 pub(crate) use network::Network;
-pub(crate) use render::PAYLOAD;
 pub(crate) use terminals::{CONSOLE_LOG_MAX, Console};
 
 /// The configuration of one container. What can be built with it is valid; rendering says whether this host can do it.

@@ -156,7 +156,8 @@ fn no_place(key: &[u8]) -> String {
     let remedy = if starts("lxc.cgroup.dir") || starts("lxc.cgroup.relative") {
         "docklet gives each container its group: leave it out"
     } else if starts("lxc.cgroup") {
-        "of control groups there are memory, swap, CPU time, processes and devices: leave it out"
+        "of control groups there are memory, swap, CPU time and weight, processors, processes, input and output, huge pages and devices: \
+         leave it out"
     } else if starts("lxc.net.") {
         "it is for a veth pair, whose type must be given before it, or to be left out"
     } else if starts("lxc.rootfs.") {

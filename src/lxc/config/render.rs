@@ -10,9 +10,6 @@ use crate::lxc::config::{
 use crate::lxc::target::LxcTarget;
 use crate::lxc::text;
 
-/// The group with the limits, beneath the container's.
-pub(crate) const PAYLOAD: &str = "payload";
-
 impl LxcConfig {
     /// The text of LXC's configuration file for this host.
     ///

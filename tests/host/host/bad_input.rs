@@ -178,12 +178,12 @@ async fn wrong_interfaces_are_named() {
             "must be at most 1500, as network `lan` has it, for interface `eth0`",
         ),
     ] {
-        let error = fixture.host.set_interfaces(&two.name, eth0(attachment)).await.unwrap_err();
+        let error = fixture.host.apply_interfaces(&two.name, eth0(attachment)).await.unwrap_err();
         assert!(error.to_string().ends_with(words), "{error}");
         assert_eq!(fixture.host.get(&two.name).unwrap(), asked);
     }
     let small = Attachment { mtu: Some(Mtu::new(1400).unwrap()), ..attachment() };
-    fixture.host.set_interfaces(&two.name, eth0(small)).await.unwrap();
+    fixture.host.apply_interfaces(&two.name, eth0(small)).await.unwrap();
     let smaller = NetworkSpec { mtu: Some(Mtu::new(1300).unwrap()), ..network() };
     let message = fixture.host.apply_network(&smaller).await.unwrap_err().to_string();
     assert_eq!(

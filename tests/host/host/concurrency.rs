@@ -367,10 +367,10 @@ async fn one_of_sixteen() {
         let result = match step % 9 {
             0 | 1 => host.launch(own.clone()).await.map(drop),
             2 => host.remove(&own.name).await,
-            3 => host.set_interfaces(&shared, interfaces(&[("eth0", &network())])).await.map(drop),
+            3 => host.apply_interfaces(&shared, interfaces(&[("eth0", &network())])).await.map(drop),
             4 | 5 => {
                 let both = interfaces(&[("eth0", &network()), ("eth1", &dmz())]);
-                host.set_interfaces(&shared, both).await.map(drop)
+                host.apply_interfaces(&shared, both).await.map(drop)
             }
             6 => host.ensure_network(&dmz()).await,
             7 => host.remove_network(&dmz().name).await,

@@ -71,13 +71,13 @@ async fn what_is_sent_goes_along_with_the_port() {
     let (first, second) = (server(&fixture, &one.name, 80), server(&fixture, &two.name, 80));
     assert!(arrives(&client, published, &first, ARRIVES));
 
-    host.set_interfaces(&one.name, at("one", "10.99.0.11", false).interfaces).await.unwrap();
+    host.apply_interfaces(&one.name, at("one", "10.99.0.11", false).interfaces).await.unwrap();
     assert!(!arrives(&client, published, &first, NOTHING));
-    host.set_interfaces(&two.name, at("two", "10.99.0.12", true).interfaces).await.unwrap();
+    host.apply_interfaces(&two.name, at("two", "10.99.0.12", true).interfaces).await.unwrap();
     assert!(arrives(&client, published, &second, ARRIVES));
 
     // To another address of the same container.
-    host.set_interfaces(&two.name, at("two", "10.99.0.13", true).interfaces).await.unwrap();
+    host.apply_interfaces(&two.name, at("two", "10.99.0.13", true).interfaces).await.unwrap();
     assert!(arrives(&client, published, &second, ARRIVES));
 
     kernel::run("nft", ["flush", "ruleset"]);
@@ -139,7 +139,7 @@ async fn an_address_comes_without_its_connections() {
 
     let seen = asks(&socket);
     assert!(arrives(&outside, &seen, &socket, ARRIVES));
-    host.set_interfaces(&next.name, at("next", "10.99.0.12", false).interfaces).await.unwrap();
+    host.apply_interfaces(&next.name, at("next", "10.99.0.12", false).interfaces).await.unwrap();
     host.launch(one.clone()).await.unwrap();
     let second = server(&fixture, &one.name, 5000);
     assert!(!arrives(&outside, &seen, &second, NOTHING));

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use docklet::host::{ContainerInfo, ContainerSpec, RootVolume};
-use docklet::storage::ProvisionRatio;
+use docklet::storage::{ProvisionRatio, VolumePool};
 
 use super::fixture::{Fixture, spec};
 
@@ -23,7 +23,9 @@ fn hosts_file(fixture: &Fixture, info: &ContainerInfo) -> PathBuf {
 #[ignore = "needs root: namespaces, mounts, LXC"]
 async fn each_of_many_knows_all_others() {
     let fixture = Fixture::new().await;
-    let host = fixture.host.clone().with_provision_ratio(ProvisionRatio::percent(1000).unwrap());
+    let pool = VolumePool::loop_files(fixture.host.paths().volumes()).unwrap();
+    let generous = pool.with_provision_ratio(ProvisionRatio::percent(1000).unwrap());
+    let host = fixture.host.clone().with_volume_pool(generous);
     let volume = RootVolume { size_bytes: 16 << 20, ..RootVolume::default() };
     let small = |n: usize| ContainerSpec { volume, ..spec(&format!("c{n}")) };
     for n in 0..MANY {

@@ -14,6 +14,7 @@ use docklet::host::{ContainerSpec, Host, NetworkSpec, Outcome};
 use docklet::lxc::State;
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
+use serde_json::Value;
 
 use super::fixture::{Fixture, network, spec};
 use crate::kernel;
@@ -66,6 +67,33 @@ async fn damaged_manifests_are_in_nobodys_way() {
         fs::remove_file(dir.join(format!("{name}.json"))).unwrap();
     }
     fixture.host.recover().await.unwrap();
+    fixture.end().await;
+}
+
+/// A network whose change was cut off becomes what it should be, whatever else cannot be recovered.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_network_is_settled_beside_damage() {
+    let fixture = Fixture::new().await;
+    let sound = spec("sound");
+    fixture.host.launch(sound.clone()).await.unwrap();
+    let dir = fixture.sandbox.paths.networks();
+    let (file, damaged) = (dir.join(format!("{}.json", network().name)), dir.join("damaged.json"));
+    let read = || serde_json::from_slice::<Value>(&fs::read(&file).unwrap()).unwrap();
+    let settled = read();
+    let mut record = settled.clone();
+    record["unsettled"] = true.into();
+    fs::write(&file, record.to_string()).unwrap();
+    fs::write(&damaged, "{").unwrap();
+
+    let report = fixture.host.recover().await.unwrap();
+    assert!(report.failures.iter().any(|failure| failure.contains("`damaged`")), "{report:?}");
+    assert_eq!(report.ports, [(sound.name.clone(), "eth0".parse().unwrap())]);
+    assert_eq!(read(), settled);
+    fs::remove_file(&damaged).unwrap();
+    let report = fixture.host.recover().await.unwrap();
+    assert!(!report.changed() && report.complete(), "{report:?}");
+    fixture.host.remove(&sound.name).await.unwrap();
     fixture.end().await;
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use docklet::Error;
 use docklet::cgroup::{CgroupLimits, CpuQuota, Limit};
 use docklet::host::{Attachment, ContainerSpec, Host, Init, Inventory, NetworkSpec, RootVolume};
-use docklet::lxc::Exec;
+use docklet::lxc::{Exec, HaltSignal};
 use docklet::name::{ContainerName, LinkName};
 
 use crate::busybox;
@@ -86,7 +86,7 @@ pub(crate) fn spec(name: &str) -> ContainerSpec {
             pids_max: Some(Limit::At(64)),
             ..CgroupLimits::default()
         },
-        init: Init { halt_signal: "SIGUSR2".parse().unwrap(), ..Init::default() },
+        init: Init { halt_signal: HaltSignal::USER2, ..Init::default() },
         ..ContainerSpec::new(name.parse().unwrap(), "busybox".parse().unwrap()).in_network(network().name)
     }
 }

@@ -118,7 +118,7 @@ async fn interfaces_change_while_it_runs() {
 
     // One more.
     let mut wanted = interfaces(&[("eth0", &network()), ("eth1", &dmz())]);
-    let info = fixture.host.set_interfaces(&name, wanted.clone()).await.unwrap();
+    let info = fixture.host.apply_interfaces(&name, wanted.clone()).await.unwrap();
     assert_eq!(info.spec.interfaces, wanted);
     assert_eq!(addresses(&fixture, &name, "eth1"), ["10.97.0.2/24", "fd00:97::2/64"]);
     fixture.sh(&name, "ping -c 1 -w 5 10.97.0.1").await;
@@ -133,7 +133,7 @@ async fn interfaces_change_while_it_runs() {
         to_container: Some(Rate::megabits(50).unwrap()),
         from_container: Some(Rate::megabits(20).unwrap()),
     };
-    let info = fixture.host.set_interfaces(&name, wanted.clone()).await.unwrap();
+    let info = fixture.host.apply_interfaces(&name, wanted.clone()).await.unwrap();
     assert_eq!(addresses(&fixture, &name, "eth1"), ["10.97.0.77/24", "fd00:97::2/64"]);
     assert_eq!((mtu(&fixture, &name, "eth1"), mtu(&fixture, &name, "eth0")), (1400, 1500));
     let port = info.interfaces[&link("eth1")].link.clone();
@@ -147,23 +147,23 @@ async fn interfaces_change_while_it_runs() {
     // The first one goes, and with it the default route.
     wanted.remove(&link("eth0"));
     wanted.get_mut(&link("eth1")).unwrap().rates = RateLimits::default();
-    fixture.host.set_interfaces(&name, wanted.clone()).await.unwrap();
+    fixture.host.apply_interfaces(&name, wanted.clone()).await.unwrap();
     assert_eq!(default_routes(&fixture, &name), ["10.97.0.1 eth1", "fd00:97::1 eth1"]);
     let links = inside(&fixture, &name, &["link", "show"]);
     assert_eq!(links.as_array().unwrap().len(), 2, "{links}");
     assert_eq!(ifbs(), 0);
 
     // The same again is nothing; down it is changed, too; and none at all.
-    fixture.host.set_interfaces(&name, wanted).await.unwrap();
+    fixture.host.apply_interfaces(&name, wanted).await.unwrap();
     assert_eq!(index("eth1"), second);
     assert_eq!(fixture.host.runtime(&name).unwrap().init_pid().unwrap(), init);
     let report = fixture.host.recover().await.unwrap();
     assert!(!report.changed() && report.complete(), "{report:?}");
     fixture.host.stop(&name, Duration::ZERO).await.unwrap();
-    fixture.host.set_interfaces(&name, interfaces(&[("lan", &network())])).await.unwrap();
+    fixture.host.apply_interfaces(&name, interfaces(&[("lan", &network())])).await.unwrap();
     fixture.host.start(&name).await.unwrap();
     assert_eq!(addresses(&fixture, &name, "lan"), ["10.99.0.2/24"]);
-    fixture.host.set_interfaces(&name, BTreeMap::new()).await.unwrap();
+    fixture.host.apply_interfaces(&name, BTreeMap::new()).await.unwrap();
     fixture.host.remove_network(&dmz().name).await.unwrap();
     assert_eq!(inside(&fixture, &name, &["link", "show"]).as_array().unwrap().len(), 1);
 
@@ -185,7 +185,7 @@ async fn a_change_that_fails_is_taken_back() {
     let inventory = fixture.host.inventory().await.unwrap();
     let mut wanted = interfaces(&[("eth0", &network()), ("eth7", &dmz())]);
     wanted.get_mut(&link("eth0")).unwrap().mtu = Some(Mtu::new(1300).unwrap());
-    let error = fixture.host.set_interfaces(&name, wanted).await.unwrap_err();
+    let error = fixture.host.apply_interfaces(&name, wanted).await.unwrap_err();
     assert!(
         matches!(error, Error::Differs { .. }) && error.to_string().contains("eth7"),
         "{}",

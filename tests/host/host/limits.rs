@@ -8,8 +8,9 @@ use std::time::Duration;
 use docklet::Error;
 use docklet::cgroup::{
     Cgroup, CgroupLimits, CpuQuota, CpuSet, CpuWeight, HitLimit, IoDevice, IoLimits, IoWeight, Limit,
+    LimitEvent,
 };
-use docklet::host::{ContainerEvent, ContainerEvents, ContainerSpec, Host};
+use docklet::host::{ContainerLimitEvents, ContainerSpec, Host};
 use docklet::lxc::{Exec, MountEntry, State};
 use docklet::name::ContainerName;
 
@@ -19,8 +20,8 @@ use crate::groups::is_v1;
 use crate::kernel::{self, wait_until};
 
 /// A file of a container's group with the limits, or of the one beneath, where its processes are.
-fn file(host: &Host, name: &ContainerName, controller: &str, beneath: &str, file: &str) -> String {
-    let group: Cgroup = host.runtime(name).unwrap().payload().unwrap();
+pub(super) fn file(host: &Host, name: &ContainerName, controller: &str, beneath: &str, file: &str) -> String {
+    let group: Cgroup = host.runtime(name).unwrap().payload().clone();
     let v1 = Path::new("/sys/fs/cgroup").join(controller);
     let root: PathBuf = if v1.is_dir() { v1 } else { kernel::unified().expect("v2") };
     let path = root.join(group.path()).join(beneath).join(file);
@@ -95,7 +96,7 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
     // Nothing but these: what else was limited is free.
     let all = fs::read_to_string("/sys/devices/system/cpu/online").unwrap().trim().to_owned();
     let fewer = CgroupLimits { pids_max: Some(Limit::At(50)), ..CgroupLimits::default() };
-    host.set_limits(&name, fewer.clone()).await.unwrap();
+    host.apply_limits(&name, fewer.clone()).await.unwrap();
     assert_eq!(host.get(&name).unwrap().spec.limits, fewer);
     assert_eq!(file(host, &name, "pids", "", "pids.max"), "50");
     assert_eq!(
@@ -113,12 +114,12 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
     }
 
     // And back, and over a stop.
-    host.set_limits(&name, many()).await.unwrap();
+    host.apply_limits(&name, many()).await.unwrap();
     assert_many(&fixture, &name);
     assert_eq!(fixture.sh(&name, "nproc").await, "1\n");
     host.stop(&name, Duration::ZERO).await.unwrap();
     let changed = CgroupLimits { pids_max: Some(Limit::At(40)), ..many() };
-    host.set_limits(&name, changed).await.unwrap();
+    host.apply_limits(&name, changed).await.unwrap();
     host.start(&name).await.unwrap();
     assert_many(&fixture, &name);
     assert_eq!(file(host, &name, "pids", "", "pids.max"), "40");
@@ -128,6 +129,54 @@ async fn limits_of_every_kind_are_changed_live_and_kept() {
         "{usage:?}"
     );
     host.remove(&name).await.unwrap();
+    fixture.end().await;
+}
+
+/// All containers at once: those that run, each with the figures of its present run, and not more descriptors than allowed.
+#[tokio::test]
+#[ignore = "needs root: containers"]
+async fn a_meter_tells_what_all_containers_use() {
+    let fixture = Fixture::new().await;
+    let host = &fixture.host;
+    let names: Vec<ContainerName> = ["a", "b", "c"].map(|name| name.parse().unwrap()).into();
+    let (mut meter, mut small) = (host.meter(), host.meter().with_most_descriptors(40));
+    assert!(meter.usages().unwrap().is_empty());
+    for name in &names {
+        host.launch(spec(name.as_str())).await.unwrap();
+    }
+    let killed_in_b = "mount -t tmpfs none /tmp; dd if=/dev/zero of=/tmp/x bs=1M count=100; rm -f /tmp/x";
+    for meter in [&mut meter, &mut small] {
+        let usages = meter.usages().unwrap();
+        assert!(usages.keys().eq(&names), "{usages:?}");
+        assert!(
+            usages.values().all(|usage| usage.pids >= Some(1) && usage.oom_kills == Some(0)),
+            "{usages:?}"
+        );
+    }
+    fixture.sh(&names[1], killed_in_b).await;
+    for meter in [&mut meter, &mut small] {
+        let usages = meter.usages().unwrap();
+        let kills: Vec<_> = usages.values().map(|usage| usage.oom_kills > Some(0)).collect();
+        assert_eq!(kills, [false, true, false], "{usages:?}");
+    }
+    assert!(small.descriptors() <= 40 && small.descriptors() > 0, "{}", small.descriptors());
+    assert!(meter.descriptors() > 40, "{}", meter.descriptors());
+
+    // A new run begins at nothing, and what is down or gone has no figures.
+    host.stop(&names[0], Duration::ZERO).await.unwrap();
+    host.stop(&names[1], Duration::ZERO).await.unwrap();
+    host.start(&names[1]).await.unwrap();
+    host.remove(&names[2]).await.unwrap();
+    for meter in [&mut meter, &mut small] {
+        let usages = meter.usages().unwrap();
+        assert!(usages.keys().eq([&names[1]]), "{usages:?}");
+        assert_eq!(usages[&names[1]].oom_kills, Some(0), "{usages:?}");
+    }
+    for name in &names[..2] {
+        host.remove(name).await.unwrap();
+    }
+    assert!(meter.usages().unwrap().is_empty());
+    assert_eq!(meter.descriptors(), 0);
     fixture.end().await;
 }
 
@@ -147,7 +196,7 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
         cpu_weight: Some(CpuWeight::new(7).unwrap()),
         ..before.clone()
     };
-    let error = host.set_limits(&name, less).await.unwrap_err();
+    let error = host.apply_limits(&name, less).await.unwrap_err();
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     assert!(error.to_string().contains("use more than 16777216 bytes"), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
@@ -167,9 +216,9 @@ async fn limits_that_do_not_fit_leave_the_old_ones() {
         .into(),
         ..before.clone()
     };
-    let error = host.set_limits(&name, absent).await.unwrap_err();
+    let error = host.apply_limits(&name, absent).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
-    let error = host.set_limits(&"none".parse().unwrap(), before.clone()).await.unwrap_err();
+    let error = host.apply_limits(&"none".parse().unwrap(), before.clone()).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }), "{error}");
     assert_eq!(host.get(&name).unwrap().spec.limits, before);
     assert_eq!(fixture.sh(&name, "ls -l /tmp/x | wc -l").await, "1\n", "it went on");
@@ -196,10 +245,10 @@ async fn weights_divide_a_processor_between_containers() {
         let busy = Exec::new(["/bin/sh", "-c", "(while :; do :; done) >/dev/null 2>&1 &"]);
         assert!(host.exec(&container.name, busy).await.unwrap().status.success());
     }
-    let group = |container: &ContainerSpec| host.runtime(&container.name).unwrap().payload().unwrap();
+    let group = |container: &ContainerSpec| host.runtime(&container.name).unwrap().payload().clone();
     assert_gets_more(&group(&heavy), &group(&light));
-    host.set_limits(&light.name, weighted(400)).await.unwrap();
-    host.set_limits(&heavy.name, weighted(100)).await.unwrap();
+    host.apply_limits(&light.name, weighted(400)).await.unwrap();
+    host.apply_limits(&heavy.name, weighted(100)).await.unwrap();
     assert_gets_more(&group(&light), &group(&heavy));
     for container in [light, heavy] {
         host.remove(&container.name).await.unwrap();
@@ -230,7 +279,7 @@ async fn weights_stand_beside_those_of_other_containers() {
     for (limits, values) in
         [(weighted, [either("cpu", "3072", "300"), "700"]), (CgroupLimits::default(), free)]
     {
-        host.set_limits(&name, limits).await.unwrap();
+        host.apply_limits(&name, limits).await.unwrap();
         for group in ["", ".."] {
             let cpu = file(host, &name, "cpu", group, either("cpu", "cpu.shares", "cpu.weight"));
             let io = file(host, &name, "blkio", group, either("blkio", "blkio.bfq.weight", "io.bfq.weight"));
@@ -303,7 +352,7 @@ async fn io_of_a_volume_is_limited() {
     fixture.end().await;
 }
 
-async fn until(events: &mut ContainerEvents, wanted: impl Fn(&ContainerEvent) -> bool) {
+async fn until(events: &mut ContainerLimitEvents, wanted: impl Fn(&LimitEvent) -> bool) {
     let found = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             let event = events.next().await.unwrap().expect("before its end");
@@ -323,29 +372,30 @@ async fn limits_that_are_hit_and_the_end_are_told() {
     let host = &fixture.host;
     let spec = spec("web");
     let name = spec.name.clone();
-    assert!(matches!(host.events(&name).unwrap_err(), Error::NotFound { .. }));
+    assert!(matches!(host.limit_events(&name).unwrap_err(), Error::NotFound { .. }));
     host.launch(spec).await.unwrap();
-    let mut events = host.events(&name).unwrap();
+    let mut events = host.limit_events(&name).unwrap();
     fixture
         .sh(&name, "mount -t tmpfs none /tmp; dd if=/dev/zero of=/tmp/x bs=1M count=100; rm -f /tmp/x")
         .await;
-    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    until(&mut events, |event| matches!(event, LimitEvent::OomKill { count: 1.. })).await;
     assert!(host.usage(&name).unwrap().oom_kills >= Some(1));
     fixture.sh(&name, "(for n in $(seq 100); do sleep 1 & done) 2>/dev/null; true").await;
     let hits = host.usage(&name).unwrap().pids_max_hits;
     assert!(hits >= Some(1), "{hits:?}");
     if !is_v1("pids") {
         until(&mut events, |event| {
-            matches!(event, ContainerEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
+            matches!(event, LimitEvent::LimitHit { limit: HitLimit::Pids, count: 1.. })
         })
         .await;
     }
     wait_until("their end", || host.usage(&name).unwrap().pids.unwrap() < 20);
     // Another one of the first kind, by who watches already.
     fixture.sh(&name, "dd if=/dev/zero of=/tmp/x bs=1M count=100; true").await;
-    until(&mut events, |event| matches!(event, ContainerEvent::OomKill { count: 1.. })).await;
+    until(&mut events, |event| matches!(event, LimitEvent::OomKill { count: 1.. })).await;
     host.stop(&name, Duration::ZERO).await.unwrap();
-    until(&mut events, |event| *event == ContainerEvent::Exit).await;
+    let end = async { while events.next().await.unwrap().is_some() {} };
+    tokio::time::timeout(Duration::from_secs(60), end).await.expect("the end");
     assert_eq!(events.next().await.unwrap(), None);
     host.remove(&name).await.unwrap();
     fixture.end().await;

@@ -7,6 +7,7 @@ mod console;
 mod control_plane;
 mod crowd;
 mod damage;
+mod disguise;
 mod escapes;
 mod far;
 pub(crate) mod fixture;

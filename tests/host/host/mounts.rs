@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use docklet::Error;
+use docklet::cgroup::Limit;
 use docklet::error::Chain;
-use docklet::host::{ContainerSpec, Privilege};
+use docklet::host::{ContainerSpec, Outcome, Privilege};
 use docklet::lxc::{Exec, MountEntry, Tmpfs};
 use docklet::name::ContainerName;
+use serde_json::{Value, json};
 
 use super::fixture::{Fixture, spec};
+use super::limits;
 use crate::kernel;
 
 fn bind(source: &Path, target: &str) -> MountEntry {
@@ -73,7 +76,7 @@ async fn mounts_change(privilege: Privilege) {
         bind(&one, "/srv/memory/owned").id_mapped(),
     ];
     let info =
-        fixture.host.set_mounts(&name, wanted.clone()).await.unwrap_or_else(|e| panic!("{}", Chain(&e)));
+        fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap_or_else(|e| panic!("{}", Chain(&e)));
     assert_eq!(one_of(&info), wanted);
     assert_eq!(
         seen(&fixture, &name).await,
@@ -103,12 +106,12 @@ async fn mounts_change(privilege: Privilege) {
 
     // All but two go. One of them takes another's place, in the order of the new list.
     wanted = vec![bind(&two, "/srv/one").without_submounts(), bind(&one, "/srv/one/below")];
-    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap_or_else(|e| panic!("{}", Chain(&e)));
+    fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap_or_else(|e| panic!("{}", Chain(&e)));
     assert_eq!(seen(&fixture, &name).await, "/srv/one /srv/one/below");
     assert_eq!(fixture.sh(&name, "cat /srv/one/name /srv/one/below/name").await, "twoone");
     assert_eq!(ready(&fixture, &name), 2);
     // The same again is nothing, and the container went on all the time.
-    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
+    fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap();
     assert_eq!(fixture.host.runtime(&name).unwrap().init_pid().unwrap(), init);
 
     // Down, and up again, it has what was said; none at all.
@@ -117,13 +120,13 @@ async fn mounts_change(privilege: Privilege) {
     assert_eq!(seen(&fixture, &name).await, "/srv/one /srv/one/below");
     fixture.host.stop(&name, Duration::ZERO).await.unwrap();
     let later = vec![bind(&one, "/srv/later").id_mapped(), bind(&two, "/srv/all").recursive().read_only()];
-    fixture.host.set_mounts(&name, later).await.unwrap();
+    fixture.host.apply_mounts(&name, later).await.unwrap();
     fixture.host.start(&name).await.unwrap();
     assert_eq!(
         fixture.sh(&name, "cat /srv/later/name; stat -c %u /srv/later/name; ls /srv/all/below").await,
         "one0\ndeep\n"
     );
-    fixture.host.set_mounts(&name, Vec::new()).await.unwrap();
+    fixture.host.apply_mounts(&name, Vec::new()).await.unwrap();
     assert_eq!((seen(&fixture, &name).await, ready(&fixture, &name)), (String::new(), 0));
     fixture.host.remove(&name).await.unwrap();
     kernel::run("umount", [&below]);
@@ -165,7 +168,7 @@ async fn a_change_of_mounts_that_fails_is_taken_back() {
         (vec![stays.clone(), stays.clone()], "is the target of another mount already"),
         (vec![stays.clone(), device], "stop it first"),
     ] {
-        let error = fixture.host.set_mounts(&name, mounts).await.expect_err(expected);
+        let error = fixture.host.apply_mounts(&name, mounts).await.expect_err(expected);
         let message = Chain(&error).to_string();
         assert!(message.contains(expected), "{message}");
         assert_eq!(fixture.host.get(&name).unwrap(), before, "{message}");
@@ -176,7 +179,43 @@ async fn a_change_of_mounts_that_fails_is_taken_back() {
     let report = fixture.host.recover().await.unwrap();
     assert!(!report.changed() && report.complete(), "{report:?}");
     fixture.host.remove(&name).await.unwrap();
-    assert!(matches!(fixture.host.set_mounts(&name, Vec::new()).await, Err(Error::NotFound { .. })));
+    assert!(matches!(fixture.host.apply_mounts(&name, Vec::new()).await, Err(Error::NotFound { .. })));
+    fixture.end().await;
+}
+
+/// A change of mounts that was cut off, and cannot go on since one that is to go is in use, is in the way of no other change.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_mount_in_use_keeps_nobody_from_changing_limits() {
+    let fixture = Fixture::new().await;
+    let one = source(&fixture, "one");
+    let mut spec = spec("stuck");
+    spec.mounts = vec![bind(&one, "/srv/one")];
+    let name = spec.name.clone();
+    let mut limits = fixture.host.launch(spec).await.unwrap().spec.limits;
+    fixture.sh(&name, "cd /srv/one; sleep 1000 > /dev/null 2>&1 & echo $! > /pid").await;
+    // As a kill leaves it: written down, and not begun.
+    let file = fixture.sandbox.paths.manifests().join("stuck.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    manifest["objects"]["former"] = json!({ "mounts": manifest["spec"]["mounts"].take() });
+    manifest["spec"]["mounts"] = json!([]);
+    fs::write(&file, manifest.to_string()).unwrap();
+    let report = fixture.host.recover().await.unwrap();
+    let [(_, Outcome::Failed(reason))] = report.containers.as_slice() else { panic!("{report:?}") };
+    assert!(reason.contains("mount on `/srv/one` in the container is busy"), "{reason}");
+
+    limits.pids_max = Some(Limit::At(33));
+    let info = fixture.host.apply_limits(&name, limits.clone()).await.unwrap();
+    assert_eq!(info.spec.limits, limits);
+    assert_eq!(limits::file(&fixture.host, &name, "pids", "", "pids.max"), "33");
+    assert_eq!(seen(&fixture, &name).await, "/srv/one");
+
+    // Once it is free, recovery goes on.
+    fixture.sh(&name, "kill $(cat /pid); while kill -0 $(cat /pid) 2> /dev/null; do sleep 0.1; done").await;
+    let report = fixture.host.recover().await.unwrap();
+    assert_eq!(report.containers, [(name.clone(), Outcome::Changed)]);
+    assert_eq!((seen(&fixture, &name).await.as_str(), ready(&fixture, &name)), ("", 0));
+    fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
 }
 
@@ -191,11 +230,11 @@ async fn a_container_that_changes_its_mounts_itself() {
     let name = spec.name.clone();
     fixture.host.launch(spec).await.unwrap();
     fixture.sh(&name, "umount /srv/one; mount -t tmpfs x /srv/two").await;
-    let error = fixture.host.set_mounts(&name, Vec::new()).await.unwrap_err();
+    let error = fixture.host.apply_mounts(&name, Vec::new()).await.unwrap_err();
     assert!(error.to_string().contains("has mounted something over it"), "{error}");
     // Taking the change back has made whole what it took away.
     assert_eq!(fixture.sh(&name, "umount /srv/two; cat /srv/one/name /srv/two/name").await, "onetwo");
-    fixture.host.set_mounts(&name, Vec::new()).await.unwrap();
+    fixture.host.apply_mounts(&name, Vec::new()).await.unwrap();
     assert_eq!(seen(&fixture, &name).await, "");
     fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
@@ -226,16 +265,16 @@ async fn mounts_outlive_a_reboot_from_inside() {
     let name = spec.name.clone();
     fixture.host.launch(spec).await.unwrap();
     wanted.push(bind(&one, "/srv/later"));
-    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
+    fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap();
     fixture.sh(&name, "echo kept > /srv/memory/file").await;
     reboot(&fixture, &name).await;
     assert_eq!(seen(&fixture, &name).await, "/srv/memory /srv/one");
     assert_eq!(fixture.sh(&name, "cat /srv/memory/file; stat -c %u /srv/one/name").await, "kept\n0\n");
-    fixture.host.set_mounts(&name, wanted.clone()).await.unwrap();
+    fixture.host.apply_mounts(&name, wanted.clone()).await.unwrap();
     assert_eq!(seen(&fixture, &name).await, "/srv/later /srv/memory /srv/one");
     // What was taken away does not come back, and does not keep it from coming back.
     wanted.truncate(1);
-    fixture.host.set_mounts(&name, wanted).await.unwrap();
+    fixture.host.apply_mounts(&name, wanted).await.unwrap();
     reboot(&fixture, &name).await;
     assert_eq!(seen(&fixture, &name).await, "/srv/one");
     fixture.host.remove(&name).await.unwrap();
@@ -251,16 +290,16 @@ async fn mounts_of_a_container_that_died_come_with_the_next_start() {
     let spec = spec("dead");
     let name = spec.name.clone();
     fixture.host.launch(spec).await.unwrap();
-    fixture.host.set_mounts(&name, vec![bind(&one, "/srv/one")]).await.unwrap();
+    fixture.host.apply_mounts(&name, vec![bind(&one, "/srv/one")]).await.unwrap();
     fixture.host.runtime(&name).unwrap().kill().unwrap();
     assert_eq!(ready(&fixture, &name), 0);
-    fixture.host.set_mounts(&name, vec![bind(&one, "/srv/one"), bind(&one, "/srv/two")]).await.unwrap();
+    fixture.host.apply_mounts(&name, vec![bind(&one, "/srv/one"), bind(&one, "/srv/two")]).await.unwrap();
     let report = fixture.host.recover().await.unwrap();
     assert!(report.complete(), "{report:?}");
     assert_eq!(seen(&fixture, &name).await, "/srv/one /srv/two");
     let link = fixture.sandbox.dir("links").join("link");
     symlink(&one, &link).unwrap();
-    let error = fixture.host.set_mounts(&name, vec![bind(&link, "/srv/one")]).await.unwrap_err();
+    let error = fixture.host.apply_mounts(&name, vec![bind(&link, "/srv/one")]).await.unwrap_err();
     assert!(error.to_string().contains("runs through a symbolic link: name the place itself"), "{error}");
     fixture.host.remove(&name).await.unwrap();
     fixture.end().await;

@@ -69,10 +69,10 @@ async fn containers_of_a_network_know_each_other() {
     assert_eq!(names(&fixture, &one).await.len(), 3, "one that is down keeps its name and its address");
     fixture.host.remove(&two).await.unwrap();
     assert_eq!(names(&fixture, &one).await, ["10.99.0.2 one", "10.99.0.4 three"]);
-    fixture.host.set_interfaces(&three, interfaces(&[("eth1", &dmz())])).await.unwrap();
+    fixture.host.apply_interfaces(&three, interfaces(&[("eth1", &dmz())])).await.unwrap();
     assert_eq!(names(&fixture, &one).await, ["10.99.0.2 one"]);
     assert_eq!(names(&fixture, &three).await.len(), 4);
-    fixture.host.set_interfaces(&one, interfaces(&[("eth0", &network()), ("eth1", &dmz())])).await.unwrap();
+    fixture.host.apply_interfaces(&one, interfaces(&[("eth0", &network()), ("eth1", &dmz())])).await.unwrap();
     assert!(names(&fixture, &four).await.contains(&"10.97.0.4 one".to_owned()));
     fixture.sh(&one, "ping -c 1 -w 5 four").await;
     assert_eq!(inode(), before);

@@ -109,7 +109,7 @@ async fn a_port_is_published_for_a_life() {
     fixture.host.launch(published("two", vec![forward(8082)])).await.unwrap();
 
     // It goes with the interface, and comes with another one.
-    fixture.host.set_interfaces(&name, published("one", vec![forward(9090)]).interfaces).await.unwrap();
+    fixture.host.apply_interfaces(&name, published("one", vec![forward(9090)]).interfaces).await.unwrap();
     assert_eq!(said("10.99.0.1:9090").as_deref(), Some("one\n"));
     let rules = fixture.host.inventory().await.unwrap().nft;
     assert!(!rules.iter().any(|rule| rule.contains("8080")), "{rules:?}");
@@ -196,7 +196,7 @@ async fn a_network_changes_under_its_containers() {
     assert_eq!((bridge(), mtu()), (1500, 1500));
 
     let place = Attachment { mtu: Some(Mtu::new(1450).unwrap()), ..Attachment::new(network().name) };
-    fixture.host.set_interfaces(&name, eth0(place)).await.unwrap();
+    fixture.host.apply_interfaces(&name, eth0(place)).await.unwrap();
     let before = objects(&fixture).await;
     let peers = ["192.0.2.1", "192.0.2.2"].map(|host| host.parse().unwrap());
     let topology = TunnelTopology::VxlanMesh { vni: Vni::new(7).unwrap(), port: 4789, hosts: peers.into() };

@@ -1,4 +1,4 @@
-//! The share of the processors that a group gets when they do not suffice for all (`Documentation/admin-guide/cgroup-v2.rst`, CPU).
+//! The share that a group gets of what does not suffice for all (`Documentation/admin-guide/cgroup-v2.rst`, "Weights").
 
 use std::fmt;
 
@@ -9,32 +9,39 @@ use crate::error::{Error, Result};
 /// v1's `cpu.shares` of a group of weight 100.
 const SHARES_PER_HUNDRED: u64 = 1024;
 
-/// A weight from 1 to 10000; a group has 100 if nobody says anything. It counts only while processors are short: two
-/// busy groups of weights 100 and 300 on one processor get a quarter and three quarters of it.
-///
-/// v1 has shares instead (`cpu.shares`, 1024 if nobody says anything). The scheduler has one scale for both, and the kernel itself
-/// converts with `shares = weight × 1024 / 100`, rounded, which is also what systemd does (runc's curve is
-/// another one): so a weight means the same in both versions, and it is exact in both directions.
+/// A weight from 1 to `MOST`; a group has 100 if nobody says anything. It counts only while there is too little: two busy groups of
+/// weights 100 and 300 get a quarter and three quarters.
 ///
 /// ```
-/// use docklet::cgroup::CpuWeight;
+/// use docklet::cgroup::{CpuWeight, IoWeight};
 /// assert_eq!(CpuWeight::new(300)?.get(), 300);
 /// assert_eq!(CpuWeight::default().get(), 100);
-/// assert!(CpuWeight::new(0).is_err());
+/// assert!(CpuWeight::new(0).is_err() && IoWeight::new(1001).is_err());
 /// # Ok::<(), docklet::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
-pub struct CpuWeight(u64);
+pub struct Weight<const MOST: u64>(u64);
 
-impl CpuWeight {
+/// The share of the processors.
+///
+/// v1 has shares instead (`cpu.shares`, 1024 if nobody says anything). The scheduler has one scale for both, and the kernel itself
+/// converts with `shares = weight × 1024 / 100`, rounded, which is also what systemd does (runc's curve is
+/// another one): so a weight means the same in both versions, and it is exact in both directions.
+pub type CpuWeight = Weight<10_000>;
+
+/// The share of a disk whose scheduler is BFQ (`Documentation/block/bfq-iosched.rst`).
+pub type IoWeight = Weight<1_000>;
+
+impl<const MOST: u64> Weight<MOST> {
     /// # Errors
-    /// [`Error::Invalid`] unless `weight` is from 1 to 10000.
+    /// [`Error::Invalid`] unless `weight` is from 1 to `MOST`.
     pub fn new(weight: u64) -> Result<Self> {
-        if (1..=10_000).contains(&weight) {
+        if (1..=MOST).contains(&weight) {
             return Ok(Self(weight));
         }
-        Err(Error::invalid("cpu weight", weight.to_string(), "must be 1 to 10000; a group has 100 by itself"))
+        let rule = format!("must be 1 to {MOST}; a group has 100 by itself");
+        Err(Error::invalid("weight", weight.to_string(), rule))
     }
 
     /// The weight.
@@ -42,7 +49,9 @@ impl CpuWeight {
     pub fn get(self) -> u64 {
         self.0
     }
+}
 
+impl CpuWeight {
     /// What v1 has in `cpu.shares` for it.
     pub(super) fn shares(self) -> u64 {
         (self.0 * SHARES_PER_HUNDRED + 50) / 100
@@ -55,19 +64,19 @@ impl CpuWeight {
     }
 }
 
-impl Default for CpuWeight {
+impl<const MOST: u64> Default for Weight<MOST> {
     fn default() -> Self {
         Self(100)
     }
 }
 
-impl fmt::Display for CpuWeight {
+impl<const MOST: u64> fmt::Display for Weight<MOST> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl TryFrom<u64> for CpuWeight {
+impl<const MOST: u64> TryFrom<u64> for Weight<MOST> {
     type Error = Error;
 
     fn try_from(weight: u64) -> Result<Self> {
@@ -75,8 +84,8 @@ impl TryFrom<u64> for CpuWeight {
     }
 }
 
-impl From<CpuWeight> for u64 {
-    fn from(weight: CpuWeight) -> Self {
+impl<const MOST: u64> From<Weight<MOST>> for u64 {
+    fn from(weight: Weight<MOST>) -> Self {
         weight.0
     }
 }
@@ -103,6 +112,10 @@ mod tests {
         for weight in [0, 10_001] {
             let message = CpuWeight::new(weight).unwrap_err().to_string();
             assert!(message.contains("must be 1 to 10000"), "{message}");
+        }
+        for weight in [0, 1_001] {
+            let message = IoWeight::new(weight).unwrap_err().to_string();
+            assert!(message.contains("must be 1 to 1000;"), "{message}");
         }
         assert_eq!(serde_json::from_str::<CpuWeight>("7").unwrap().get(), 7);
         assert!(serde_json::from_str::<CpuWeight>("0").is_err());
