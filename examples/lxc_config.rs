@@ -32,7 +32,7 @@ fn run() -> docklet::Result<ExitCode> {
 /// What LXC would not take of a file and those that it includes, then what has no place in a typed configuration.
 fn judge(file: &Path) -> docklet::Result<ExitCode> {
     let text = ConfigText::read(file)?;
-    match text.with_includes().and_then(|whole| LxcConfig::try_from(&whole)) {
+    match LxcConfig::try_from(&text) {
         Ok(config) => {
             println!("a container with the root {}", config.root().display());
             Ok(ExitCode::SUCCESS)
