@@ -50,8 +50,8 @@ const MOST_PIDS: u64 = 4 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct CgroupLimits {
-    /// Hard memory limit in bytes (`memory.max`, v1 `memory.limit_in_bytes`): at least 4 MiB. The kernel counts
-    /// pages: the value read back may be less by under one page.
+    /// Hard memory limit in bytes (`memory.max`, v1 `memory.limit_in_bytes`): at least 4 MiB. More than the machine has is
+    /// accepted, and never binds. The kernel counts pages: the value read back may be less by under one page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_max_bytes: Option<Limit>,
     /// From here on in bytes, processes are slowed down and their memory is reclaimed, and none is killed (`memory.high`): at
@@ -75,7 +75,7 @@ pub struct CgroupLimits {
     /// The processors that may be used (`cpuset.cpus`): of those that are online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<CpuSet>,
-    /// Processes and threads (`pids.max`): 1 to 4194304.
+    /// Processes and threads (`pids.max`): 1 to 4194304. Less than there are ends none: none is added until there are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids_max: Option<Limit>,
     /// Input and output by device (`io.max`, v1 `blkio.throttle.*_device`).
