@@ -33,7 +33,7 @@ impl Host {
     ///
     /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits. A container that
     /// reboots from inside has those that it was started with, until [`Host::recover`] gives it its own again, which
-    /// [`Host::supervise`] does at once.
+    /// [`Host::supervise`] does at once; but never more memory and processes than `limits` say, with 256 MiB and 1024 for LXC's programs.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such container; [`Error::Invalid`] and [`Error::Unsupported`] as
@@ -57,11 +57,7 @@ impl Host {
         let limits = manifest.spec.limits.replacing(former, &self.inner.hierarchies);
         let limits = self.found_limits(manifest, limits)?;
         let container = self.container(manifest)?;
-        self.blocking(move |_| {
-            container.payload().apply(&limits)?;
-            container.weigh(&limits)
-        })
-        .await
+        self.blocking(move |_| container.change_limits(&limits)).await
     }
 
     /// Gives a container that has rebooted from inside its limits again: LXC has made its control group anew, with those of its last

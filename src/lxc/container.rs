@@ -153,11 +153,9 @@ impl Container {
         &self.groups.payload
     }
 
-    /// Gives it the weights among `limits`: the group with the limits has none beside it but the monitor's, this one has the
-    /// other containers'.
-    pub(crate) fn weigh(&self, limits: &CgroupLimits) -> Result<()> {
-        let weights = limits.weights();
-        if weights == CgroupLimits::default() { Ok(()) } else { self.groups.all.apply(&weights) }
+    /// Gives it other limits while it runs.
+    pub(crate) fn change_limits(&self, limits: &CgroupLimits) -> Result<()> {
+        self.groups.change_limits(limits)
     }
 
     pub(crate) fn must_run(&self) -> Result<Running> {

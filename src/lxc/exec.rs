@@ -41,7 +41,8 @@ pub struct Exec {
     /// The program and its arguments. A program without a slash is searched for in the container's `PATH`.
     pub command: Vec<String>,
     /// Its environment. Nothing of the caller's is handed on; `PATH` has a usual value unless it is given, and LXC adds
-    /// `container=lxc` and the variables of the container's configuration.
+    /// `container=lxc` and the variables of the container's configuration. They are arguments of `lxc-attach`, as the command is, and
+    /// those every user of the host can read while it runs: a secret is for [`Exec::stdin`], or a file.
     pub environment: BTreeMap<String, String>,
     /// The directory to run it in, as the container sees it. Default: `/`. It needs `/bin/sh` in the container, which
     /// changes there before it becomes the command: LXC has no way of its own.

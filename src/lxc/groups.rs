@@ -1,6 +1,6 @@
 //! The control groups of a container (`man 5 lxc.container.conf`, "CGROUP").
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, CgroupLimits, Limit};
 use crate::error::Result;
 
 /// The group with the limits, beneath the container's.
@@ -11,6 +11,10 @@ pub(crate) const INNER: &str = "inner";
 pub(crate) const MONITOR: &str = "monitor";
 /// The group in which LXC's programs begin, beneath the container's.
 const START: &str = "start";
+/// How much memory LXC's programs may take beside a payload whose limits were changed: the monitor, and one for each command.
+const ROOM_BYTES: u64 = 256 << 20;
+/// How many processes.
+const ROOM_PIDS: u64 = 1024;
 
 /// A container's group, and those in it.
 #[derive(Debug, Clone)]
@@ -33,4 +37,36 @@ impl Groups {
             all,
         })
     }
+
+    /// Gives the payload other limits while it runs. LXC does not hear of them: when the container reboots from inside, it makes the
+    /// payload's group anew, with the limits of the start. So the group above, which stays, bounds what would harm the host.
+    pub(crate) fn change_limits(&self, limits: &CgroupLimits) -> Result<()> {
+        let bounds = |memory, swap, pids| CgroupLimits {
+            memory_max_bytes: memory,
+            memory_swap_max_bytes: swap,
+            pids_max: pids,
+            ..CgroupLimits::default()
+        };
+        let (memory, swap, pids) = (limits.memory_max_bytes, limits.memory_swap_max_bytes, limits.pids_max);
+        // Out of the way first: it never binds before the payload's own limits do.
+        let free = |limit: Option<Limit>| limit.and(Some(Limit::Max));
+        self.all.apply(&bounds(free(memory), free(swap), free(pids)))?;
+        self.payload.apply(limits)?;
+        self.all.apply(&bounds(with_room(memory, ROOM_BYTES), swap, with_room(pids, ROOM_PIDS)))?;
+        self.weigh(limits)
+    }
+
+    /// Gives the container the weights among `limits`: the payload's group has none beside it but the monitor's, the container's has
+    /// the other containers'.
+    pub(crate) fn weigh(&self, limits: &CgroupLimits) -> Result<()> {
+        let weights = limits.weights();
+        if weights == CgroupLimits::default() { Ok(()) } else { self.all.apply(&weights) }
+    }
+}
+
+fn with_room(limit: Option<Limit>, room: u64) -> Option<Limit> {
+    limit.map(|limit| match limit {
+        Limit::At(most) => Limit::At(most.saturating_add(room)),
+        Limit::Max => Limit::Max,
+    })
 }

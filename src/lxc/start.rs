@@ -114,7 +114,7 @@ impl Container {
         let payload = &self.groups.payload;
         payload.complete(&config.limits)?;
         payload.verify(&config.limits)?;
-        self.weigh(&config.limits)?;
+        self.groups.weigh(&config.limits)?;
         self.verify_devices(&config.devices)?;
         verify_network(init.pid, &config.network)?;
         config.id_map.as_ref().map_or(Ok(()), |map| verify_ids(init.pid, map))?;

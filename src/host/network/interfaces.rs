@@ -37,8 +37,8 @@ impl Host {
     /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new interfaces.
     ///
     /// # Errors
-    /// [`Error::Invalid`], [`Error::NotFound`] and [`Error::Busy`] as [`Host::launch`], with nothing changed; after any other
-    /// error the container has its earlier interfaces again, or it is an [`Error::LeftBehind`].
+    /// [`Error::Invalid`](crate::Error::Invalid), [`Error::NotFound`](crate::Error::NotFound) and [`Error::Busy`](crate::Error::Busy) as [`Host::launch`], with nothing changed; after any other
+    /// error the container has its earlier interfaces again, or it is an [`Error::LeftBehind`](crate::Error::LeftBehind).
     pub async fn apply_interfaces(
         &self,
         name: &ContainerName,

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use docklet::cgroup::{CgroupLimits, Limit};
+use docklet::cgroup::{Cgroup, CgroupLimits, Limit};
 use docklet::host::{ContainerSpec, Outcome};
-use docklet::lxc::{Exec, ExecStatus, State};
+use docklet::lxc::{Container, Exec, ExecStatus, State};
 
 use super::fixture::{Fixture, spec};
 
@@ -95,6 +95,13 @@ async fn an_init_in_a_group_of_its_own_is_found() {
     fixture.end().await;
 }
 
+/// The group that a container's own is in.
+fn payload_parent(container: &Container) -> Cgroup {
+    let payload = container.payload();
+    let (parent, _) = payload.path().rsplit_once('/').unwrap();
+    Cgroup::new(payload.hierarchies(), parent).unwrap()
+}
+
 /// LXC makes the control group anew when a container reboots from inside, with the limits of the start. Those that were changed
 /// since come back with the first recovery, which a supervisor makes at once.
 #[tokio::test]
@@ -121,6 +128,11 @@ async fn a_reboot_from_inside_shakes_off_no_limit() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(runtime.init_pid().unwrap().is_some_and(other));
+    // Until then the group above holds it, with room for LXC's own programs.
+    let outer = payload_parent(&runtime);
+    outer.verify(&CgroupLimits { pids_max: Some(Limit::At(20 + 1024)), ..CgroupLimits::default() }).unwrap();
+    let memory = Some(Limit::At((32 + 256) << 20));
+    outer.verify(&CgroupLimits { memory_max_bytes: memory, ..CgroupLimits::default() }).unwrap();
     let recovered = fixture.host.recover().await.unwrap();
     assert_eq!(recovered.containers, [(spec.name.clone(), Outcome::Changed)]);
     runtime.payload().verify(&limits).unwrap();
