@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 /// What the processes of a group read from and wrote to one device, as far as the device saw it: what the page cache answers is not
-/// in it.
+/// in it. Control groups v1 count little but what is being held back by a limit with Linux 5.16 to 6.2 (measured on 6.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct IoUsage {

@@ -308,7 +308,9 @@ fn cgroup_io_limits_hold_writers_back() {
         assert!(slow.wait().unwrap().success());
         let used = held.usage().unwrap();
         let block_bytes = if block == "4k" { 4096 } else { 65536 };
-        assert!(used.io.values().map(|io| io.write_bytes).sum::<u64>() >= count * block_bytes, "{used:?}");
+        // With Linux 5.16 to 6.2 v1 counts only what is being held back.
+        let least = if is_v1("blkio") && !kernel::is_at_least(6, 3) { 0 } else { count * block_bytes };
+        assert!(used.io.values().map(|io| io.write_bytes).sum::<u64>() >= least, "{used:?}");
     }
 }
 

@@ -35,6 +35,7 @@ stage() {
     esac
 }
 
+# A login on a console would hang up on the stage, which speaks there: the kernel's command line forbids it.
 # Its units, and programs that are no package's, stay as the disk does.
 systemd() {
     [ -d /data/etc ] || cp -a /etc /data/etc

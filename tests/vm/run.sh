@@ -97,7 +97,7 @@ boot() {
     case "$3" in
         v1) words="apparmor=0 cgroups=v1 cgroup_enable=memory swapaccount=1" ;;
         v2) words="apparmor=0 cgroups=v2" ;;
-        systemd) words="apparmor=0 cgroups=v2 manager=systemd" ;;
+        systemd) words="apparmor=0 cgroups=v2 manager=systemd systemd.getty_auto=no" ;;
         apparmor) words="apparmor=1 security=apparmor cgroups=v2" ;;
         *) fail "no kind of guest is called $3" ;;
     esac

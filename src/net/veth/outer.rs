@@ -264,6 +264,10 @@ fn explain_traffic_control(error: Error) -> Error {
                          built in or as modules";
             Error::Unsupported { what: target.clone(), needs: needs.to_owned() }
         }
+        // The kernel lets others in while it loads a module for it, and has given its number away by then.
+        Error::Os { call: "RTM_NEWTFILTER", target, .. } if error.errno() == Some(libc::ENOSPC) => {
+            Error::Busy { what: target.clone(), reason: "somebody else is making it".to_owned() }
+        }
         _ => link::explain_full(error),
     }
 }
