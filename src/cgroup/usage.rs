@@ -26,7 +26,7 @@ pub struct CgroupUsage {
     pub memory_peak_bytes: Option<u64>,
     /// Swap in bytes (`memory.swap.current`, v1 what `memory.memsw.usage_in_bytes` is beyond memory).
     pub memory_swap_bytes: Option<u64>,
-    /// How often memory was reclaimed because of the limit (`max` of `memory.events`, v1 `memory.failcnt` with `memory.memsw.failcnt`).
+    /// How often memory was reclaimed because of the limit (`max` of `memory.events`, v1 `memory.failcnt`).
     pub memory_max_hits: Option<u64>,
     /// How often processes were held back because of the high limit (`high` of `memory.events`). v2 only.
     pub memory_high_hits: Option<u64>,
@@ -148,10 +148,7 @@ impl CgroupUsage {
                 let sum = source.number(root, "memory.memsw.usage_in_bytes")?;
                 self.memory_swap_bytes =
                     sum.zip(self.memory_bytes).map(|(sum, memory)| sum.saturating_sub(memory));
-                // The kernel looks at the sum first: where no swap is allowed, only that is ever counted.
-                let sum = source.number(root, "memory.memsw.failcnt")?;
-                let memory = source.number(root, "memory.failcnt")?;
-                self.memory_max_hits = memory.map(|memory| memory.saturating_add(sum.unwrap_or(0)));
+                self.memory_max_hits = source.number(root, "memory.failcnt")?;
                 self.oom_kills = source.sum(root, "memory.oom_control", "oom_kill")?;
             }
             Version::V2 => {

@@ -226,7 +226,6 @@ fn cgroup_memory_limit_kills_what_exceeds_it() {
     assert!(oom_kills(&group) >= 1);
     let usage = group.usage().unwrap();
     assert!(usage.oom_kills >= Some(1), "{usage:?}");
-    assert!(usage.memory_max_hits >= Some(1), "{usage:?}");
     let peak = usage.memory_peak_bytes.unwrap();
     assert!(peak > 16 * MIB && peak <= 32 * MIB, "{peak}");
     // A kill beneath the group counts for the group.
