@@ -4,7 +4,7 @@
 //! the same objects. All sides in turns, in one run; the host is at rest for a moment before each, for what went before makes the
 //! kernel quicker at moving processes between control groups.
 //!
-//! Run it as root with `cargo bench --bench launch`. `DOCKLET_PAIRS` sets the number of pairs (default 40).
+//! Run it as root with `cargo bench --bench launch`. `DOCKLET_PAIRS` sets the number of pairs (default 150).
 
 #![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints")]
 
@@ -30,7 +30,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use criterion::Criterion;
+use criterion::{Criterion, SamplingMode};
 use docklet::cgroup::Hierarchies;
 use docklet::host::{ContainerSpec, Host, NetworkSpec, Privilege};
 use docklet::paths::Paths;
@@ -44,7 +44,7 @@ const REST: Duration = Duration::from_millis(50);
 const ONE_LAUNCH: &str = "DOCKLET_BENCH_ONE_LAUNCH";
 
 fn main() {
-    let pairs = std::env::var("DOCKLET_PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let pairs = std::env::var("DOCKLET_PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).expect("root is needed: unshare");
     bare::run("mount", &["--make-rprivate", "/"]);
     bare::enter_sysfs();
@@ -65,8 +65,9 @@ fn main() {
             .without_plots()
             .sample_size(10)
             .warm_up_time(Duration::from_millis(300))
-            .measurement_time(Duration::from_secs(2));
+            .measurement_time(Duration::from_millis(500));
         let mut group = criterion.benchmark_group("launch");
+        group.sampling_mode(SamplingMode::Flat);
         // The parts, which are last, are of the same pairs.
         for (side, name) in SIDES.into_iter().enumerate().take(6) {
             group.bench_function(name, |bencher| {

@@ -37,9 +37,8 @@ impl Bare {
             container.join("log").display(),
         );
         for file in ["hosts", "resolv.conf"] {
-            config.push_str(&format!(
-                "lxc.mount.entry = /etc/{file} etc/{file} none bind,ro,create=file 0 0\n"
-            ));
+            fs::write(lower.join("etc").join(file), "").expect("target");
+            config.push_str(&format!("lxc.mount.entry = /etc/{file} etc/{file} none bind,ro 0 0\n"));
         }
         for line in docklets.lines().filter(|line| !PREPARED.iter().any(|key| line.starts_with(key))) {
             config.push_str(&format!("{line}\n"));
