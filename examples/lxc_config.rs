@@ -14,7 +14,7 @@ use docklet::name::ContainerName;
 
 fn main() -> ExitCode {
     match run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("lxc_config: {}", Chain(&error));
             ExitCode::FAILURE
@@ -22,21 +22,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> docklet::Result<()> {
+fn run() -> docklet::Result<ExitCode> {
     match std::env::args_os().nth(1) {
         Some(file) => judge(Path::new(&file)),
-        None => print(),
+        None => print().map(|()| ExitCode::SUCCESS),
     }
 }
 
-/// What LXC would not take of a file, then what has no place in a typed configuration.
-fn judge(file: &Path) -> docklet::Result<()> {
+/// What LXC would not take of a file and those that it includes, then what has no place in a typed configuration.
+fn judge(file: &Path) -> docklet::Result<ExitCode> {
     let text = ConfigText::read(file)?;
     match LxcConfig::try_from(&text) {
-        Ok(config) => println!("a container with the root {}", config.root().display()),
-        Err(problems) => problems.list().iter().for_each(|problem| println!("{problem}")),
+        Ok(config) => {
+            println!("a container with the root {}", config.root().display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            problems.list().iter().for_each(|problem| println!("{problem}"));
+            Ok(ExitCode::FAILURE)
+        }
     }
-    Ok(())
 }
 
 fn print() -> docklet::Result<()> {

@@ -223,7 +223,11 @@ async fn prove(host: &Host, info: &ContainerInfo, report: &mut Report) -> Outcom
 
     let started = Instant::now();
     let output = sh(host, name, &format!("ping -c 1 -w 5 {GATEWAY}")).await?;
-    expect("ping", output.status.success(), &output)?;
+    expect(
+        "ping of the gateway, whose subnet nothing else of this host may be in (see `ip route`),",
+        output.status.success(),
+        &output,
+    )?;
     report.done(
         "gateway answers",
         started,

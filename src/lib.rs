@@ -77,7 +77,7 @@
 //! - **Nothing is undone by dropping a value.** A container outlives the process that launched it. Dropping a future of
 //!   [`host`] does not stop the operation either.
 //! - **Units.** Fields that end in `_bytes` are bytes, in `_us` microseconds (in JSON), in `_seconds` seconds, in `_s` and
-//!   `_unix_ms` seconds and milliseconds since 1970 (UTC); all other times are [`Duration`](std::time::Duration)s, in JSON `{"secs": 1, "nanos": 0}`. No limit is `None` (left to the kernel) or [`cgroup::Limit::Max`], never 0 or -1.
+//!   `_unix_ms` seconds and milliseconds since 1970 (UTC); all other times are [`Duration`](std::time::Duration)s, in JSON `{"secs": 1, "nanos": 0}`. Bytes of a stream are an array of numbers in JSON. No limit is `None` (left to the kernel) or [`cgroup::Limit::Max`], never 0 or -1.
 //! - **Errors.** One type, with variants by what a caller can do: mend the input ([`Error::Invalid`]), make what is missing
 //!   ([`Error::NotFound`]), try later ([`Error::Busy`]), change the host ([`Error::Unsupported`]), call
 //!   [`Host::recover`](host::Host::recover) ([`Error::LeftBehind`]). The message names the object, and the remedy if there

@@ -43,16 +43,16 @@ pub enum HitLimit {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LimitEvent {
-    /// The kernel killed so many processes since it was looked last, since memory did not suffice.
+    /// The kernel killed processes because memory did not suffice.
     OomKill {
-        /// How many.
+        /// How many since the last look.
         count: u64,
     },
-    /// A limit was run into so often since it was looked last.
+    /// A limit was run into.
     LimitHit {
         /// Which one.
         limit: HitLimit,
-        /// How often.
+        /// How often since the last look.
         count: u64,
     },
 }

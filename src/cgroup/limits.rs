@@ -50,8 +50,8 @@ const MOST_PIDS: u64 = 4 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct CgroupLimits {
-    /// Hard memory limit in bytes (`memory.max`, v1 `memory.limit_in_bytes`): at least 4 MiB. The kernel counts
-    /// pages: the value read back may be less by under one page.
+    /// Hard memory limit in bytes (`memory.max`, v1 `memory.limit_in_bytes`): at least 4 MiB. More than the machine has is
+    /// accepted, and never binds. The kernel counts pages: the value read back may be less by under one page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_max_bytes: Option<Limit>,
     /// From here on in bytes, processes are slowed down and their memory is reclaimed, and none is killed (`memory.high`): at
@@ -75,7 +75,7 @@ pub struct CgroupLimits {
     /// The processors that may be used (`cpuset.cpus`): of those that are online.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<CpuSet>,
-    /// Processes and threads (`pids.max`): 1 to 4194304.
+    /// Processes and threads (`pids.max`): 1 to 4194304. Less than there are ends none: none is added until there are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids_max: Option<Limit>,
     /// Input and output by device (`io.max`, v1 `blkio.throttle.*_device`).
@@ -92,7 +92,7 @@ pub struct CgroupLimits {
 
 /// As it stands in JSON, not checked yet.
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object of limits")]
 struct Fields {
     memory_max_bytes: Option<Limit>,
     memory_high_bytes: Option<Limit>,
@@ -182,6 +182,8 @@ impl CgroupLimits {
     /// # Errors
     /// [`Error::Invalid`] naming the limit, its value and the rule it breaks; [`Error::Unsupported`] naming the kernel option or boot parameter that is missing.
     pub fn check(&self, hierarchies: &Hierarchies) -> Result<()> {
+        // With the volume's, which `settings` is not shown.
+        self.validate()?;
         if self.limits_volume() {
             require(hierarchies, Controller::Io)?;
         }
@@ -338,6 +340,7 @@ mod tests {
             (r#"{"hugetlb_max_bytes":{"2M":0}}"#, "must be a power of two"),
             (r#"{"pids_max":"none"}"#, "a whole number or \"max\""),
             (r#"{"memory_max":1}"#, "unknown field"),
+            (r#"{"cpu":0.5}"#, "expected an object with `quota_us`"),
             (r#"{"cpu":{"quota_us":0}}"#, "a quota from 1 ms"),
             (r#"{"cpu":{"quota_us":2000}}"#, "crawls"),
             (r#"{"cpu":{"quota_us":2000,"period_us":0}}"#, "a period from 1 ms to 1 s"),
@@ -346,5 +349,15 @@ mod tests {
             assert!(message.contains(reason), "{bad}: {message}");
         }
         parse(r#"{"cpu":{"quota_us":2000,"allow_crawling":true}}"#).unwrap();
+    }
+
+    /// What could not be read back must not be written down.
+    #[test]
+    fn limits_of_the_volume_are_checked_before_there_is_one() {
+        let host = Hierarchies::from_probe(super::super::samples::v2());
+        let none = IoLimits { write_operations_per_second: Some(Limit::At(0)), ..IoLimits::default() };
+        let limits = CgroupLimits { io: [(IoDevice::Volume, none)].into(), ..CgroupLimits::default() };
+        let message = limits.check(&host).unwrap_err().to_string();
+        assert!(message.contains("invalid io limit"), "{message}");
     }
 }

@@ -43,7 +43,7 @@ pub struct CpuQuota {
 
 /// As it stands in JSON.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `quota_us`")]
 struct Fields {
     quota_us: Limit,
     #[serde(default = "default_period")]

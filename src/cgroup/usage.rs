@@ -26,7 +26,8 @@ pub struct CgroupUsage {
     pub memory_peak_bytes: Option<u64>,
     /// Swap in bytes (`memory.swap.current`, v1 what `memory.memsw.usage_in_bytes` is beyond memory).
     pub memory_swap_bytes: Option<u64>,
-    /// How often memory was reclaimed because of the limit (`max` of `memory.events`, v1 `memory.failcnt`).
+    /// How often memory was reclaimed because of the limit (`max` of `memory.events`, v1 `memory.failcnt`). On v1 it
+    /// stays 0 where no swap is allowed, since the limit of memory and swap together comes first: see [`oom_kills`](Self::oom_kills).
     pub memory_max_hits: Option<u64>,
     /// How often processes were held back because of the high limit (`high` of `memory.events`). v2 only.
     pub memory_high_hits: Option<u64>,

@@ -19,7 +19,9 @@ impl Host {
     /// A container of that name that was asked for in the same words is adopted, and started if it is down.
     ///
     /// # Errors
-    /// [`Error::Invalid`] and [`Error::NotFound`] before the host is touched; [`Error::Differs`] if the name is taken;
+    /// Before the host is touched: [`Error::Invalid`] and [`Error::NotFound`] for what is wrong or missing of the specification,
+    /// [`Error::Unsupported`] with the remedy for a limit that this host cannot enforce, [`Error::Differs`] if the name is taken.
+    /// The same for targets of mounts, which are looked for in the root, once there is one; [`Error::Command`] if it does not start;
     /// [`Error::Busy`] if another operation on the name takes too long, the network has no free address,
     /// another container has the one that was asked for, or a process of the host listens on a published port. After any
     /// other error nothing of the container is left, or it is an [`Error::LeftBehind`].
@@ -46,7 +48,7 @@ impl Host {
                     return Err(Error::Differs {
                         what: format!("container `{}`", spec.name),
                         difference: format!(
-                            "its {} are not as asked",
+                            "not as asked: {}; apply_limits, apply_interfaces and apply_mounts change theirs",
                             existing.spec.differences(&spec).join(", ")
                         ),
                     });

@@ -79,7 +79,8 @@ impl Host {
     pub fn console_log(&self, name: &ContainerName) -> Result<Vec<u8>> {
         let manifest = self.created(name)?;
         if manifest.spec.console_max_bytes.is_none() {
-            return Err(Error::NotFound { what: format!("a console of container `{name}`") });
+            let what = format!("a console of container `{name}` (its console_max_bytes would make one)");
+            return Err(Error::NotFound { what });
         }
         read_console_log(&self.directory(&manifest).console_log())
     }

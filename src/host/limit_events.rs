@@ -43,8 +43,7 @@ impl Host {
     /// [`Cgroup::limit_events`](crate::cgroup::Cgroup::limit_events).
     pub fn limit_events(&self, name: &ContainerName) -> Result<ContainerLimitEvents> {
         let runtime = self.runtime(name)?;
-        let not_running = || Error::NotFound { what: format!("a running container `{name}`") };
-        let init = runtime.init_pidfd()?.ok_or_else(not_running)?;
+        let init = runtime.init_pidfd()?.ok_or_else(|| runtime.not_running())?;
         let limits = runtime.payload().limit_events()?;
         Ok(ContainerLimitEvents { limits, init, ended: false, waiting: VecDeque::new() })
     }

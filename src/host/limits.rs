@@ -84,7 +84,12 @@ impl Host {
     /// # Errors
     /// [`Error::NotFound`] if there is no such container or it does not run; [`Error::Os`] if a file cannot be read.
     pub fn usage(&self, name: &ContainerName) -> Result<CgroupUsage> {
-        self.runtime(name)?.payload().usage()
+        let runtime = self.runtime(name)?;
+        runtime.payload().usage().map_err(|error| match error {
+            // Its group, which is no name that a caller knows.
+            Error::NotFound { .. } => runtime.not_running(),
+            error => error,
+        })
     }
 
     /// `limits` with the device beneath the container's volume, which is mounted, by its path.

@@ -32,10 +32,12 @@ impl Host {
     /// itself unmounted, this mounts again.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) and [`Error::NotFound`](crate::Error::NotFound) as [`Host::launch`], with nothing changed. Of a container that runs:
-    /// [`Error::Busy`](crate::Error::Busy) if something inside uses a mount that is to go; [`Error::Differs`](crate::Error::Differs) if the container itself has mounted
-    /// something on a target; [`Error::Unsupported`](crate::Error::Unsupported) for a change of devices. After any error the container has its earlier
-    /// mounts again, or it is an [`Error::LeftBehind`](crate::Error::LeftBehind).
+    /// [`Error::Invalid`](crate::Error::Invalid) and [`Error::NotFound`](crate::Error::NotFound) as [`Host::launch`], with nothing changed; targets of a
+    /// container that is down are looked for when it is started. Of a container that runs:
+    /// [`Error::Busy`](crate::Error::Busy) if something inside uses a mount that is to go; [`Error::Differs`](crate::Error::Differs) if a target is a file and
+    /// the source a directory, or the other way round, or the container itself has mounted something there;
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if a device is added or left out: stop the container for that. After any error the container has
+    /// its earlier mounts again, or it is an [`Error::LeftBehind`](crate::Error::LeftBehind).
     pub async fn apply_mounts(&self, name: &ContainerName, mounts: Vec<MountEntry>) -> Result<ContainerInfo> {
         self.change(name, Part::Mounts, move |host, manifest| {
             manifest.spec.mounts = mounts;

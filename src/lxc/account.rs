@@ -21,7 +21,7 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 /// assert_eq!(Account::from("www-data"), serde_json::from_str("\"www-data\"").unwrap());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a user or group must be an id or a name")]
 pub enum Account {
     /// By its id, as the container counts. 4294967295 is no id: to the kernel it means "as before".
     Id(u32),

@@ -162,8 +162,8 @@ impl Container {
         self.running()?.ok_or_else(|| self.not_running())
     }
 
-    pub(super) fn not_running(&self) -> Error {
-        Error::NotFound { what: format!("a running {}", self.shown()) }
+    pub(crate) fn not_running(&self) -> Error {
+        Error::NotFound { what: format!("a running {} (it is down: start it first)", self.shown()) }
     }
 
     /// Its processes, if a start was completed in this boot and has not ended.

@@ -56,11 +56,11 @@ pub struct Exec {
     /// Standard output and error are one then. Default: none, its streams are pipes.
     pub terminal: Option<TerminalSize>,
     /// What it reads from its standard input, or is typed on its terminal: that does not end then, unless by an
-    /// end-of-file character (`\x04`) in it. Not for [`Container::spawn`].
+    /// end-of-file character (`\x04`) in it. In JSON an array of bytes. [`Container::spawn`] does not look at it.
     pub stdin: Vec<u8>,
-    /// For how long it may run, then it is killed. Default: no bound. Not for [`Container::spawn`].
+    /// For how long it may run, then it is killed. Default: no bound. [`Container::spawn`] does not look at it.
     pub timeout: Option<Duration>,
-    /// How much of each of its outputs is kept. Default: 1 MiB. Not for [`Container::spawn`].
+    /// How much of each of its outputs is kept, in bytes. Default: 1 MiB. [`Container::spawn`] does not look at it.
     pub output_max_bytes: usize,
 }
 
@@ -113,7 +113,8 @@ impl Container {
     /// # Errors
     /// [`Error::NotFound`] if the container does not run, or has no such working directory, user or group; [`Error::Invalid`] if the
     /// command is empty or cannot be expressed; [`Error::Busy`] if the container is frozen; [`Error::Command`] if
-    /// `lxc-attach` itself failed. What the command does, that it cannot be run too, is in [`ExecOutput::status`].
+    /// `lxc-attach` itself failed, as where the limit of processes is reached, or the user's id is none of the container's. What the command
+    /// does, that it cannot be run too, is in [`ExecOutput::status`].
     pub fn exec(&self, exec: &Exec) -> Result<ExecOutput> {
         let _span = tracing::info_span!("container_exec", id = %self.id).entered();
         let deadline = exec.timeout.map(deadline);

@@ -13,7 +13,7 @@ pub enum ExecStatus {
     NotRun {
         /// What a shell would give: 127 if it does not exist, else 126.
         code: u8,
-        /// The kernel's reason.
+        /// The kernel's reason, as `lxc-attach` tells it, which also writes a line of its own to the standard error.
         reason: String,
     },
     /// The time was over, and it was killed.

@@ -16,7 +16,7 @@ const SET_UP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How large a terminal is, in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct TerminalSize {
     /// Lines. Default: 24.
     pub rows: u16,

@@ -20,6 +20,9 @@ impl Host {
     /// then on (`net.ipv4.ip_forward`): a setting of the whole host, which is not taken back. Forwarding of IPv6 is not
     /// switched on: without it such a network is [`Error::Unsupported`].
     ///
+    /// Subnets are compared with those of this prefix's networks only. Choose one that nothing else of the host is in (`ip route`):
+    /// another prefix's network or a network card in the same one takes the answers to containers.
+    ///
     /// # Errors
     /// [`Error::Invalid`] if a field breaks its rule, or a subnet overlaps another network's; [`Error::Differs`] if the network
     /// is otherwise than asked ([`Host::apply_network`] changes it); [`Error::Unsupported`] if nftables is missing, without

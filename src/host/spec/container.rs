@@ -129,16 +129,14 @@ impl ContainerSpec {
 
 /// The volume under a container's root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct RootVolume {
     /// The limit on what the container can write, in bytes: hard, unless the pool's volumes have a
     /// [soft](crate::storage::SizeLimit) one. Default: 1 GiB.
     pub size_bytes: u64,
     /// The file system. Default: ext4.
-    #[serde(default)]
     pub filesystem: Filesystem,
     /// Whether the space is taken from the host at once or as it is used. Default: as it is used.
-    #[serde(default)]
     pub allocation: Allocation,
 }
 
@@ -150,12 +148,11 @@ impl Default for RootVolume {
 
 /// The first process of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Init {
     /// The program, a path inside the image, and its arguments. Default: `/sbin/init`.
     pub command: Vec<String>,
     /// What asks it to shut the container down. Default: `SIGPWR`, which is what LXC sends.
-    #[serde(default)]
     pub halt_signal: HaltSignal,
 }
 
@@ -175,5 +172,8 @@ mod tests {
         assert_eq!(spec, ContainerSpec::new("a".parse().unwrap(), "b".parse().unwrap()));
         let unknown = serde_json::from_str::<ContainerSpec>(r#"{"name": "a", "image": "b", "memory": 1}"#);
         assert!(unknown.unwrap_err().to_string().contains("memory"));
+        let parts = r#"{"name": "a", "image": "b", "volume": {}, "init": {"halt_signal": "SIGUSR2"}}"#;
+        let init = Init { halt_signal: HaltSignal::USER2, ..Init::default() };
+        assert_eq!(serde_json::from_str::<ContainerSpec>(parts).unwrap(), ContainerSpec { init, ..spec });
     }
 }

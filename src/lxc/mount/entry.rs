@@ -21,6 +21,11 @@ use crate::lxc::config::{TARGET_MAX, escape};
 /// let scratch = MountEntry::tmpfs(Tmpfs { mode: 0o1777, ..Tmpfs::new(64 << 20) }, "/tmp")?;
 /// let fuse = MountEntry::device("/dev/fuse", "/dev/fuse")?;
 /// assert!(MountEntry::bind("srv/data", "/root/data").is_err()); // relative
+///
+/// let text = r#"{"source": "/srv/data", "target": "/data", "submounts": "include", "read_only": true, "create": "dir"}"#;
+/// let entry: MountEntry = serde_json::from_str(text).unwrap();
+/// assert_eq!(entry, MountEntry::bind("/srv/data", "/data")?.recursive().read_only().create_dir());
+/// // As {"tmpfs": {"size_bytes": 67108864}, …}, {"device": "/dev/fuse", …}, {"filesystem": {"type": "ext4", "source": "/dev/vdb"}, …}
 /// assert!(MountEntry::bind("/srv/data", "/root/../etc").is_err());
 /// # Ok(()) }
 /// ```

@@ -268,7 +268,8 @@ fn check_hot(entry: &MountEntry) -> Result<()> {
     }
     Err(Error::Unsupported {
         what: format!("changing the device `{}` of a container that runs", entry.source().shown()),
-        needs: "its control group lets a device through from start to end: stop it first".to_owned(),
+        needs: "its control group is told at its start which devices it may open: stop it first, then apply and start"
+            .to_owned(),
     })
 }
 

@@ -40,7 +40,10 @@ impl ConfigText {
             }
             Refusal::Os(error) => Error::os("open", path.display(), error),
         })?;
-        Self::parse(bytes).map_err(ConfigProblems::into_error)
+        let invalid = |problems: ConfigProblems| {
+            Error::invalid("LXC configuration", path.to_string_lossy(), problems.to_string())
+        };
+        Self::parse(bytes).map_err(invalid)
     }
 
     /// The same configuration in one text: what is included stands in the place of the line that includes it, and what

@@ -46,7 +46,6 @@ impl fmt::Display for ConfigProblem {
 
 /// Everything that is wrong with a configuration. There is at least one. First what no line says, then by lines, then those of
 /// included files.
-///
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.shown())]
 pub struct ConfigProblems {
