@@ -1,6 +1,6 @@
 //! The wait of the kernel before a process changes its control group (`favordynmods` in
-//! `Documentation/admin-guide/cgroup-v2.rst`): for all processors to pass a quiet point, some 10 ms after a pause in which
-//! nobody moved, and nothing soon after another move.
+//! `Documentation/admin-guide/cgroup-v2.rst`): for all processors to pass a quiet point. 1 to 18 ms were measured: the
+//! more the longer nobody has moved.
 
 #![allow(unsafe_code)]
 
