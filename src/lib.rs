@@ -111,6 +111,7 @@ pub mod lxc;
 pub mod name;
 pub mod net;
 pub mod paths;
+pub mod state;
 pub mod storage;
 mod sys;
 
