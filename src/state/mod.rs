@@ -5,8 +5,10 @@
 mod change;
 mod engine;
 mod entry;
+mod faulty;
 mod key;
 mod lease;
+mod lock;
 mod page;
 mod record;
 mod revision;
@@ -16,8 +18,10 @@ mod watch;
 
 pub use change::{Batch, Change};
 pub use entry::Entry;
+pub use faulty::{Fault, Faults};
 pub use key::{Key, Scope};
 pub use lease::{Lease, LeaseId};
+pub use lock::{Fence, Held};
 pub use page::{Page, Query};
 pub use record::{Record, Stored};
 pub use revision::Revision;
