@@ -5,6 +5,7 @@
 mod change;
 mod engine;
 mod entry;
+mod export;
 mod faulty;
 mod key;
 mod lease;
