@@ -95,8 +95,8 @@ impl Writer {
         if bytes.contains(&b'\n') {
             return Err(Stored::damaged(&entry.key, "not a value of this library"));
         }
-        let value = serde_json::from_slice(bytes)
-            .map_err(|error| Stored::damaged(&entry.key, &error.to_string()))?;
+        let value =
+            serde_json::from_slice(bytes).map_err(|error| Stored::damaged(&entry.key, &error.to_string()))?;
         self.entries += 1;
         self.line(&Line::Entry { key: entry.key.clone(), value })
     }
@@ -104,7 +104,8 @@ impl Writer {
     fn finish(mut self) -> Result<()> {
         let sha256 = hex(&self.digest.clone());
         self.line(&Line::End { entries: self.entries, sha256 })?;
-        let file = self.file.into_inner().map_err(|error| failed("write", &self.partial)(error.into_error()))?;
+        let file =
+            self.file.into_inner().map_err(|error| failed("write", &self.partial)(error.into_error()))?;
         file.sync_all().map_err(failed("fsync", &self.partial))?;
         fs::rename(&self.partial, &self.path).map_err(failed("rename", &self.path))?;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -135,7 +136,9 @@ impl Reader {
         let mut text = Vec::new();
         // A line holds one value at most: what is longer is none of ours, and is not read into memory.
         let limit = 2 * super::record::BYTES_MAX as u64;
-        io::Read::take(&mut self.file, limit).read_until(b'\n', &mut text).map_err(failed("read", &self.path))?;
+        io::Read::take(&mut self.file, limit)
+            .read_until(b'\n', &mut text)
+            .map_err(failed("read", &self.path))?;
         if text.is_empty() {
             return Ok(None);
         }

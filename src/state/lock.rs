@@ -71,7 +71,8 @@ impl Held {
     /// # Errors
     /// [`Error::Conflict`] if it is not held any more; and as [`ClusterStore::commit`].
     pub async fn proclaim<T: Record>(&self, record: &T) -> Result<Revision> {
-        let change = Transaction::new().if_held(&self.fence).put_leased(&self.fence.key, record, self.lease.id())?;
+        let change =
+            Transaction::new().if_held(&self.fence).put_leased(&self.fence.key, record, self.lease.id())?;
         self.store.commit(change).await
     }
 
@@ -199,7 +200,10 @@ fn ahead(queue: Vec<Entry>, own: &Key, revision: Revision) -> Result<BTreeSet<Ke
 }
 
 fn gone(key: &Key, reason: &str) -> Error {
-    Error::Conflict { what: format!("the place `{key}` in a queue"), reason: format!("{reason}: begin again") }
+    Error::Conflict {
+        what: format!("the place `{key}` in a queue"),
+        reason: format!("{reason}: begin again"),
+    }
 }
 
 fn random() -> Result<u64> {
