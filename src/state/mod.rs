@@ -3,6 +3,7 @@
 //! [`ClusterStore`] makes the same promises on each.
 
 mod change;
+mod embedded;
 mod engine;
 mod entry;
 mod key;
@@ -15,6 +16,7 @@ mod transaction;
 mod watch;
 
 pub use change::{Batch, Change};
+pub use embedded::EmbeddedSpec;
 pub use entry::Entry;
 pub use key::{Key, Scope};
 pub use lease::{Lease, LeaseId};
