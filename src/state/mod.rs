@@ -55,6 +55,7 @@
 //! JSON of 1 MiB at most; it is no place for logs or images.
 
 mod change;
+mod embedded;
 mod engine;
 mod entry;
 mod export;
@@ -70,6 +71,7 @@ mod transaction;
 mod watch;
 
 pub use change::{Batch, Change};
+pub use embedded::EmbeddedSpec;
 pub use entry::Entry;
 pub use faulty::{Fault, Faults};
 pub use key::{Key, Scope};
