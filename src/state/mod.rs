@@ -5,6 +5,8 @@
 mod change;
 mod engine;
 mod entry;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod key;
 mod lease;
 mod page;
@@ -16,6 +18,8 @@ mod watch;
 
 pub use change::{Batch, Change};
 pub use entry::Entry;
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdSpec, EtcdTls, EtcdUser};
 pub use key::{Key, Scope};
 pub use lease::{Lease, LeaseId};
 pub use page::{Page, Query};
