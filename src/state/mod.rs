@@ -7,8 +7,11 @@ mod engine;
 mod entry;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod export;
+mod faulty;
 mod key;
 mod lease;
+mod lock;
 mod page;
 mod record;
 mod revision;
@@ -20,8 +23,10 @@ pub use change::{Batch, Change};
 pub use entry::Entry;
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdSpec, EtcdTls, EtcdUser};
+pub use faulty::{Fault, Faults};
 pub use key::{Key, Scope};
 pub use lease::{Lease, LeaseId};
+pub use lock::{Fence, Held};
 pub use page::{Page, Query};
 pub use record::{Record, Stored};
 pub use revision::Revision;

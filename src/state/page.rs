@@ -8,7 +8,7 @@ use super::revision::Revision;
 use crate::error::{Error, Result};
 
 /// How many entries a page has unless another number is asked for.
-const PAGE_DEFAULT: usize = 1_000;
+pub(super) const PAGE_DEFAULT: usize = 1_000;
 
 /// Which entries to read. The next page is the same query with `after` set to the last key and `at` to the page's revision.
 #[derive(Debug, Clone, PartialEq, Eq)]

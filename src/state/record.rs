@@ -119,7 +119,7 @@ impl Stored {
             .map_err(|error| Self::damaged(key, &format!("not a value of this library: {error}")))
     }
 
-    fn damaged(key: &Key, reason: &str) -> Error {
+    pub(super) fn damaged(key: &Key, reason: &str) -> Error {
         Error::Damaged {
             what: format!("the value of key `{key}`"),
             reason: format!("{reason}; delete it, or restore it from an export"),

@@ -3,6 +3,7 @@
 use super::entry::Entry;
 use super::key::Key;
 use super::lease::LeaseId;
+use super::lock::Fence;
 use super::record::{BYTES_MAX, Record, Stored};
 use super::revision::Revision;
 use crate::error::{Error, Result};
@@ -89,6 +90,11 @@ impl Transaction {
     /// Only if the key was made by the change with this revision, and has been there ever since; what it holds may have changed.
     pub fn if_created_at(self, key: &Key, revision: Revision) -> Self {
         self.check(key, Condition::CreatedAt(revision))
+    }
+
+    /// Only if what `fence` proves is still held.
+    pub fn if_held(self, fence: &Fence) -> Self {
+        self.if_created_at(&fence.key, fence.revision)
     }
 
     /// Lets the key hold `record`. A lease that the key had is no longer its own.
