@@ -144,11 +144,16 @@ impl Transaction {
         if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
             return refused(twice[0].to_string(), "changes each key at most once");
         }
-        let size: usize = self.writes.iter().map(Write::size).sum();
+        let size = self.size();
         if size > BYTES_MAX + BYTES_MAX / 8 {
             return refused(format!("{size} bytes"), "has at most 1 MiB of values: use several");
         }
         Ok(())
+    }
+
+    /// How many bytes it writes.
+    pub(super) fn size(&self) -> usize {
+        self.writes.iter().map(Write::size).sum()
     }
 
     /// What it is about, for errors: the first keys it names.
