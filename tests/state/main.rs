@@ -6,6 +6,8 @@ mod contract;
 mod history;
 mod linear;
 mod model;
+#[cfg(feature = "etcd")]
+mod server;
 mod stage;
 
 use crate::stage::{Embedded, Faulty};
@@ -65,3 +67,7 @@ macro_rules! keeps_the_contract {
 
 keeps_the_contract!(embedded: Embedded);
 keeps_the_contract!(faulty: Faulty<Embedded>);
+#[cfg(feature = "etcd")]
+keeps_the_contract!(etcd: server::Etcd);
+#[cfg(feature = "etcd")]
+keeps_the_contract!(faulty_etcd: Faulty<server::Etcd>);
