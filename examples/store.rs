@@ -98,7 +98,10 @@ async fn show(store: &ClusterStore) -> docklet::Result<()> {
     let lease = store.lease(Duration::from_secs(10)).await?;
     let held = store.lock(&Key::new("example/lock")?, &lease).await?;
     store.commit(Transaction::new().if_held(held.fence()).delete(&key)).await?;
-    println!("lock     held since revision {}: whoever had it before can write no more", held.fence().revision);
+    println!(
+        "lock     held since revision {}: whoever had it before can write no more",
+        held.fence().revision
+    );
     held.release().await?;
 
     let office = Key::new("example/leader")?;

@@ -31,8 +31,9 @@ pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("docklet-state-{}-{}", std::process::id(), number()));
-        std::fs::create_dir(&path).expect("a directory of its own");
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join("state");
+        let path = base.join(format!("{}-{}", std::process::id(), number()));
+        std::fs::create_dir_all(&path).expect("a directory of its own");
         Self(path)
     }
 
