@@ -67,6 +67,6 @@ macro_rules! keeps_the_contract {
 keeps_the_contract!(embedded: Embedded);
 keeps_the_contract!(faulty: Faulty<Embedded>);
 #[cfg(feature = "etcd")]
-keeps_the_contract!(etcd: server::Etcd);
+keeps_the_contract!(etcd: crate::server::Etcd);
 #[cfg(feature = "etcd")]
-keeps_the_contract!(faulty_etcd: Faulty<server::Etcd>);
+keeps_the_contract!(faulty_etcd: Faulty<crate::server::Etcd>);
