@@ -6,6 +6,8 @@ mod contract;
 mod history;
 mod linear;
 mod model;
+#[cfg(feature = "etcd")]
+mod server;
 mod stage;
 
 use contract::{exports, leases, locks, pages, transactions, values, watches};
@@ -64,3 +66,7 @@ macro_rules! keeps_the_contract {
 
 keeps_the_contract!(embedded: Embedded);
 keeps_the_contract!(faulty: Faulty<Embedded>);
+#[cfg(feature = "etcd")]
+keeps_the_contract!(etcd: crate::server::Etcd);
+#[cfg(feature = "etcd")]
+keeps_the_contract!(faulty_etcd: Faulty<crate::server::Etcd>);
