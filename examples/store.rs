@@ -88,7 +88,8 @@ async fn show(store: &ClusterStore) -> docklet::Result<()> {
         if let Notice::Changed(batch) = watch.next().await? {
             for change in batch.changes {
                 if let Change::Put(entry) = change {
-                    println!("watch    {} = {:?}", entry.key, entry.decode::<Node>()?.value);
+                    let node = entry.decode::<Node>()?;
+                    println!("watch    {} = {:?}", node.key, node.value);
                 }
             }
         }
@@ -98,7 +99,10 @@ async fn show(store: &ClusterStore) -> docklet::Result<()> {
     let lease = store.lease(Duration::from_secs(10)).await?;
     let held = store.lock(&Key::new("example/lock")?, &lease).await?;
     store.commit(Transaction::new().if_held(held.fence()).delete(&key)).await?;
-    println!("lock     held since revision {}: whoever had it before can write no more", held.fence().revision);
+    println!(
+        "lock     held since revision {}: whoever had it before can write no more",
+        held.fence().revision
+    );
     held.release().await?;
 
     let office = Key::new("example/leader")?;

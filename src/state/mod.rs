@@ -58,6 +58,8 @@ mod change;
 mod embedded;
 mod engine;
 mod entry;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod export;
 mod faulty;
 mod key;
@@ -73,6 +75,8 @@ mod watch;
 pub use change::{Batch, Change};
 pub use embedded::EmbeddedSpec;
 pub use entry::Entry;
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdSpec, EtcdTls, EtcdUser};
 pub use faulty::{Fault, Faults};
 pub use key::{Key, Scope};
 pub use lease::{Lease, LeaseId};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use docklet::Error;
 use docklet::state::{Change, ClusterStore, Fault, Notice, Query, Revision, Scope, Transaction};
 use futures_util::future::join_all;
-use proptest::prelude::{Rng, RngCore};
+use proptest::prelude::{Rng, RngExt};
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::contract::{Note, beneath, key, note, soon};
@@ -42,7 +42,7 @@ struct Client<'a> {
 
 impl Client<'_> {
     fn below(&mut self, end: u64) -> u64 {
-        self.random.next_u64() % end
+        self.random.random_range(0..end)
     }
 
     fn tick(&self) -> u64 {
@@ -106,7 +106,7 @@ impl Client<'_> {
             Ok(revision) => Saw::Committed { revision: revision.0, wanted },
             Err(Error::Conflict { .. }) => Saw::Refused { wanted },
             Err(Error::OutcomeUnknown { .. }) => Saw::Unknown { wanted },
-            Err(Error::Unavailable { .. }) => Saw::NotDone { wanted },
+            Err(Error::Unavailable { .. }) => Saw::NotDone,
             Err(error) => panic!("{error}"),
         };
         self.calls.push(Call { begin, end, saw });

@@ -6,21 +6,22 @@ mod contract;
 mod history;
 mod linear;
 mod model;
+#[cfg(feature = "etcd")]
+mod server;
 mod stage;
 
-use crate::stage::{Embedded, Faulty};
+use contract::{exports, leases, locks, pages, transactions, values, watches};
 
 /// `NAME: STAGE, tests…` makes a module with the contract's tests of these names.
 macro_rules! tests {
-    ($name:ident: $stage:ty, $($($part:ident)::+::{$($test:ident),* $(,)?}),* $(,)?) => {
+    ($name:ident: $stage:ty, $($part:ident::{$($test:ident),* $(,)?}),* $(,)?) => {
         mod $name {
-            #[allow(clippy::wildcard_imports, reason = "the stages")]
-            use super::*;
+            use crate::stage::*;
             $($(
                 #[tokio::test]
                 async fn $test() {
                     let stage = <$stage as crate::stage::Stage>::begin().await;
-                    crate::$($part)::+::$test(stage).await;
+                    crate::$part::$test(stage).await;
                 }
             )*)*
         }
@@ -31,30 +32,30 @@ macro_rules! tests {
 macro_rules! keeps_the_contract {
     ($name:ident: $stage:ty) => {
         tests!($name: $stage,
-            contract::values::{
+            values::{
                 a_put_is_read_back, deleting_twice_is_fine, values_know_their_kind_and_version, large_values_and_odd_keys,
                 listed_keys_are_keys,
             },
-            contract::transactions::{
+            transactions::{
                 all_or_nothing, each_check_is_checked, limits_are_told_before, sixteen_count_without_a_loss,
                 one_of_sixteen_is_first,
             },
-            contract::pages::{
+            pages::{
                 scopes_end_at_their_edges, pages_are_of_one_revision, the_last_page_says_so, what_was_compacted_is_told,
             },
-            contract::watches::{
+            watches::{
                 each_revision_is_told_once_and_whole, a_watch_begins_where_it_is_asked_to,
                 behind_a_compaction_everything_is_told_anew, many_watches_see_one_history, a_dropped_wait_loses_nothing,
             },
-            contract::leases::{
+            leases::{
                 an_ended_lease_takes_its_keys, a_lease_is_kept_while_it_is_held, a_lost_lease_is_known_before_it_is_over,
                 a_lease_outlives_short_trouble, odd_leases_are_refused,
             },
-            contract::locks::{
+            locks::{
                 one_holds_at_a_time, the_first_in_the_queue_is_the_next, who_gives_up_is_not_waited_for,
                 a_lost_lock_is_fenced, a_leader_is_known_to_all, a_lost_answer_does_not_lose_the_lock,
             },
-            contract::exports::{
+            exports::{
                 an_export_comes_back, a_damaged_export_changes_nothing, an_import_is_all_or_marked,
             },
             model::{agrees_with_the_model},
@@ -65,3 +66,7 @@ macro_rules! keeps_the_contract {
 
 keeps_the_contract!(embedded: Embedded);
 keeps_the_contract!(faulty: Faulty<Embedded>);
+#[cfg(feature = "etcd")]
+keeps_the_contract!(etcd: crate::server::Etcd);
+#[cfg(feature = "etcd")]
+keeps_the_contract!(faulty_etcd: Faulty<crate::server::Etcd>);

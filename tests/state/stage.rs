@@ -31,8 +31,9 @@ pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("docklet-state-{}-{}", std::process::id(), number()));
-        std::fs::create_dir(&path).expect("a directory of its own");
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join("state");
+        let path = base.join(format!("{}-{}", std::process::id(), number()));
+        std::fs::create_dir_all(&path).expect("a directory of its own");
         Self(path)
     }
 
@@ -81,7 +82,7 @@ pub(crate) struct Faulty<S> {
 }
 
 fn late(call: u64) -> Option<Fault> {
-    (call % 3 == 0).then(|| Fault::Late(Duration::from_millis(call % 7)))
+    call.is_multiple_of(3).then(|| Fault::Late(Duration::from_millis(call % 7)))
 }
 
 impl<S: Stage> Stage for Faulty<S> {

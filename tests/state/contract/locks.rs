@@ -131,7 +131,8 @@ pub(crate) async fn a_leader_is_known_to_all<S: Stage>(stage: S) {
         other.leader::<Note>(&office).await.expect("leader").expect("there").value.text,
         "one, at work"
     );
-    let next = store.campaign(&office, &note("two"), &two);
+    let second = note("two");
+    let next = store.campaign(&office, &second, &two);
     let end = async {
         while store.page(docklet::state::Query::new(beneath("leader"))).await.expect("page").entries.len() < 2
         {
