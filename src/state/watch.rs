@@ -117,7 +117,7 @@ impl Watch {
         }
     }
 
-    async fn pause(&self) {
+    async fn pause(&mut self) {
         if let Some(attempts) = self.attempts {
             let pause = PAUSES_MS[attempts.min(PAUSES_MS.len() - 1)];
             tokio::time::sleep(Duration::from_millis(pause)).await;

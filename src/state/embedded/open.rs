@@ -32,7 +32,8 @@ pub(super) struct Opened {
 /// Opens the file of `spec`, and makes it if it is missing.
 pub(super) fn open(spec: &EmbeddedSpec) -> Result<Opened> {
     let path = &spec.path;
-    loop {
+    // Another process may be faster with a new file.
+    for _ in 0..2 {
         if let Some(claim) = Claim::of(path)? {
             if claim.is_empty() {
                 return Err(failure::damaged(path, "it is an empty file"));
@@ -46,8 +47,9 @@ pub(super) fn open(spec: &EmbeddedSpec) -> Result<Opened> {
         if claim.publish(path)? {
             return begin(spec, source(claim));
         }
-        // Another process was faster.
     }
+    let difference = "it is a link to a file that is not there".into();
+    Err(Error::Differs { what: format!("the store `{}`", path.display()), difference })
 }
 
 fn source(claim: Claim) -> Source {
@@ -147,5 +149,61 @@ impl State {
             leases.push((id.value(), Duration::from_secs(seconds.value())));
         }
         Ok(Self { revision: revision(&transaction.open_table(LOG)?)?, leases })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    /// The error of taking a file for a store, after `change` was made to it.
+    fn refusal(change: impl FnOnce(&Database)) -> Error {
+        let spec = EmbeddedSpec::new("/in/memory", "c1".parse().unwrap());
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        change(&database);
+        let database = Mutex::new(Some(database));
+        let source = move || Ok(database.lock().unwrap().take().unwrap());
+        begin(&spec, Box::new(source)).err().expect("it is refused")
+    }
+
+    fn prepared(database: &Database) {
+        prepare(database, &EmbeddedSpec::new("/in/memory", "c1".parse().unwrap())).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_another_program_differs() {
+        const OTHER: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("other");
+        let error = refusal(|database| {
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(OTHER).unwrap().insert("a", 1).unwrap();
+            transaction.commit().unwrap();
+        });
+        assert!(matches!(error, Error::Differs { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_newer_format_is_unsupported() {
+        let error = refusal(|database| {
+            prepared(database);
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(NUMBERS).unwrap().insert(FORMAT, FORMAT_NOW + 1).unwrap();
+            transaction.commit().unwrap();
+        });
+        assert!(matches!(&error, Error::Unsupported { needs, .. } if needs.contains("newer")), "{error}");
+    }
+
+    #[test]
+    fn a_table_that_is_missing_is_damage() {
+        let error = refusal(|database| {
+            prepared(database);
+            let transaction = database.begin_write().unwrap();
+            transaction.delete_table(LOG).unwrap();
+            transaction.commit().unwrap();
+        });
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
     }
 }

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use docklet::Error;
 use docklet::error::Chain;
-use docklet::state::{ClusterStore, EmbeddedSpec, Query, Scope};
+use docklet::state::{ClusterStore, EmbeddedSpec, Query, Scope, Transaction};
 
 use super::process::{Writer, spec};
-use crate::contract::{Note, key, note};
+use crate::contract::{Note, batch, key, note, told};
 use crate::stage::Scratch;
 
 /// The error of opening it, as it is told.
@@ -55,6 +56,34 @@ async fn it_is_free_as_soon_as_the_last_clone_is_gone() {
     assert_eq!(fs::read_dir(scratch.path()).expect("directory").count(), 1, "nothing else is made");
 }
 
+/// What was kept is kept; a lease has its whole time again, and then ends; a watch goes back to before.
+#[tokio::test]
+async fn everything_is_there_when_it_is_opened_again() {
+    let scratch = Scratch::new();
+    let spec = spec(&scratch.path().join("store"));
+    let store = ClusterStore::embedded(&spec).await.expect("open");
+    let first = store.put(&key("kept"), &note("one")).await.expect("put");
+    let lease = store.lease(Duration::from_secs(2)).await.expect("lease");
+    let leased =
+        Transaction::new().put_leased(&key("leased"), &note("two"), lease.id()).expect("transaction");
+    let second = store.commit(leased).await.expect("commit");
+    drop(lease);
+    drop(store);
+
+    let store = ClusterStore::embedded(&spec).await.expect("open");
+    let found = store.list::<Note>(&Scope::All).await.expect("list");
+    assert_eq!(found.revision, second);
+    let values: Vec<_> =
+        found.entries.iter().map(|e| (e.key.as_str(), e.value.text.as_str(), e.created)).collect();
+    assert_eq!(values, [("kept", "one", first), ("leased", "two", second)]);
+    let mut watch = store.watch_from(Scope::All, first);
+    for expected in [["kept=one"], ["leased=two"], ["-leased"]] {
+        assert_eq!(told(&batch(&mut watch).await), expected);
+    }
+    let again = store.lease(Duration::from_secs(2)).await.expect("lease");
+    assert!(again.id() > found.entries[1].lease.expect("leased"), "no lease has an id twice");
+}
+
 #[tokio::test]
 async fn files_that_are_none_of_ours_are_left_as_they_are() {
     let scratch = Scratch::new();
@@ -91,6 +120,10 @@ async fn files_that_are_none_of_ours_are_left_as_they_are() {
     let missing = spec(&scratch.path().join("no/such/store"));
     let (error, text) = refused(&missing).await;
     assert!(matches!(error, Error::NotFound { .. }) && text.contains("no/such"), "{text}");
+    let dangling = scratch.path().join("dangling");
+    std::os::unix::fs::symlink("nowhere", &dangling).expect("link");
+    let (error, text) = refused(&spec(&dangling)).await;
+    assert!(matches!(error, Error::Differs { .. }) && text.contains("link"), "{text}");
     let (_, text) = refused(&spec(scratch.path())).await;
     assert!(text.contains("directory"), "{text}");
 
