@@ -68,4 +68,4 @@ keeps_the_contract!(faulty: crate::stage::Faulty<crate::stage::Embedded>);
 #[cfg(feature = "etcd")]
 keeps_the_contract!(etcd: crate::server::Etcd);
 #[cfg(feature = "etcd")]
-keeps_the_contract!(faulty_etcd: Faulty<crate::server::Etcd>);
+keeps_the_contract!(faulty_etcd: crate::stage::Faulty<crate::server::Etcd>);
