@@ -3,6 +3,8 @@
 //! It needs no root. With the feature `etcd` it starts servers of its own, on loopback.
 
 mod contract;
+#[cfg(feature = "etcd")]
+mod etcd_faults;
 mod history;
 mod linear;
 mod model;

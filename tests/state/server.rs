@@ -196,6 +196,12 @@ pub(crate) struct Etcd {
     store: ClusterStore,
 }
 
+impl Etcd {
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.spec.cluster
+    }
+}
+
 impl Stage for Etcd {
     async fn begin() -> Self {
         let server = Server::start().await;
