@@ -88,7 +88,8 @@ async fn show(store: &ClusterStore) -> docklet::Result<()> {
         if let Notice::Changed(batch) = watch.next().await? {
             for change in batch.changes {
                 if let Change::Put(entry) = change {
-                    println!("watch    {} = {:?}", entry.key, entry.decode::<Node>()?.value);
+                    let node = entry.decode::<Node>()?;
+                    println!("watch    {} = {:?}", node.key, node.value);
                 }
             }
         }

@@ -144,7 +144,7 @@ fn explain(call: &Call, window: &Window, log: &Log, replay: &Replay) -> Result<(
                 return Err(format!("was told otherwise: {:?}", log.get(revision)));
             }
             let made = made && replay.holds(wanted, revision - 1);
-            if !made && !(idle && replay.holds(wanted, *revision)) {
+            if !(made || idle && replay.holds(wanted, *revision)) {
                 return Err("was committed, though a check did not hold".into());
             }
             if !idle {

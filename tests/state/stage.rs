@@ -82,7 +82,7 @@ pub(crate) struct Faulty<S> {
 }
 
 fn late(call: u64) -> Option<Fault> {
-    (call % 3 == 0).then(|| Fault::Late(Duration::from_millis(call % 7)))
+    call.is_multiple_of(3).then(|| Fault::Late(Duration::from_millis(call % 7)))
 }
 
 impl<S: Stage> Stage for Faulty<S> {
