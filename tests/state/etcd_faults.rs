@@ -12,7 +12,10 @@ use crate::stage::{Stage, cluster};
 /// What is promised of every call, whatever the server does. The time-out of [`hasty`] is far below it.
 const PROMISED: Duration = Duration::from_secs(5);
 
-pub(crate) async fn ends<T>(what: &str, call: impl Future<Output = docklet::Result<T>>) -> docklet::Result<T> {
+pub(crate) async fn ends<T>(
+    what: &str,
+    call: impl Future<Output = docklet::Result<T>>,
+) -> docklet::Result<T> {
     tokio::time::timeout(PROMISED, call).await.unwrap_or_else(|_| panic!("hangs: {what}"))
 }
 
@@ -149,7 +152,7 @@ async fn a_silent_server_interrupts_its_watches() {
 #[tokio::test]
 async fn a_lease_is_kept_over_a_restart() {
     let (mut server, _, store) = begin().await;
-    let lease = store.lease(Duration::from_secs(30)).await.expect("lease");
+    let lease = store.lease(Duration::from_secs(15)).await.expect("lease");
     let put = Transaction::new().put_leased(&key("a"), &note("1"), lease.id()).expect("put");
     store.commit(put).await.expect("commit");
     server.kill();
