@@ -26,7 +26,6 @@ use contract::{exports, leases, locks, pages, transactions, values, watches};
 macro_rules! tests {
     ($name:ident: $stage:ty, $($part:ident::{$($test:ident),* $(,)?}),* $(,)?) => {
         mod $name {
-            use crate::stage::*;
             $($(
                 #[tokio::test]
                 async fn $test() {
@@ -74,8 +73,8 @@ macro_rules! keeps_the_contract {
     };
 }
 
-keeps_the_contract!(embedded: Embedded);
-keeps_the_contract!(faulty: Faulty<Embedded>);
+keeps_the_contract!(embedded: crate::stage::Embedded);
+keeps_the_contract!(faulty: crate::stage::Faulty<crate::stage::Embedded>);
 #[cfg(feature = "etcd")]
 keeps_the_contract!(etcd: crate::server::Etcd);
 #[cfg(feature = "etcd")]
