@@ -2,10 +2,20 @@
 //!
 //! It needs no root. With the feature `etcd` it starts servers of its own, on loopback.
 
+#[cfg(feature = "etcd")]
+mod certificates;
 mod contract;
+#[cfg(feature = "etcd")]
+mod etcd_access;
+#[cfg(feature = "etcd")]
+mod etcd_faults;
+#[cfg(feature = "etcd")]
+mod etcd_members;
 mod history;
 mod linear;
 mod model;
+#[cfg(feature = "etcd")]
+mod proxy;
 #[cfg(feature = "etcd")]
 mod server;
 mod stage;

@@ -17,7 +17,7 @@ use crate::contract::soon;
 use crate::stage::{Scratch, Stage, cluster};
 
 /// The address of this process: 127.64.0.0/10 has one for each process id.
-fn address() -> Ipv4Addr {
+pub(crate) fn address() -> Ipv4Addr {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 64 | a, b, c)
 }
@@ -89,9 +89,9 @@ impl Server {
         &self.endpoint
     }
 
-    /// Where its files may lie that the test adds.
-    pub(crate) fn scratch(&self) -> &Scratch {
-        &self.scratch
+    /// Where it listens for clients.
+    pub(crate) fn listens(&self) -> SocketAddr {
+        self.endpoint.rsplit('/').next().and_then(|address| address.parse().ok()).expect("endpoint")
     }
 
     /// Starts the process, with the data it has.
@@ -194,6 +194,12 @@ pub(crate) struct Etcd {
     pub(crate) server: Server,
     spec: EtcdSpec,
     store: ClusterStore,
+}
+
+impl Etcd {
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.spec.cluster
+    }
 }
 
 impl Stage for Etcd {
