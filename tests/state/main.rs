@@ -14,6 +14,7 @@ mod etcd_members;
 mod history;
 mod linear;
 mod model;
+mod own;
 #[cfg(feature = "etcd")]
 mod proxy;
 #[cfg(feature = "etcd")]
