@@ -6,10 +6,10 @@ use std::time::Duration;
 use docklet::Error;
 use docklet::state::{ClusterStore, EtcdSpec, Notice, Scope, Transaction};
 
+use super::faults::{ends, hasty};
+use super::proxy::{Cuts, proxy};
+use super::server::{Server, port};
 use crate::contract::{Note, batch, key, note, soon};
-use crate::etcd_faults::{ends, hasty};
-use crate::proxy::{Cuts, proxy};
-use crate::server::{Server, port};
 use crate::stage::cluster;
 
 /// Three members, and ways between them, and to them, that can be cut.

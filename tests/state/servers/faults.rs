@@ -5,8 +5,8 @@ use std::time::Duration;
 use docklet::Error;
 use docklet::state::{ClusterStore, EtcdSpec, Notice, Query, Revision, Scope, Transaction, Watch};
 
+use super::server::Server;
 use crate::contract::{Note, batch, beneath, key, note, soon, told};
-use crate::server::Server;
 use crate::stage::{Stage, cluster};
 
 /// What is promised of every call, whatever the server does. The time-out of [`hasty`] is far below it.
@@ -252,7 +252,7 @@ async fn a_page_may_be_larger_than_an_answer() {
 /// What another program wrote among the keys is named, and stops only whoever reads it.
 #[tokio::test]
 async fn a_foreign_key_is_told() {
-    let stage = crate::server::Etcd::begin().await;
+    let stage = super::server::Etcd::begin().await;
     let store = stage.store();
     let mut watch = store.watch(Scope::All).await.expect("watch");
     let name = stage.cluster();
