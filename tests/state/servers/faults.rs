@@ -105,7 +105,7 @@ async fn a_server_that_stands_still_hangs_no_call() {
     let (server, spec, store) = begin().await;
     let first = store.put(&key("a"), &note("1")).await.expect("put");
     let mut watch = store.watch(Scope::All).await.expect("watch");
-    server.stop();
+    server.stop().await;
     unavailable(ends("get", store.get::<Note>(&key("a"))).await);
     unavailable(ends("list", store.list::<Note>(&Scope::All)).await);
     unavailable(ends("page", store.page(Query { at: Some(first), ..Query::new(Scope::All) })).await);
@@ -142,7 +142,7 @@ async fn a_silent_server_interrupts_its_watches() {
     let mut watch = store.watch(Scope::All).await.expect("watch");
     store.put(&key("a"), &note("1")).await.expect("put");
     assert_eq!(told(&batch(&mut watch).await), ["a=1"]);
-    server.stop();
+    server.stop().await;
     interrupted(&mut watch).await;
     server.resume();
     let resumed = soon("it to go on", watch.next()).await.expect("watch");

@@ -167,7 +167,7 @@ async fn a_killed_leader_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stands_still_is_replaced() {
-    through(async |members, leader| members.servers[leader].stop()).await;
+    through(async |members, leader| members.servers[leader].stop().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
