@@ -6,6 +6,7 @@ mod contract;
 mod history;
 mod linear;
 mod model;
+mod own;
 #[cfg(feature = "etcd")]
 mod servers;
 mod stage;

@@ -31,6 +31,18 @@ impl Deadlines {
         }
     }
 
+    /// Forgets those that are not among `leases`, and begins with those that are new.
+    pub(super) fn reconcile(&mut self, leases: &[(u64, Duration)], now: Duration) {
+        let gone: Vec<u64> =
+            self.leases.keys().copied().filter(|id| leases.iter().all(|lease| lease.0 != *id)).collect();
+        gone.into_iter().for_each(|id| self.remove(id));
+        for (id, time_to_live) in leases {
+            if !self.leases.contains_key(id) {
+                self.insert(*id, *time_to_live, now);
+            }
+        }
+    }
+
     /// Those whose time is over.
     pub(super) fn due(&self, now: Duration) -> Vec<u64> {
         self.order.iter().take_while(|(end, _)| *end <= now).map(|(_, id)| *id).collect()

@@ -64,10 +64,10 @@ impl ClusterStore {
 
 impl Embedded {
     fn open(spec: &EmbeddedSpec) -> Result<Self> {
-        let (shared, leases) = open::open(spec)?;
+        let opened = open::open(spec)?;
         let (orders, waiting) = mpsc::channel();
-        let shared = Arc::new(shared);
-        let owner = Owner::new(Arc::clone(&shared), waiting, leases, spec.history_max);
+        let shared = Arc::clone(&opened.shared);
+        let owner = Owner::new(opened, waiting, spec.history_max);
         let thread = std::thread::Builder::new().name("docklet-store".into());
         let owner = thread.spawn(move || owner.run()).map_err(|e| Error::os("clone", "a thread", e))?;
         let places = Arc::new(Semaphore::new(WAITING_MAX));

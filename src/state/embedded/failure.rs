@@ -7,36 +7,42 @@ use redb::Error as Trouble;
 
 use crate::error::Error;
 
+/// What a commit takes besides its values, at least: a copy of each page that it changes.
+const PAGES_BYTES: u64 = 64 << 10;
+
 /// A commit that failed.
+#[derive(Debug)]
 pub(super) struct Failure {
     pub(super) trouble: Trouble,
-    /// Whether it may have been done all the same.
-    unknown: bool,
+    /// Whether it may have been done all the same; else nothing was.
+    pub(super) is_unknown: bool,
 }
 
 impl Failure {
-    /// Before anything was committed: it was not done.
-    pub(super) fn before(trouble: impl Into<Trouble>) -> Self {
-        Self { trouble: trouble.into(), unknown: false }
-    }
-
-    /// While it was committed.
-    pub(super) fn within(trouble: Trouble) -> Self {
-        Self { trouble, unknown: true }
-    }
-
-    /// As it is told to whoever ordered `subject`.
-    pub(super) fn told(&self, path: &Path, subject: String) -> Error {
-        if self.unknown {
-            let reason = format!(
-                "writing {} failed ({}): read it once the cause is mended and the store was opened again",
-                name(path),
-                self.trouble
-            );
+    /// As it is told to whoever ordered `subject`, of so many bytes.
+    pub(super) fn told(&self, path: &Path, subject: String, bytes: usize) -> Error {
+        let trouble = &self.trouble;
+        if self.is_unknown {
+            let reason = format!("writing {} failed ({trouble}): mend the cause, then read it", name(path));
             return Error::OutcomeUnknown { what: subject, reason };
         }
-        unavailable(path, &format!("nothing was written: {}", self.trouble))
+        match trouble {
+            Trouble::Io(error)
+                if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                Error::NoSpace {
+                    what: format!("a change of {subject} in {}", name(path)),
+                    needed_bytes: u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(PAGES_BYTES),
+                    available_bytes: available_bytes(path),
+                }
+            }
+            _ => unavailable(path, &format!("nothing was changed, because writing it failed: {trouble}")),
+        }
     }
+}
+
+fn available_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize))
 }
 
 fn name(path: &Path) -> String {
@@ -59,7 +65,7 @@ pub(super) fn of(path: &Path, trouble: Trouble) -> Error {
         Trouble::Io(error) if error.kind() == ErrorKind::InvalidData => damaged(path, &error.to_string()),
         Trouble::Io(error) => unavailable(path, &format!("reading it failed: {error}")),
         Trouble::PreviousIo | Trouble::DatabaseClosed => {
-            unavailable(path, "it is closed, or a write to it has failed: open it again")
+            unavailable(path, "a write to it has failed; it is opened again at least once in a second")
         }
         other => damaged(path, &other.to_string()),
     }

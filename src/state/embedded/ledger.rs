@@ -50,7 +50,7 @@ impl<'t> Ledger<'t> {
     }
 
     /// Whether there is anything to commit.
-    pub(super) fn changed(&self) -> bool {
+    pub(super) fn is_changed(&self) -> bool {
         self.aside || !self.batches.is_empty()
     }
 

@@ -7,10 +7,13 @@ mod deadlines;
 mod engine;
 mod failure;
 mod feed;
+mod file;
 mod ledger;
 mod open;
 mod owner;
 mod page;
+#[cfg(test)]
+mod power_cut;
 mod request;
 mod shared;
 mod spec;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use redb::Error as Trouble;
+use redb::{Database, DatabaseError, Error as Trouble, WriteTransaction};
 
 use super::super::change::Batch;
 use super::super::lease::{self, LeaseId};
@@ -12,6 +12,7 @@ use super::super::revision::Revision;
 use super::deadlines::Deadlines;
 use super::failure::Failure;
 use super::ledger::{Ledger, Verdict};
+use super::open::{Opened, State};
 use super::request::{Fate, Order, Request};
 use super::shared::Shared;
 use crate::error::Error;
@@ -25,27 +26,25 @@ const FORGOTTEN_MIN: u64 = 256;
 /// Leases are looked at this often at least: waiting stands still while the machine is suspended, their time does not.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Opens the file, again and again.
+pub(super) type Source = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
+
 pub(super) struct Owner {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    source: Source,
     waiting: Receiver<Request>,
     deadlines: Deadlines,
     history_max: u64,
-    /// Whether the last commit failed: ends of leases are not tried again at once.
-    failed: bool,
+    /// Whether a write failed: redb refuses more before the file is opened again.
+    broken: bool,
 }
 
 impl Owner {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        waiting: Receiver<Request>,
-        leases: Vec<(u64, Duration)>,
-        history_max: u64,
-    ) -> Self {
-        let (mut deadlines, now) = (Deadlines::default(), lease::now());
-        for (id, time_to_live) in leases {
-            deadlines.insert(id, time_to_live, now);
-        }
-        Self { shared, waiting, deadlines, history_max, failed: false }
+    pub(super) fn new(opened: Opened, waiting: Receiver<Request>, history_max: u64) -> Self {
+        let Opened { shared, leases, source } = opened;
+        let mut deadlines = Deadlines::default();
+        deadlines.reconcile(&leases, lease::now());
+        Self { shared, source, waiting, deadlines, history_max, broken: false }
     }
 
     /// Runs until nobody can order anything any more.
@@ -53,6 +52,13 @@ impl Owner {
         while let Some(group) = self.gather() {
             let writes = self.keep_leases(group);
             let due = self.deadlines.due(lease::now());
+            if self.broken
+                && let Err(trouble) = self.reopen()
+            {
+                let failure = Failure { trouble, is_unknown: false };
+                writes.into_iter().for_each(|order| self.tell_failure(order, &failure));
+                continue;
+            }
             if !writes.is_empty() || !due.is_empty() {
                 self.commit(writes, &due);
             }
@@ -62,19 +68,20 @@ impl Owner {
 
     /// The orders that wait. `None` if there will be no more; none if a lease may have ended meanwhile.
     fn gather(&self) -> Option<Vec<Request>> {
-        let first = match self.deadlines.next(lease::now()) {
+        let wait = if self.broken { Some(LOOK) } else { self.deadlines.next(lease::now()) };
+        let first = match wait {
             None => self.waiting.recv().ok()?,
-            Some(left) => match self.waiting.recv_timeout(if self.failed { LOOK } else { left.min(LOOK) }) {
+            Some(wait) => match self.waiting.recv_timeout(wait.min(LOOK)) {
                 Ok(request) => request,
                 Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
                 Err(RecvTimeoutError::Disconnected) => return None,
             },
         };
-        let mut bytes = first.size();
+        let mut bytes = first.order.size();
         let mut group = vec![first];
         while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
             let Ok(request) = self.waiting.try_recv() else { break };
-            bytes += request.size();
+            bytes += request.order.size();
             group.push(request);
         }
         Some(group)
@@ -97,18 +104,15 @@ impl Owner {
     }
 
     fn commit(&mut self, orders: Vec<Order>, due: &[u64]) {
-        let written = self.write(&orders, due);
-        self.failed = written.is_err();
-        match written {
+        match self.write(&orders, due) {
             Ok(Written { fates, batches, compacted }) => {
                 self.shared.tail().compact(compacted);
                 self.shared.tell(batches);
-                let now = lease::now();
                 due.iter().for_each(|id| self.deadlines.remove(*id));
                 for (order, fate) in orders.into_iter().zip(fates) {
                     match (&order, &fate) {
                         (_, Fate::Granted(id, time_to_live)) => {
-                            self.deadlines.insert(id.0, *time_to_live, now);
+                            self.deadlines.insert(id.0, *time_to_live, lease::now());
                         }
                         (Order::Revoke(id, _), _) => self.deadlines.remove(id.0),
                         _ => {}
@@ -116,38 +120,79 @@ impl Owner {
                     order.answer(fate);
                 }
             }
-            Err(failure) => {
-                let path = self.shared.path.display();
-                tracing::error!(%path, error = %failure.trouble, "the store was not written");
-                for order in orders {
-                    let error = failure.told(&self.shared.path, order.subject());
-                    order.fail(error);
-                }
-            }
+            Err(failure) => orders.into_iter().for_each(|order| self.tell_failure(order, &failure)),
         }
     }
 
+    fn tell_failure(&self, order: Order, failure: &Failure) {
+        let error = failure.told(&self.shared.path, order.subject(), order.size());
+        order.fail(error);
+    }
+
     /// Does all orders in one transaction of redb, durably.
-    fn write(&self, orders: &[Order], due: &[u64]) -> Result<Written, Failure> {
-        let transaction = self.shared.begin_write().map_err(Failure::before)?;
-        let mut ledger = Ledger::open(&transaction).map_err(Failure::before)?;
+    pub(super) fn write(&mut self, orders: &[Order], due: &[u64]) -> Result<Written, Failure> {
+        let result = self.try_write(orders, due);
+        let (trouble, written) = match result {
+            Ok(written) => return Ok(written),
+            Err((trouble, written)) => (trouble, written),
+        };
+        let path = self.shared.path.display();
+        tracing::error!(%path, error = %trouble, "writing the store failed: it is opened again");
+        self.broken = true;
+        let reopened = self.reopen();
+        let Some(written) = written else { return Err(Failure { trouble, is_unknown: false }) };
+        // All of a commit is there or nothing, and the last revision tells which.
+        match (reopened, written.batches.last()) {
+            (Ok(revision), Some(last)) if revision == last.revision.0 => Ok(written),
+            (Ok(_), Some(_)) => Err(Failure { trouble, is_unknown: false }),
+            _ => Err(Failure { trouble, is_unknown: true }),
+        }
+    }
+
+    /// On failure, with what may have been done all the same.
+    fn try_write(&self, orders: &[Order], due: &[u64]) -> Result<Written, (Trouble, Option<Written>)> {
+        let transaction = self.shared.begin_write().map_err(|trouble| (trouble, None))?;
+        let written = self.apply(&transaction, orders, due).map_err(|trouble| (trouble, None))?;
+        match written {
+            (written, true) => match transaction.commit() {
+                Ok(()) => Ok(written),
+                Err(error) => Err((error.into(), Some(written))),
+            },
+            (written, false) => Ok(written),
+        }
+    }
+
+    /// With it comes whether there is anything to commit.
+    fn apply(
+        &self,
+        transaction: &WriteTransaction,
+        orders: &[Order],
+        due: &[u64],
+    ) -> Result<(Written, bool), Trouble> {
+        let mut ledger = Ledger::open(transaction)?;
         let first = ledger.revision();
-        let mut fates = Vec::new();
-        for order in orders {
-            fates.push(carry_out(&mut ledger, order).map_err(Failure::before)?);
-        }
-        for lease in due {
-            ledger.end(*lease).map_err(Failure::before)?;
-        }
+        let fates = orders.iter().map(|order| carry_out(&mut ledger, order)).collect::<Result<_, _>>()?;
+        due.iter().try_for_each(|lease| ledger.end(*lease))?;
         let added = ledger.revision() - first;
-        let compacted = self.forget(&mut ledger, added).map_err(Failure::before)?;
-        if ledger.changed() {
-            let batches = ledger.into_batches();
-            transaction.commit().map_err(|error| Failure::within(error.into()))?;
-            Ok(Written { fates, batches, compacted })
-        } else {
-            Ok(Written { fates, batches: Vec::new(), compacted })
-        }
+        let compacted = self.forget(&mut ledger, added)?;
+        let is_changed = ledger.is_changed();
+        Ok((Written { fates, batches: ledger.into_batches(), compacted }, is_changed))
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Opens the file again, and takes what it holds for what is. The store's revision.
+    pub(super) fn reopen(&mut self) -> Result<u64, Trouble> {
+        self.shared.close();
+        let database = (self.source)()?;
+        let State { revision, leases } = State::of(&database)?;
+        self.shared.go_on(database, revision);
+        self.deadlines.reconcile(&leases, lease::now());
+        self.broken = false;
+        Ok(revision)
     }
 
     /// Forgets a part of what is older than the history is to be: so much that it never grows, and never so much that a commit waits
@@ -165,10 +210,10 @@ impl Owner {
 }
 
 /// What a commit did.
-struct Written {
+pub(super) struct Written {
     /// Of each order.
-    fates: Vec<Fate>,
-    batches: Vec<Batch>,
+    pub(super) fates: Vec<Fate>,
+    pub(super) batches: Vec<Batch>,
     compacted: u64,
 }
 

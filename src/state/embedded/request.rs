@@ -16,16 +16,6 @@ pub(super) struct Request {
     pub(super) _place: OwnedSemaphorePermit,
 }
 
-impl Request {
-    /// How many bytes it writes.
-    pub(super) fn size(&self) -> usize {
-        match &self.order {
-            Order::Commit(transaction, _) => transaction.size(),
-            _ => 0,
-        }
-    }
-}
-
 pub(super) enum Order {
     Commit(Transaction, Answer<Outcome>),
     Grant(Duration, Answer<(LeaseId, Duration)>),
@@ -53,6 +43,14 @@ impl Order {
             Self::Grant(..) => "a new lease".into(),
             Self::KeepAlive(id, _) | Self::Revoke(id, _) => format!("lease {id}"),
             Self::Compact(..) => "the history".into(),
+        }
+    }
+
+    /// How many bytes it writes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Commit(transaction, _) => transaction.size(),
+            _ => 0,
         }
     }
 

@@ -12,7 +12,7 @@ use super::tail::Tail;
 
 pub(super) struct Shared {
     pub(super) path: PathBuf,
-    /// `None` once it is closed. Transactions go on without this lock.
+    /// `None` while it is closed. Transactions go on without this lock.
     database: RwLock<Option<Database>>,
     tail: Mutex<Tail>,
     /// The last durable revision.
@@ -41,6 +41,16 @@ impl Shared {
         if let Some(Err(error)) = database.map(Database::close) {
             tracing::warn!(path = %self.path.display(), %error, "the store was not closed cleanly");
         }
+    }
+
+    /// Goes on with the file opened again, which holds what it held up to this revision.
+    pub(super) fn go_on(&self, database: Database, revision: u64) {
+        if *self.told.borrow() != revision {
+            // Which commit that was is read from the log.
+            *self.tail() = Tail::default();
+        }
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
+        self.told.send_replace(revision);
     }
 
     /// Tells those who watch of revisions that are durable.
