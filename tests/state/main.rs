@@ -2,23 +2,13 @@
 //!
 //! It needs no root. With the feature `etcd` it starts servers of its own, on loopback.
 
-#[cfg(feature = "etcd")]
-mod certificates;
 mod contract;
-#[cfg(feature = "etcd")]
-mod etcd_access;
-#[cfg(feature = "etcd")]
-mod etcd_faults;
-#[cfg(feature = "etcd")]
-mod etcd_members;
 mod history;
 mod linear;
 mod model;
 mod own;
 #[cfg(feature = "etcd")]
-mod proxy;
-#[cfg(feature = "etcd")]
-mod server;
+mod servers;
 mod stage;
 
 use contract::{exports, leases, locks, pages, transactions, values, watches};
@@ -77,6 +67,6 @@ macro_rules! keeps_the_contract {
 keeps_the_contract!(embedded: crate::stage::Embedded);
 keeps_the_contract!(faulty: crate::stage::Faulty<crate::stage::Embedded>);
 #[cfg(feature = "etcd")]
-keeps_the_contract!(etcd: crate::server::Etcd);
+keeps_the_contract!(etcd: crate::servers::Etcd);
 #[cfg(feature = "etcd")]
-keeps_the_contract!(faulty_etcd: crate::stage::Faulty<crate::server::Etcd>);
+keeps_the_contract!(faulty_etcd: crate::stage::Faulty<crate::servers::Etcd>);

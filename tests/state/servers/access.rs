@@ -7,10 +7,10 @@ use std::time::Duration;
 use docklet::Error;
 use docklet::state::{ClusterStore, EtcdSpec, EtcdTls, EtcdUser, Scope};
 
-use crate::certificates::Authority;
+use super::certificates::Authority;
+use super::faults::{ends, hasty};
+use super::server::{Server, port};
 use crate::contract::{Note, batch, key, note, soon, told};
-use crate::etcd_faults::{ends, hasty};
-use crate::server::{Server, port};
 use crate::stage::cluster;
 
 async fn refused(spec: &EtcdSpec) -> Error {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use docklet::Error;
 use docklet::state::{ClusterStore, EtcdSpec, Notice, Query, Revision, Scope, Transaction, Watch};
 
+use super::server::Server;
 use crate::contract::{Note, batch, beneath, key, note, soon, told};
-use crate::server::Server;
 use crate::stage::{Stage, cluster};
 
 /// What is promised of every call, whatever the server does. The time-out of [`hasty`] is far below it.
@@ -105,7 +105,7 @@ async fn a_server_that_stands_still_hangs_no_call() {
     let (server, spec, store) = begin().await;
     let first = store.put(&key("a"), &note("1")).await.expect("put");
     let mut watch = store.watch(Scope::All).await.expect("watch");
-    server.stop();
+    server.stop().await;
     unavailable(ends("get", store.get::<Note>(&key("a"))).await);
     unavailable(ends("list", store.list::<Note>(&Scope::All)).await);
     unavailable(ends("page", store.page(Query { at: Some(first), ..Query::new(Scope::All) })).await);
@@ -142,7 +142,7 @@ async fn a_silent_server_interrupts_its_watches() {
     let mut watch = store.watch(Scope::All).await.expect("watch");
     store.put(&key("a"), &note("1")).await.expect("put");
     assert_eq!(told(&batch(&mut watch).await), ["a=1"]);
-    server.stop();
+    server.stop().await;
     interrupted(&mut watch).await;
     server.resume();
     let resumed = soon("it to go on", watch.next()).await.expect("watch");
@@ -252,7 +252,7 @@ async fn a_page_may_be_larger_than_an_answer() {
 /// What another program wrote among the keys is named, and stops only whoever reads it.
 #[tokio::test]
 async fn a_foreign_key_is_told() {
-    let stage = crate::server::Etcd::begin().await;
+    let stage = super::server::Etcd::begin().await;
     let store = stage.store();
     let mut watch = store.watch(Scope::All).await.expect("watch");
     let name = stage.cluster();

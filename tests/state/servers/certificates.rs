@@ -40,7 +40,7 @@ impl Authority {
 
     /// A certificate for a server of this process, or a client: `name.pem` and `name.key`.
     pub(crate) fn sign(&self, name: &str) {
-        let address = format!("subjectAltName=IP:{}", crate::server::address());
+        let address = format!("subjectAltName=IP:{}", super::server::address());
         let (ca, key) = (self.text("ca.pem"), self.text("ca.key"));
         let usage = [
             "-addext",

@@ -157,9 +157,25 @@ impl Server {
         }
     }
 
-    /// It stands still, with all its connections (SIGSTOP).
-    pub(crate) fn stop(&self) {
+    /// It stands still, with all its connections (SIGSTOP), once this returns.
+    pub(crate) async fn stop(&self) {
         self.signal(Signal::SIGSTOP);
+        let still = async {
+            while !self.stands_still() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        soon("etcd to stand still", still).await;
+    }
+
+    /// A thread that is on a processor learns of the signal a moment later.
+    fn stands_still(&self) -> bool {
+        let process = self.process.as_ref().expect("running").id();
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("tasks");
+        tasks.map(|task| task.expect("task").path().join("stat")).all(|stat| {
+            let stat = std::fs::read_to_string(stat).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// It goes on (SIGCONT).

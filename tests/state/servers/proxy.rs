@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use crate::server::port;
+use super::server::port;
 
 /// Who is cut off, by the URL that others know it by. Proxies share it.
 #[derive(Debug, Clone, Default)]

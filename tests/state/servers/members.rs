@@ -6,10 +6,10 @@ use std::time::Duration;
 use docklet::Error;
 use docklet::state::{ClusterStore, EtcdSpec, Notice, Scope, Transaction};
 
+use super::faults::{ends, hasty};
+use super::proxy::{Cuts, proxy};
+use super::server::{Server, port};
 use crate::contract::{Note, batch, key, note, soon};
-use crate::etcd_faults::{ends, hasty};
-use crate::proxy::{Cuts, proxy};
-use crate::server::{Server, port};
 use crate::stage::cluster;
 
 /// Three members, and ways between them, and to them, that can be cut.
@@ -167,7 +167,7 @@ async fn a_killed_leader_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stands_still_is_replaced() {
-    through(async |members, leader| members.servers[leader].stop()).await;
+    through(async |members, leader| members.servers[leader].stop().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

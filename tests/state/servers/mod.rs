@@ -1,0 +1,10 @@
+//! What is etcd's own: the tests with real servers (`man 1 etcd`), and what starts, harms and guards these.
+
+mod access;
+mod certificates;
+mod faults;
+mod members;
+mod proxy;
+mod server;
+
+pub(crate) use server::Etcd;
