@@ -1,7 +1,7 @@
 //! Killing everything in a group, fork bombs too.
 //!
 //! v2 does it in one step (`cgroup.kill`, kernel 5.14). Elsewhere: freeze, so that nothing can fork, send SIGKILL to
-//! each, thaw (a process that the v1 freezer holds dies only then), and again until nobody is left.
+//! each, unfreeze (a process that the v1 freezer holds dies only then), and again until nobody is left.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl Cgroup {
         }
         tracing::debug!(path = %self.path(), "killing what is in the cgroup");
         // The v1 freezer may hold what v2 has just killed.
-        self.thaw_all()?;
+        self.unfreeze_all()?;
         if until_true(end.min(deadline(FREEZE_PATIENCE)), || Ok(self.processes()?.is_empty()))? {
             return Ok(());
         }
@@ -54,11 +54,11 @@ impl Cgroup {
             Ok(list.is_empty())
         });
         // In any case: what stays frozen never dies.
-        let thawed = self.thaw_all();
+        let unfrozen = self.unfreeze_all();
         if let Some(before) = stopped? {
             self.write_pids_max(&before)?;
         }
-        thawed?;
+        unfrozen?;
         killed
     }
 
