@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::controller::Controller;
 use super::freeze::v1_is_frozen;
 use super::group::Cgroup;
+use super::membership::memberships;
 use super::walk;
 use crate::error::{Error, Result};
 use crate::sys::wait::{deadline, until_true};
@@ -104,9 +105,8 @@ impl Cgroup {
             }
             Err(error) => return Err(Error::os("read", format_args!("/proc/{process}/cgroup"), error)),
         };
-        // "4:memory:/docklet/x": the number, the controllers, the path as this cgroup namespace sees it.
-        Ok(text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {
-            let inside = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.path()));
+        Ok(memberships(&text).any(|its| {
+            let inside = its.group.strip_prefix('/').and_then(|path| path.strip_prefix(self.path()));
             inside.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }))
     }
