@@ -27,16 +27,28 @@ impl Netlink {
     async fn addresses_with_flags(&self, index: u32) -> Result<Vec<(IpNet, AddressHeaderFlags)>> {
         let mut message = AddressMessage::default();
         message.header.index = index;
-        let found = self.dump(RouteNetlinkMessage::GetAddress(message)).await?;
-        Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
+        let permanent = |(address, flags): &(IpNet, AddressHeaderFlags)| {
+            address.addr().is_ipv4() || flags.contains(AddressHeaderFlags::Permanent)
+        };
+        let found =
+            self.dump(RouteNetlinkMessage::GetAddress(message)).await?.into_iter().filter_map(address);
+        Ok(found
+            .filter(|(on, _, _)| *on == index)
+            .map(|(_, address, flags)| (address, flags))
+            .filter(permanent)
+            .collect())
+    }
+
+    /// The addresses of all links, by the number of the link, but link-local ones of IPv6.
+    pub(super) async fn all_addresses(&self) -> Result<Vec<(u32, IpNet)>> {
+        let found = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        Ok(found.into_iter().filter_map(address).map(|(index, address, _)| (index, address)).collect())
     }
 }
 
-fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<(IpNet, AddressHeaderFlags)> {
+/// The number of the link that `message` is about, and its address there, unless that is a link-local one of IPv6.
+fn address(message: RouteNetlinkMessage) -> Option<(u32, IpNet, AddressHeaderFlags)> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    if message.header.index != index {
-        return None;
-    }
     // On a point-to-point link ADDRESS is the other end's; LOCAL, where there is one, is always ours.
     let mut ours = None;
     for attribute in &message.attributes {
@@ -46,9 +58,8 @@ fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<(IpNet, Addres
             _ => {}
         }
     }
-    let permanent = message.header.flags.contains(AddressHeaderFlags::Permanent);
-    let ip = ours.filter(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local() || !permanent))?;
-    Some((IpNet::new(ip, message.header.prefix_len).ok()?, message.header.flags))
+    let ip = ours.filter(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()))?;
+    Some((message.header.index, IpNet::new(ip, message.header.prefix_len).ok()?, message.header.flags))
 }
 
 /// Gives the link `index` an address; it may have it already.
