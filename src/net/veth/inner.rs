@@ -41,8 +41,8 @@ pub(super) async fn complete(inside: &Netlink, spec: &VethSpec, inner: &Link) ->
         }
         changes.push(link::set_link(name, MessageBuilder::default().index(inner.index).up().build()));
     }
-    if speaks_ipv6 && inner.up {
-        // It may have had IPv4 alone until now, and the kernel gives link-local addresses to links that come up.
+    if speaks_ipv6 {
+        // The kernel gives none to a link that had IPv4 alone until now; and the one that it gives is not in use at once.
         changes.push(inet::add_link_local(name, inner.index, mac));
     }
     changes.extend(spec.addresses.iter().map(|address| inet::add_address(name, inner.index, *address)));
