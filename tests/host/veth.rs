@@ -159,11 +159,8 @@ async fn a_port_of_ipv4_alone_has_no_link_local_address() {
     let pin = network.pin(1);
     let namespace = NetworkNamespace::ensure(&pin).unwrap();
     let both = spec(1);
-    let alone = VethSpec {
-        addresses: vec![both.addresses[0]],
-        gateways: vec![both.gateways[0]],
-        ..both.clone()
-    };
+    let alone =
+        VethSpec { addresses: vec![both.addresses[0]], gateways: vec![both.gateways[0]], ..both.clone() };
     let inside = || link_local(&ip_inside(&pin, &["-6", "addr", "show", "dev", "eth0"]));
     let outside = || link_local(&kernel::json("ip", ["-j", "-6", "addr", "show", "dev", "dkve1"]));
 

@@ -48,8 +48,7 @@ impl Host {
             if !starts && networks.is_some_and(|networks| networks.is_disjoint(&own)) {
                 continue;
             }
-            let write =
-                |lines: &mut Lines| if starts { lines.write(&path) } else { lines.rewrite(&path) };
+            let write = |lines: &mut Lines| if starts { lines.write(&path) } else { lines.rewrite(&path) };
             let wrote = if own.is_empty() || !unreadable.is_empty() {
                 let mut lines = lines(manifest, &own, manifests);
                 // What is written down of them cannot be read, but they are there.
