@@ -2,13 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::change::{Change, Mode};
-use super::{InterfaceAddress, Netlink};
+use super::link::{self, MessageBuilder};
+use super::{InterfaceAddress, MacAddress, Netlink};
 use crate::error::{Error, Result};
 
 impl Netlink {
@@ -76,6 +78,24 @@ pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> 
         fine: &[libc::EEXIST],
         ..Change::new(format!("{address} of link `{name}`"), message)
     }
+}
+
+/// Gives the link `index` the link-local address that belongs to its hardware address `mac`; it may have it already.
+pub(super) fn add_link_local(name: &str, index: u32, mac: MacAddress) -> Change {
+    let mut message = address_message(index, IpNet::V6(Ipv6Net::new_assert(mac.link_local(), 64)));
+    message.header.flags = AddressHeaderFlags::Nodad;
+    let message = RouteNetlinkMessage::NewAddress(message);
+    let target = format!("{} of link `{name}`", mac.link_local());
+    Change { mode: Mode::Create, fine: &[libc::EEXIST], ..Change::new(target, message) }
+}
+
+/// Keeps the kernel from giving the link `index`, which is down, a link-local address when it comes up.
+pub(super) fn without_link_local(name: &str, index: u32) -> Change {
+    let mut message = MessageBuilder::default().index(index).build();
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+    // Where there is no IPv6 it has none anyway.
+    Change { fine: &[libc::EAFNOSUPPORT], ..link::set_link(name, message) }
 }
 
 /// Takes an address from the link `index`; it may have lost it already.
