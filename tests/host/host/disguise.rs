@@ -153,7 +153,8 @@ fn waiting_program() -> Vec<u8> {
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
     file.extend([120_u64, 64, 0].into_iter().flat_map(u64::to_le_bytes)); // where it begins, and its segments
     file.extend(b"\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0");
-    file.extend(b"\x01\0\0\0\x05\0\0\0");
+    // It can be written to: before Linux 6.7 the kernel itself zeroes the rest of a loader's last page.
+    file.extend(b"\x01\0\0\0\x07\0\0\0");
     file.extend([0, 0, 0, size, size, 4096].into_iter().flat_map(u64::to_le_bytes));
     file.extend(code);
     file
