@@ -82,9 +82,10 @@ async fn an_init_in_a_group_of_its_own_is_found() {
     fixture.host.launch(spec.clone()).await.unwrap();
     let script = "
         [ -e /rebooted ] || { touch /rebooted; sleep 1; exec reboot -f; }
-        mkdir /tmp/groups
-        mount -t cgroup2 none /tmp/groups || mount -t cgroup -o freezer none /tmp/groups
-        mkdir /tmp/groups/own && echo $$ > /tmp/groups/own/cgroup.procs
+        mkdir /tmp/v2 /tmp/v1
+        mount -t cgroup2 none /tmp/v2 && mkdir /tmp/v2/own && echo $$ > /tmp/v2/own/cgroup.procs || {
+            mount -t cgroup -o freezer none /tmp/v1 && mkdir /tmp/v1/own && echo $$ > /tmp/v1/own/cgroup.procs
+        }
         while :; do sleep 1; done";
     become_script(&fixture, &spec, script).await;
     let own = |text: &[u8]| text.split(|byte| *byte == b'\n').any(|line| line.ends_with(b"/inner/own"));
