@@ -3,6 +3,7 @@
 mod access;
 mod certificates;
 mod faults;
+mod holder;
 mod members;
 mod proxy;
 mod server;
