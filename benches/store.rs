@@ -1,7 +1,8 @@
 //! What the store costs: `cargo bench --bench store`. It needs no root.
 //!
-//! The embedded engine's side to compare with is redb alone: one insertion, committed durably, again and again. Both sides run in turns, and
-//! the ratio of their medians is printed. All else is ours alone.
+//! The embedded engine's side to compare with is redb alone: one insertion, committed durably, again and again. etcd's, with
+//! `--features etcd`, is its client alone, on the same server. Both sides run in turns, and the ratio of their medians is printed. All
+//! else is ours alone.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
@@ -13,6 +14,9 @@ use futures_util::future::join_all;
 use redb::{Database, TableDefinition};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "etcd")]
+#[path = "parts/etcd.rs"]
+mod etcd;
 #[path = "parts/figures.rs"]
 mod figures;
 
@@ -37,7 +41,11 @@ fn main() {
     let directory = Path::new("/var/tmp").join(&name);
     std::fs::create_dir(&directory).expect("directory");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("runtime").block_on(embedded(&directory));
+    runtime.expect("runtime").block_on(async {
+        embedded(&directory).await;
+        #[cfg(feature = "etcd")]
+        on_etcd(&directory).await;
+    });
     docklet::storage::remove_tree(Path::new("/var/tmp"), Path::new(&name)).expect("remove the directory");
 }
 
@@ -53,7 +61,7 @@ async fn embedded(directory: &Path) {
     let spec = EmbeddedSpec::new(directory.join("store"), "bench".parse().expect("name"));
     let store = ClusterStore::embedded(&spec).await.expect("store");
     let bare = Bare::new(&directory.join("bare"));
-    let alone = puts("embedded", &store, |round| bare.put(round)).await;
+    let alone = puts("embedded", &store, async |round| bare.put(round)).await;
     writers("embedded", &store, alone).await;
     events("embedded", &store, 1).await;
     events("embedded", &store, WATCHES).await;
@@ -62,6 +70,44 @@ async fn embedded(directory: &Path) {
     let begin = Instant::now();
     ClusterStore::embedded(&spec).await.expect("store");
     print("embedded: open that again", begin.elapsed());
+}
+
+#[cfg(feature = "etcd")]
+async fn on_etcd(directory: &Path) {
+    let server = etcd::Server::start(&directory.join("etcd"));
+    let spec = docklet::state::EtcdSpec::new("bench".parse().expect("name"), [&server.endpoint]);
+    let store = ClusterStore::etcd(&spec).await.expect("connect");
+    let bare = etcd::Bare::connect(&server).await;
+    let value = serde_json::to_vec(&node()).expect("JSON");
+    let alone = puts("etcd", &store, async |round| bare.put(round, value.clone()).await).await;
+    together(&store, &bare, &value).await;
+    writers("etcd", &store, alone).await;
+    events("etcd", &store, 1).await;
+    events("etcd", &store, WATCHES).await;
+    listing("etcd", &store).await;
+}
+
+/// A transaction of ten keys, in turns with the client's own.
+#[cfg(feature = "etcd")]
+async fn together(store: &ClusterStore, bare: &etcd::Bare, value: &[u8]) {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let begin = Instant::now();
+        let put = |transaction: Transaction, n| {
+            transaction.put(&key(format!("together/{n}")), &node()).expect("transaction")
+        };
+        store.commit((0..10).fold(Transaction::new(), put)).await.expect("commit");
+        ours.push(begin.elapsed());
+        let begin = Instant::now();
+        bare.commit(10, value).await;
+        theirs.push(begin.elapsed());
+    }
+    println!(
+        "etcd: transaction of 10 keys {:.3} ms, bare {:.3} ms: {:.2} times",
+        percentile(&ours, 50),
+        percentile(&theirs, 50),
+        ratio(&ours, &theirs)
+    );
 }
 
 /// redb alone.
@@ -86,14 +132,14 @@ impl Bare {
 }
 
 /// One put after the other, in turns with the other side. The median of ours in seconds.
-async fn puts(engine: &str, store: &ClusterStore, other: impl Fn(usize)) -> f64 {
+async fn puts(engine: &str, store: &ClusterStore, other: impl AsyncFn(usize)) -> f64 {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let begin = Instant::now();
         store.put(&key(format!("alone/{round}")), &node()).await.expect("put");
         ours.push(begin.elapsed());
         let begin = Instant::now();
-        other(round);
+        other(round).await;
         theirs.push(begin.elapsed());
     }
     println!(

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use super::change::Batch;
 use super::engine::{End, Engine, Feed};
 use super::entry::Entry;
@@ -48,17 +50,19 @@ pub struct Watch {
     attempts: Option<usize>,
 }
 
+/// What is under way stays so when a wait for it is dropped: a caller that looks in often must not begin it anew each time.
 enum Stage {
-    /// There is no feed, and none of the history was missed as far as is known.
-    Away,
+    /// There is no feed yet, and none of the history was missed as far as is known.
+    Opens(BoxFuture<'static, Result<Box<dyn Feed>>>),
     Follows(Box<dyn Feed>),
     /// What comes next was compacted away: only a listing helps.
-    Behind,
+    Lists(BoxFuture<'static, Result<(Revision, Vec<Entry>)>>),
 }
 
 impl Watch {
     pub(super) fn new(engine: Arc<dyn Engine>, scope: Scope, next: Revision) -> Self {
-        Self { engine, scope, next, stage: Stage::Away, attempts: None }
+        let stage = open(&engine, &scope, next, Duration::ZERO);
+        Self { engine, scope, next, stage, attempts: None }
     }
 
     /// Waits for the next notice. Dropping the future loses nothing.
@@ -70,22 +74,33 @@ impl Watch {
     pub async fn next(&mut self) -> Result<Notice> {
         loop {
             let notice = match &mut self.stage {
+                Stage::Opens(opening) => match opening.await {
+                    Ok(feed) => {
+                        self.stage = Stage::Follows(feed);
+                        self.attempts.take().map(|_| Notice::Resumed)
+                    }
+                    Err(error) => self.interrupted(error, open)?,
+                },
                 Stage::Follows(feed) => match feed.next().await {
                     Ok(batch) => {
                         self.next = batch.revision.next();
                         Some(Notice::Changed(batch))
                     }
                     Err(End::Compacted) => {
-                        self.stage = Stage::Behind;
+                        self.stage = list(&self.engine, &self.scope, self.next, Duration::ZERO);
                         None
                     }
-                    Err(End::Broken(error)) => {
-                        self.stage = Stage::Away;
-                        self.interrupted(error)?
-                    }
+                    Err(End::Broken(error)) => self.interrupted(error, open)?,
                 },
-                Stage::Away => self.reopen().await?,
-                Stage::Behind => self.relist().await?,
+                Stage::Lists(listing) => match listing.await {
+                    Ok((revision, entries)) => {
+                        self.next = revision.next();
+                        self.attempts = None;
+                        self.stage = open(&self.engine, &self.scope, self.next, Duration::ZERO);
+                        Some(Notice::Relisted { revision, entries })
+                    }
+                    Err(error) => self.interrupted(error, list)?,
+                },
             };
             if let Some(notice) = notice {
                 return Ok(notice);
@@ -93,47 +108,45 @@ impl Watch {
         }
     }
 
-    async fn reopen(&mut self) -> Result<Option<Notice>> {
-        self.pause().await;
-        match self.engine.watch(self.scope.clone(), self.next).await {
-            Ok(feed) => {
-                self.stage = Stage::Follows(feed);
-                Ok(self.attempts.take().map(|_| Notice::Resumed))
-            }
-            Err(error) => self.interrupted(error),
-        }
-    }
-
-    async fn relist(&mut self) -> Result<Option<Notice>> {
-        self.pause().await;
-        match page::all(&*self.engine, &self.scope).await {
-            Ok((revision, entries)) => {
-                self.next = revision.next();
-                self.stage = Stage::Away;
-                self.attempts = None;
-                Ok(Some(Notice::Relisted { revision, entries }))
-            }
-            Err(error) => self.interrupted(error),
-        }
-    }
-
-    async fn pause(&mut self) {
-        if let Some(attempts) = self.attempts {
-            let pause = PAUSES_MS[attempts.min(PAUSES_MS.len() - 1)];
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-        }
-    }
-
-    /// Counts a failure that trying again may mend. It is told once.
-    fn interrupted(&mut self, error: Error) -> Result<Option<Notice>> {
+    /// Counts a failure that trying again may mend, and begins to `again`. It is told once.
+    fn interrupted(&mut self, error: Error, again: Begin) -> Result<Option<Notice>> {
         let first = self.attempts.is_none();
-        self.attempts = Some(self.attempts.map_or(0, |attempts| attempts + 1));
+        let attempts = self.attempts.map_or(0, |attempts| attempts + 1);
+        self.attempts = Some(attempts);
+        let pause = Duration::from_millis(PAUSES_MS[attempts.min(PAUSES_MS.len() - 1)]);
+        self.stage = again(&self.engine, &self.scope, self.next, pause);
         match error {
             Error::Unavailable { .. } => {
                 Ok(first.then(|| Notice::Interrupted { reason: Chain(&error).to_string() }))
             }
             error => Err(error),
         }
+    }
+}
+
+type Begin = fn(&Arc<dyn Engine>, &Scope, Revision, Duration) -> Stage;
+
+/// Goes on from `next`, after a pause.
+fn open(engine: &Arc<dyn Engine>, scope: &Scope, next: Revision, pause: Duration) -> Stage {
+    let (engine, scope) = (Arc::clone(engine), scope.clone());
+    Stage::Opens(Box::pin(async move {
+        rest(pause).await;
+        engine.watch(scope, next).await
+    }))
+}
+
+/// Lists what there is, after a pause, wherever the watch was.
+fn list(engine: &Arc<dyn Engine>, scope: &Scope, _: Revision, pause: Duration) -> Stage {
+    let (engine, scope) = (Arc::clone(engine), scope.clone());
+    Stage::Lists(Box::pin(async move {
+        rest(pause).await;
+        page::all(&*engine, &scope).await
+    }))
+}
+
+async fn rest(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
     }
 }
 

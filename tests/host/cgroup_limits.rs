@@ -211,15 +211,15 @@ fn cgroup_oom_group_dies_together() {
     assert_eq!(bystander.wait().unwrap().signal(), Some(9), "it was killed, too");
 }
 
-/// A loop device over a file of its own. Its end detaches it.
-struct LoopDevice(PathBuf);
+/// A loop device, and the file of its own that it is over. Its end detaches it.
+struct LoopDevice(PathBuf, PathBuf);
 
 impl LoopDevice {
     fn new(groups: &Groups) -> Self {
         let file = groups.sandbox.dir("disks").join("disk");
         fs::File::create(&file).unwrap().set_len(64 * MIB).unwrap();
         let path = kernel::run("losetup", ["--find", "--show", file.to_str().unwrap()]);
-        Self(path.trim().into())
+        Self(path.trim().into(), file)
     }
 
     fn device(&self) -> IoDevice {
@@ -252,6 +252,8 @@ impl LoopDevice {
 impl Drop for LoopDevice {
     fn drop(&mut self) {
         kernel::run("losetup", ["--detach", self.0.to_str().unwrap()]);
+        // It goes with its last user. That can be udev, which looks at it.
+        wait_until("its end", || kernel::loops_beneath(&self.1).is_empty());
     }
 }
 

@@ -331,6 +331,8 @@ fn mount_kinds_file_systems_are_mounted_by_the_host() {
     let message = docklet::error::Chain(&stage.container.start(&stage.config).unwrap_err()).to_string();
     assert!(message.contains("no_such_option"), "{message}");
     kernel::run("losetup", ["--detach", &device]);
+    // It goes with its last user. That can be udev, which looks at it.
+    kernel::wait_until("its end", || kernel::loops_beneath(&image).is_empty());
     stage.end();
 }
 

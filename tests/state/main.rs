@@ -8,7 +8,7 @@ mod linear;
 mod model;
 mod own;
 #[cfg(feature = "etcd")]
-mod server;
+mod servers;
 mod stage;
 
 use contract::{exports, leases, locks, pages, transactions, values, watches};
@@ -17,7 +17,6 @@ use contract::{exports, leases, locks, pages, transactions, values, watches};
 macro_rules! tests {
     ($name:ident: $stage:ty, $($part:ident::{$($test:ident),* $(,)?}),* $(,)?) => {
         mod $name {
-            use crate::stage::*;
             $($(
                 #[tokio::test]
                 async fn $test() {
@@ -65,9 +64,9 @@ macro_rules! keeps_the_contract {
     };
 }
 
-keeps_the_contract!(embedded: Embedded);
-keeps_the_contract!(faulty: Faulty<Embedded>);
+keeps_the_contract!(embedded: crate::stage::Embedded);
+keeps_the_contract!(faulty: crate::stage::Faulty<crate::stage::Embedded>);
 #[cfg(feature = "etcd")]
-keeps_the_contract!(etcd: crate::server::Etcd);
+keeps_the_contract!(etcd: crate::servers::Etcd);
 #[cfg(feature = "etcd")]
-keeps_the_contract!(faulty_etcd: Faulty<crate::server::Etcd>);
+keeps_the_contract!(faulty_etcd: crate::stage::Faulty<crate::servers::Etcd>);

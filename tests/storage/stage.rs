@@ -58,10 +58,18 @@ impl<B: BackEnd> Stage<B> {
 
     /// Asserts that the kernel shows no volume in its place and no loop device of the pool.
     pub(crate) fn assert_at_rest(&self) {
+        assert_eq!(self.in_use(), Vec::<String>::new());
+    }
+
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.in_use().is_empty()
+    }
+
+    fn in_use(&self) -> Vec<String> {
         let pool = self.sandbox.paths.prefix().join("scratch/disk/pool");
-        assert_eq!(kernel::mounts_beneath(&pool.join("mounts")), Vec::<String>::new());
-        let loops = kernel::loops_beneath(&pool);
-        assert_eq!(loops, Vec::<String>::new());
+        let mut users = kernel::mounts_beneath(&pool.join("mounts"));
+        users.extend(kernel::loops_beneath(&pool));
+        users
     }
 }
 

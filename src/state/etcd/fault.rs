@@ -20,6 +20,8 @@ pub(super) enum Fault {
     TokenExpired,
     /// It may have been carried out, or may yet be. How the answer was lost.
     Lost(String),
+    /// The connection ended before an answer came: as [`Lost`](Self::Lost), unless nothing ever came.
+    Broken(String),
     /// The answer is larger than what is taken of one.
     TooLarge,
     /// It was certainly not carried out, and never will be as it is.
@@ -157,14 +159,14 @@ fn of_connection(error: &(dyn StdError + 'static)) -> Fault {
         Fault::Untrusted(format!(
             "the endpoint's certificate was not signed by `tls.ca`, or is another's: {reason}"
         ))
-    } else if has("InvalidContentType") {
-        Fault::Unready("it does not speak TLS: use http://, or another port".into())
+    } else if has("InvalidContentType") || has("handshake eof") {
+        Fault::Unready(format!(
+            "it does not speak TLS (use http://, or another port), or ended just now: {reason}"
+        ))
     } else if connecting {
         Fault::Unready(format!("it cannot be reached: {reason}"))
-    } else if has("frame with invalid size") || has("FRAME_SIZE_ERROR") || has("PROTOCOL_ERROR") {
-        Fault::Lost(format!("it does not speak etcd's protocol, or not without TLS (use https://): {reason}"))
     } else {
-        Fault::Lost(format!("the connection broke off: {reason}"))
+        Fault::Broken(format!("the connection broke off: {reason}"))
     }
 }
 
@@ -216,6 +218,6 @@ mod tests {
         let status = Status::from_error(Box::new(ConnectError(Box::new(refused))));
         assert!(matches!(of_status(&status), Fault::Unready(_)), "{status:?}");
         let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        assert!(matches!(of_status(&Status::from_error(Box::new(broken))), Fault::Lost(_)));
+        assert!(matches!(of_status(&Status::from_error(Box::new(broken))), Fault::Broken(_)));
     }
 }

@@ -99,9 +99,10 @@ async fn read(mut stream: WatchStream, mut revisions: Revisions, told: &Unbounde
             Err(error) => {
                 return match Fault::from(error) {
                     Fault::Final(error) => End::Broken(error),
-                    Fault::Unready(reason) | Fault::Untrusted(reason) | Fault::Lost(reason) => {
-                        broken(&reason)
-                    }
+                    Fault::Unready(reason)
+                    | Fault::Untrusted(reason)
+                    | Fault::Lost(reason)
+                    | Fault::Broken(reason) => broken(&reason),
                     Fault::TokenExpired => End::Broken(denied()),
                     Fault::TooLarge => broken("a revision is too large"),
                 };

@@ -140,7 +140,7 @@ impl Members {
         let client = match timeout_at(deadline, self.client(member)).await {
             Ok(Ok(client)) => client,
             // Nothing was asked for yet.
-            Ok(Err(Fault::Lost(reason))) => return Err(Fault::Unready(reason)),
+            Ok(Err(Fault::Lost(reason) | Fault::Broken(reason))) => return Err(Fault::Unready(reason)),
             Ok(Err(fault)) => return Err(fault),
             Err(_) => return Err(Fault::Unready(silent())),
         };
@@ -160,19 +160,31 @@ impl Members {
     /// The member's client. The first time the member shows that it is an etcd, new enough, and the same as the others.
     async fn client<'a>(&self, member: &'a Member) -> Result<&'a Client, Fault> {
         let connect = || async {
-            let mut client = Client::connect([&member.endpoint], Some(member.options.clone())).await?;
-            let status = client.status().await?;
-            let version = status.version();
-            if !new_enough(version) {
-                return Err(Fault::Final(Error::Unsupported {
-                    what: format!("a store on {}, version {version}", member.name()),
-                    needs: "etcd 3.4 or newer".into(),
-                }));
+            match self.meet(member).await {
+                // It may just have ended. Then nothing listens there any more.
+                Err(Fault::Broken(_)) => {}
+                met => return met,
             }
-            self.revision(status.header())?;
-            Ok(client)
+            self.meet(member).await.map_err(|fault| match fault {
+                Fault::Broken(reason) => member.hangs_up(&reason),
+                fault => fault,
+            })
         };
         member.client.get_or_try_init(connect).await
+    }
+
+    async fn meet(&self, member: &Member) -> Result<Client, Fault> {
+        let mut client = Client::connect([&member.endpoint], Some(member.options.clone())).await?;
+        let status = client.status().await?;
+        let version = status.version();
+        if !new_enough(version) {
+            return Err(Fault::Final(Error::Unsupported {
+                what: format!("a store on {}, version {version}", member.name()),
+                needs: "etcd 3.4 or newer".into(),
+            }));
+        }
+        self.revision(status.header())?;
+        Ok(client)
     }
 
     /// The revision of an answer.
@@ -197,16 +209,31 @@ impl Member {
         format!("etcd at {}", self.endpoint)
     }
 
+    /// What it means if the member takes connections, and ends each before it has said a word. With TLS 1.3 a server looks at the
+    /// client's certificate when the client has already gone on.
+    fn hangs_up(&self, reason: &str) -> Fault {
+        if self.endpoint.starts_with("https") {
+            let needs =
+                "a certificate that etcd's --trusted-ca-file signed, in `tls`: it hangs up on this one";
+            Fault::Untrusted(format!("{needs} ({reason})"))
+        } else {
+            Fault::Unready(format!(
+                "it does not speak etcd's protocol, or not without TLS (https://): {reason}"
+            ))
+        }
+    }
+
     fn failure(&self, kind: Request<'_>, fault: Fault) -> Error {
         let what = self.name();
         match (fault, kind) {
             (Fault::Final(error), _) => error,
-            (Fault::Unready(reason), _) | (Fault::Lost(reason), Request::Read) => {
+            (Fault::Unready(reason), _) | (Fault::Lost(reason) | Fault::Broken(reason), Request::Read) => {
                 Error::Unavailable { what, reason }
             }
-            (Fault::Lost(reason), Request::Repeatable(changed) | Request::Once(changed)) => {
-                Error::OutcomeUnknown { what: changed.into(), reason: format!("{what}: {reason}") }
-            }
+            (
+                Fault::Lost(reason) | Fault::Broken(reason),
+                Request::Repeatable(changed) | Request::Once(changed),
+            ) => Error::OutcomeUnknown { what: changed.into(), reason: format!("{what}: {reason}") },
             (Fault::Untrusted(needs), _) => Error::Denied { what, needs },
             (Fault::TokenExpired, _) => denied(),
             (Fault::TooLarge, _) => Error::Damaged {

@@ -82,9 +82,10 @@ async fn an_init_in_a_group_of_its_own_is_found() {
     fixture.host.launch(spec.clone()).await.unwrap();
     let script = "
         [ -e /rebooted ] || { touch /rebooted; sleep 1; exec reboot -f; }
-        mkdir /tmp/groups
-        mount -t cgroup2 none /tmp/groups || mount -t cgroup -o freezer none /tmp/groups
-        mkdir /tmp/groups/own && echo $$ > /tmp/groups/own/cgroup.procs
+        mkdir /tmp/v2 /tmp/v1
+        mount -t cgroup2 none /tmp/v2 && mkdir /tmp/v2/own && echo $$ > /tmp/v2/own/cgroup.procs || {
+            mount -t cgroup -o freezer none /tmp/v1 && mkdir /tmp/v1/own && echo $$ > /tmp/v1/own/cgroup.procs
+        }
         while :; do sleep 1; done";
     become_script(&fixture, &spec, script).await;
     let own = |text: &[u8]| text.split(|byte| *byte == b'\n').any(|line| line.ends_with(b"/inner/own"));
@@ -153,7 +154,8 @@ fn waiting_program() -> Vec<u8> {
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
     file.extend([120_u64, 64, 0].into_iter().flat_map(u64::to_le_bytes)); // where it begins, and its segments
     file.extend(b"\0\0\0\0\x40\0\x38\0\x01\0\0\0\0\0\0\0");
-    file.extend(b"\x01\0\0\0\x05\0\0\0");
+    // It can be written to: before Linux 6.7 the kernel itself zeroes the rest of a loader's last page.
+    file.extend(b"\x01\0\0\0\x07\0\0\0");
     file.extend([0, 0, 0, size, size, 4096].into_iter().flat_map(u64::to_le_bytes));
     file.extend(code);
     file

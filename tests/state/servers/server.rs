@@ -17,7 +17,7 @@ use crate::contract::soon;
 use crate::stage::{Scratch, Stage, cluster};
 
 /// The address of this process: 127.64.0.0/10 has one for each process id.
-fn address() -> Ipv4Addr {
+pub(crate) fn address() -> Ipv4Addr {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, 64 | a, b, c)
 }
@@ -89,9 +89,9 @@ impl Server {
         &self.endpoint
     }
 
-    /// Where its files may lie that the test adds.
-    pub(crate) fn scratch(&self) -> &Scratch {
-        &self.scratch
+    /// Where it listens for clients.
+    pub(crate) fn listens(&self) -> SocketAddr {
+        self.endpoint.rsplit('/').next().and_then(|address| address.parse().ok()).expect("endpoint")
     }
 
     /// Starts the process, with the data it has.
@@ -157,9 +157,25 @@ impl Server {
         }
     }
 
-    /// It stands still, with all its connections (SIGSTOP).
-    pub(crate) fn stop(&self) {
+    /// It stands still, with all its connections (SIGSTOP), once this returns.
+    pub(crate) async fn stop(&self) {
         self.signal(Signal::SIGSTOP);
+        let still = async {
+            while !self.stands_still() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        soon("etcd to stand still", still).await;
+    }
+
+    /// A thread that is on a processor learns of the signal a moment later.
+    fn stands_still(&self) -> bool {
+        let process = self.process.as_ref().expect("running").id();
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("tasks");
+        tasks.map(|task| task.expect("task").path().join("stat")).all(|stat| {
+            let stat = std::fs::read_to_string(stat).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// It goes on (SIGCONT).
@@ -194,6 +210,12 @@ pub(crate) struct Etcd {
     pub(crate) server: Server,
     spec: EtcdSpec,
     store: ClusterStore,
+}
+
+impl Etcd {
+    pub(crate) fn cluster(&self) -> &ClusterName {
+        &self.spec.cluster
+    }
 }
 
 impl Stage for Etcd {
