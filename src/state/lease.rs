@@ -2,7 +2,7 @@
 //! (<https://etcd.io/docs/v3.4/learning/api/#lease-api>). The time is `CLOCK_BOOTTIME`'s, which a suspended machine does not stop.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,7 @@ impl Lease {
         let asked = now();
         let (id, time_to_live) = engine.grant(time_to_live).await?;
         let (told, deadline) = watch::channel(Some(deadline(asked, time_to_live)));
-        let keeper = tokio::spawn(keep(Arc::clone(&engine), id, time_to_live, told)).abort_handle();
+        let keeper = tokio::spawn(keep(Arc::downgrade(&engine), id, time_to_live, told)).abort_handle();
         Ok(Self(Arc::new(Inner { engine, id, time_to_live, deadline, keeper })))
     }
 
@@ -127,7 +127,7 @@ impl Lease {
 
 /// Keeps a lease until it is lost, and tells until when it is held.
 async fn keep(
-    engine: Arc<dyn Engine>,
+    engine: Weak<dyn Engine>,
     id: LeaseId,
     time_to_live: Duration,
     told: watch::Sender<Option<Duration>>,
@@ -141,6 +141,8 @@ async fn keep(
         if left.is_zero() {
             break;
         }
+        // Whoever holds the lease holds the engine. An aborted task is dropped later than they are: it must not keep the engine open.
+        let Some(engine) = engine.upgrade() else { return };
         match tokio::time::timeout(left, engine.keep_alive(id)).await {
             Ok(Ok(given)) => {
                 until = deadline(asked, given);
