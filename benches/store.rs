@@ -22,8 +22,8 @@ mod figures;
 
 use figures::{percentile, ratio};
 
-const ROUNDS: usize = 400;
-const WRITERS: usize = 32;
+const ROUNDS: u32 = 400;
+const WRITERS: u32 = 32;
 const LISTED: usize = 100_000;
 const WATCHES: usize = 1_000;
 
@@ -120,7 +120,7 @@ impl Bare {
         Self(Database::create(path).expect("database"))
     }
 
-    fn put(&self, round: usize) {
+    fn put(&self, round: u32) {
         let value = serde_json::to_vec(&node()).expect("JSON");
         let transaction = self.0.begin_write().expect("begin");
         {
@@ -132,7 +132,7 @@ impl Bare {
 }
 
 /// One put after the other, in turns with the other side. The median of ours in seconds.
-async fn puts(engine: &str, store: &ClusterStore, other: impl AsyncFn(usize)) -> f64 {
+async fn puts(engine: &str, store: &ClusterStore, other: impl AsyncFn(u32)) -> f64 {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let begin = Instant::now();
@@ -164,7 +164,7 @@ async fn writers(engine: &str, store: &ClusterStore, alone: f64) {
         })
     });
     join_all(tasks.collect::<Vec<_>>()).await.into_iter().for_each(|task| task.expect("writer"));
-    let each = begin.elapsed().as_secs_f64() / (WRITERS * ROUNDS) as f64;
+    let each = begin.elapsed().as_secs_f64() / f64::from(WRITERS * ROUNDS);
     println!(
         "{engine}: {WRITERS} writers {:.0} puts/s, alone {:.0}: {:.1} times",
         1.0 / each,

@@ -130,10 +130,10 @@ impl Owner {
 
     /// Does all orders in one transaction of redb, durably.
     pub(super) fn write(&mut self, orders: &[Order], due: &[u64]) -> Result<Written, Failure> {
-        let result = self.try_write(orders, due);
-        let (trouble, written) = match result {
-            Ok(written) => return Ok(written),
-            Err((trouble, written)) => (trouble, written),
+        let (trouble, written) = match self.try_write(orders, due) {
+            Ok((written, Ok(()))) => return Ok(written),
+            Ok((written, Err(trouble))) => (trouble, Some(written)),
+            Err(trouble) => (trouble, None),
         };
         let path = self.shared.path.display();
         tracing::error!(%path, error = %trouble, "writing the store failed: it is opened again");
@@ -148,17 +148,12 @@ impl Owner {
         }
     }
 
-    /// On failure, with what may have been done all the same.
-    fn try_write(&self, orders: &[Order], due: &[u64]) -> Result<Written, (Trouble, Option<Written>)> {
-        let transaction = self.shared.begin_write().map_err(|trouble| (trouble, None))?;
-        let written = self.apply(&transaction, orders, due).map_err(|trouble| (trouble, None))?;
-        match written {
-            (written, true) => match transaction.commit() {
-                Ok(()) => Ok(written),
-                Err(error) => Err((error.into(), Some(written))),
-            },
-            (written, false) => Ok(written),
-        }
+    /// The inner result is the commit's: it may have been done all the same. An outer failure did nothing.
+    fn try_write(&self, orders: &[Order], due: &[u64]) -> Result<(Written, Result<(), Trouble>), Trouble> {
+        let transaction = self.shared.begin_write()?;
+        let (written, is_changed) = self.apply(&transaction, orders, due)?;
+        let committed = if is_changed { transaction.commit().map_err(Trouble::from) } else { Ok(()) };
+        Ok((written, committed))
     }
 
     /// With it comes whether there is anything to commit.

@@ -110,11 +110,14 @@ impl StorageBackend for Backend {
     }
 }
 
+/// A line of the log: where it stands, the key, what it holds after and before.
+type Line = ((u64, u32), String, Option<Held>, Option<Held>);
+
 /// All that a file holds.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Dump {
     entries: BTreeMap<String, Held>,
-    log: Vec<((u64, u32), String, Option<Held>, Option<Held>)>,
+    log: Vec<Line>,
     leases: BTreeMap<u64, u64>,
     leased: Vec<(u64, String)>,
     compacted: u64,
