@@ -315,7 +315,7 @@ fn container_half_started_is_cleaned() {
     let root = scripted_root::root(&sandbox, "a");
     // It has just been started, and has not moved anywhere yet.
     let slow = sandbox.dir("slow").join("lxc-start");
-    scripted_root::write_program(&slow, "#!/bin/sh\nsleep 600\nexec /usr/bin/lxc-start \"$@\"\n");
+    scripted_root::write_program(&slow, "#!/bin/sh\nsleep 1000\nexec /usr/bin/lxc-start \"$@\"\n");
     let mut target = scripted_root::target();
     target.lxc_start = slow;
     let container = scripted_root::container_with(&sandbox, &target);
@@ -327,7 +327,6 @@ fn container_half_started_is_cleaned() {
     let group = tracking.join(container.payload().path());
     let procs = group.with_file_name("start").join("cgroup.procs");
     while fs::read_to_string(&procs).unwrap_or_default().is_empty() {
-        assert!(!starter.is_finished(), "it has ended before it was seen");
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(container.state().unwrap(), State::Stopped);
