@@ -15,6 +15,8 @@ mod busybox;
 #[path = "parts/figures.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part")]
 mod figures;
+#[path = "parts/generous.rs"]
+mod generous;
 #[path = "parts/steps.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part")]
 mod steps;
@@ -28,7 +30,6 @@ use docklet::cgroup::{Cgroup, Hierarchies};
 use docklet::host::{ContainerSpec, Host, NetworkSpec};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
-use docklet::storage::{ProvisionRatio, VolumePool};
 use figures::percentile;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -65,10 +66,7 @@ impl Crowd {
     async fn new(prefix: &Path) -> Self {
         let paths = Paths::new(prefix).expect("prefix");
         let group = format!("docklet/{}", paths.tag());
-        let host = Host::open(paths).await.expect("host");
-        let pool = VolumePool::loop_files(host.paths().volumes()).expect("pool");
-        let host = host
-            .with_volume_pool(pool.with_provision_ratio(ProvisionRatio::percent(100_000).expect("ratio")));
+        let host = generous::open(paths).await;
         let (_, network, spec) = asked::prepare(&host, "10.77.0.1/22").await;
         let group = Cgroup::new(&Hierarchies::detect().expect("cgroups"), group).expect("group");
         let crowd = Self { host, spec, network, group };

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use docklet::host::{ContainerSpec, Host, RootVolume};
+use docklet::host::{ContainerSpec, RootVolume};
 use docklet::paths::Paths;
-use docklet::storage::{ProvisionRatio, VolumePool};
 use nix::sched::{CloneFlags, unshare};
 
 #[path = "../examples/parts/busybox.rs"]
 mod busybox;
+#[path = "parts/generous.rs"]
+mod generous;
 
 const ROUNDS: usize = 50;
 
@@ -34,10 +35,7 @@ fn main() {
 
 async fn measure(prefix: &Path, count: usize) {
     let paths = Paths::new(prefix).expect("prefix");
-    let host = Host::open(paths.clone()).await.expect("host");
-    let pool = VolumePool::loop_files(host.paths().volumes()).expect("pool");
-    let host =
-        host.with_volume_pool(pool.with_provision_ratio(ProvisionRatio::percent(10_000).expect("ratio")));
+    let host = generous::open(paths.clone()).await;
     busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
     let volume = RootVolume { size_bytes: 16 << 20, ..RootVolume::default() };
     for number in 0..count {

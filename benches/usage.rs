@@ -17,13 +17,14 @@ use docklet::cgroup::{Cgroup, CgroupLimits, CpuQuota, Limit};
 use docklet::host::{ContainerSpec, Host, RootVolume};
 use docklet::name::ContainerName;
 use docklet::paths::Paths;
-use docklet::storage::{ProvisionRatio, VolumePool};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 
 #[path = "../examples/parts/busybox.rs"]
 mod busybox;
+#[path = "parts/generous.rs"]
+mod generous;
 
 /// The files that hold a group's figures, in either version.
 const NAMES: [&str; 17] = [
@@ -67,10 +68,7 @@ fn main() {
 }
 
 async fn measure(prefix: &Path, count: usize, rounds: usize) {
-    let host = Host::open(Paths::new(prefix).expect("prefix")).await.expect("host");
-    let pool = VolumePool::loop_files(host.paths().volumes()).expect("pool");
-    let host =
-        host.with_volume_pool(pool.with_provision_ratio(ProvisionRatio::percent(100_000).expect("ratio")));
+    let host = generous::open(Paths::new(prefix).expect("prefix")).await;
     busybox::ensure(host.images(), &"busybox".parse().expect("name")).expect("image");
     let names: Vec<_> = (0..count).map(|n| format!("c{n}").parse().expect("name")).collect();
     launch(&host, &names).await;

@@ -4,7 +4,11 @@
 //! cargo run --example bridge
 //! ```
 
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "an example speaks to the person who runs it")]
+
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 
 use std::error::Error;
 use std::path::Path;
@@ -54,37 +58,37 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Veth::remove(&net, &veth.name, &veth.owner).await?;
     NetworkNamespace::remove(&pin)?;
     Bridge::remove(&net, &bridge.name, &bridge.owner).await?;
-    println!("left behind: {:?}", net.links_owned(&format!("docklet-example/{id}/")).await?);
+    say!("left behind: {:?}", net.links_owned(&format!("docklet-example/{id}/")).await?);
     result
 }
 
 async fn show(net: &Netlink, bridge: &BridgeSpec, veth: &VethSpec, pin: &Path) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     Bridge::ensure(net, bridge).await?;
-    println!("{:>10.3?}  bridge {}", start.elapsed(), bridge.name);
+    say!("{:>10.3?}  bridge {}", start.elapsed(), bridge.name);
 
     let start = Instant::now();
     let namespace = NetworkNamespace::ensure(pin)?;
-    println!("{:>10.3?}  network namespace {}", start.elapsed(), pin.display());
+    say!("{:>10.3?}  network namespace {}", start.elapsed(), pin.display());
 
     let start = Instant::now();
     Veth::ensure(net, &namespace, veth).await?;
-    println!("{:>10.3?}  veth {} with its other end inside", start.elapsed(), veth.name);
+    say!("{:>10.3?}  veth {} with its other end inside", start.elapsed(), veth.name);
 
     let start = Instant::now();
     Veth::ensure(net, &namespace, veth).await?;
-    println!("{:>10.3?}  the same again: adopted", start.elapsed());
+    say!("{:>10.3?}  the same again: adopted", start.elapsed());
 
     let inside = format!("--net={}", pin.display());
     let ping =
         Command::new("nsenter").args([&inside, "ping", "-c", "1", "-W", "2", "10.213.0.1"]).output()?;
-    print!("{}", String::from_utf8_lossy(&ping.stdout));
+    say!("{}", String::from_utf8_lossy(&ping.stdout).trim_end());
 
     // The pair goes with its namespace, sooner than by a deletion.
     let start = Instant::now();
     NetworkNamespace::remove(pin)?;
     drop(namespace);
     net.wait_gone(&veth.name, Duration::from_secs(5)).await?;
-    println!("{:>10.3?}  namespace removed, and the veth with it", start.elapsed());
+    say!("{:>10.3?}  namespace removed, and the veth with it", start.elapsed());
     Ok(())
 }

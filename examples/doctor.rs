@@ -4,7 +4,11 @@
 //! Exit status: 0 if containers with limits and networks can run here, 1 if not, 2 for wrong arguments. Where FS_PREFIX
 //! cannot be used there is no report; with `--json` it is `{"error": …}` then.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "an example talks to the person who runs it")]
+
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 
 use std::process::ExitCode;
 
@@ -20,7 +24,7 @@ async fn main() -> ExitCode {
         None => false,
         Some("--json") => true,
         Some("--help" | "-h") => {
-            println!("{USAGE}");
+            say!("{USAGE}");
             return ExitCode::SUCCESS;
         }
         Some(other) => {
@@ -33,14 +37,14 @@ async fn main() -> ExitCode {
         Err(error) => {
             eprintln!("doctor: {}", Chain(&error));
             if json {
-                println!("{:#}", serde_json::json!({ "error": Chain(&error).to_string() }));
+                say!("{:#}", serde_json::json!({ "error": Chain(&error).to_string() }));
             }
             return ExitCode::FAILURE;
         }
     };
     let report = Doctor::examine(&paths).await;
     if json {
-        println!("{:#}", serde_json::json!({ "healthy": report.healthy(), "checks": report.checks }));
+        say!("{:#}", serde_json::json!({ "healthy": report.healthy(), "checks": report.checks }));
     } else {
         for check in &report.checks {
             let mark = match check.finding {
@@ -48,7 +52,7 @@ async fn main() -> ExitCode {
                 Finding::Limited => "limited",
                 Finding::Missing => "MISSING",
             };
-            println!("{mark:<8} {:<16} {}", check.subject, check.detail);
+            say!("{mark:<8} {:<16} {}", check.subject, check.detail);
         }
     }
     if report.healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -2,7 +2,11 @@
 //!
 //! Exit status: 0 if it was done, 1 if not, 2 for wrong arguments.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "an example talks to the person who runs it")]
+
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +39,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("image: {}", Chain(&error));
-            println!("{}", serde_json::json!({ "error": Chain(&error).to_string() }));
+            say!("{}", serde_json::json!({ "error": Chain(&error).to_string() }));
             ExitCode::FAILURE
         }
     }
@@ -94,5 +98,5 @@ async fn host() -> Result<Host> {
 }
 
 fn print(value: &impl Serialize) {
-    println!("{}", serde_json::to_string(value).expect("plain data"));
+    say!("{}", serde_json::to_string(value).expect("plain data"));
 }

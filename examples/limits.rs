@@ -6,7 +6,11 @@
 //!
 //! Needs root. The group is removed in the end.
 
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a program speaks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "a program speaks to the person who runs it")]
+
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -28,7 +32,7 @@ fn main() -> ExitCode {
 
 fn run(command: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let hierarchies = Hierarchies::detect()?;
-    println!("layout: {}", hierarchies.layout());
+    say!("layout: {}", hierarchies.layout());
     let limits = CgroupLimits {
         memory_max_bytes: Some(Limit::At(32 << 20)),
         memory_swap_max_bytes: Some(Limit::At(0)),
@@ -42,7 +46,7 @@ fn run(command: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     // Whatever happened: nothing stays. Printing comes later, for it can fail, too.
     group.kill(Duration::from_secs(5))?;
     group.remove()?;
-    println!("{}", done?);
+    say!("{}", done?);
     Ok(())
 }
 

@@ -2,7 +2,11 @@
 //!
 //! `cargo run --example lxc_config`, `cargo run --example lxc_config -- /var/lib/lxc/NAME/config`
 
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "an example speaks to the person who runs it")]
+
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -34,11 +38,11 @@ fn judge(file: &Path) -> docklet::Result<ExitCode> {
     let text = ConfigText::read(file)?;
     match LxcConfig::try_from(&text) {
         Ok(config) => {
-            println!("a container with the root {}", config.root().display());
+            say!("a container with the root {}", config.root().display());
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {
-            problems.list().iter().for_each(|problem| println!("{problem}"));
+            problems.list().iter().for_each(|problem| say!("{problem}"));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -58,8 +62,8 @@ fn print() -> docklet::Result<()> {
     config.mount(MountEntry::bind("/etc/hostname", "/etc/host name")?.read_only().create_file())?;
     // A mistake is told before anything is touched.
     if let Err(error) = config.mount(MountEntry::bind("/proc", "/host-proc")?.create_file()) {
-        println!("# refused: {error}");
+        say!("# refused: {error}");
     }
-    print!("{}", config.render(&target)?);
+    say!("{}", config.render(&target)?.trim_end());
     Ok(())
 }

@@ -3,7 +3,11 @@
 //!
 //! Run it as root: `cargo run --example overlay`.
 
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "an example speaks to the person who runs it")]
+
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 
 use std::error::Error;
 use std::fs;
@@ -54,15 +58,15 @@ fn run() -> Result<(), Box<dyn Error>> {
     let plan = OverlayRoot::over(&image.layers).on(&space).id_map(&map);
     let root = plan.clone().mount(&scratch.join("root"))?;
     let motd = root.path().join("etc/motd");
-    println!("owner in the image: {}", fs::metadata(image.layers[0].join("etc/motd"))?.uid());
-    println!("owner in the root:  {}", fs::metadata(&motd)?.uid());
-    print!("{}", fs::read_to_string(&motd)?);
+    say!("owner in the image: {}", fs::metadata(image.layers[0].join("etc/motd"))?.uid());
+    say!("owner in the root:  {}", fs::metadata(&motd)?.uid());
+    say!("{}", fs::read_to_string(&motd)?.trim_end());
     fs::write(&motd, "from the container\n")?;
     fs::remove_file(root.path().join("motd"))?;
-    print!("{}", fs::read_to_string(space.path().join("upper/etc/motd"))?);
-    print!("{}", fs::read_to_string(image.layers[0].join("etc/motd"))?);
+    say!("{}", fs::read_to_string(space.path().join("upper/etc/motd"))?.trim_end());
+    say!("{}", fs::read_to_string(image.layers[0].join("etc/motd"))?.trim_end());
     for change in plan.changes()? {
-        println!("{}", serde_json::to_string(&change?)?);
+        say!("{}", serde_json::to_string(&change?)?);
     }
 
     OverlayRoot::unmount(root.path())?;

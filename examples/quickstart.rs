@@ -12,8 +12,11 @@
 //!
 //! Exit status: 0 if all went as it should, 1 if not, 2 for wrong arguments, 130 after Ctrl-C.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "an example talks to the person who runs it")]
 
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 #[path = "parts/busybox.rs"]
 mod busybox;
 
@@ -50,7 +53,7 @@ async fn main() -> ExitCode {
             "--remove" => options.remove = true,
             "--json" => options.json = true,
             "--help" | "-h" => {
-                println!("{USAGE}");
+                say!("{USAGE}");
                 return ExitCode::SUCCESS;
             }
             other => return wrong(format!("unknown argument {other:?}")),
@@ -78,7 +81,7 @@ async fn main() -> ExitCode {
 fn failed(options: &Options, reason: &str) {
     eprintln!("quickstart: {reason}");
     if options.json {
-        println!("{:#}", json!({ "error": reason }));
+        say!("{:#}", json!({ "error": reason }));
     }
 }
 
@@ -111,10 +114,10 @@ async fn run(options: &Options) -> Outcome<()> {
     if options.remove {
         let removed = remove(&host, &name).await?;
         if options.json {
-            println!("{:#}", json!({ "removed": removed }));
+            say!("{:#}", json!({ "removed": removed }));
         } else {
             let prefix = host.paths().prefix().display();
-            println!("{} under {prefix}", if removed { "removed what was" } else { "nothing to remove" });
+            say!("{} under {prefix}", if removed { "removed what was" } else { "nothing to remove" });
         }
         return Ok(());
     }
@@ -185,7 +188,7 @@ async fn run(options: &Options) -> Outcome<()> {
     }
     report.done("inventory before and after", started, "the same: nothing left".to_owned());
     if options.json {
-        println!("{:#}", json!({ "steps": report.steps, "left_behind": [] }));
+        say!("{:#}", json!({ "steps": report.steps, "left_behind": [] }));
     }
     Ok(())
 }
@@ -277,12 +280,9 @@ fn keep(host: &Host, name: &ContainerName, report: &Report, json: bool) -> Outco
     let enter = format!("lxc-attach -P {} -n {}", quoted(&host.paths().containers()), info.id);
     let remove = format!("make quickstart ARGS=--remove FS_PREFIX={}", quoted(host.paths().prefix()));
     if json {
-        println!(
-            "{:#}",
-            json!({ "steps": report.steps, "container": info, "enter": enter, "remove": remove })
-        );
+        say!("{:#}", json!({ "steps": report.steps, "container": info, "enter": enter, "remove": remove }));
     } else {
-        println!("\nThe container is left running.\n  enter it:   {enter}\n  remove it:  {remove}");
+        say!("\nThe container is left running.\n  enter it:   {enter}\n  remove it:  {remove}");
     }
     Ok(())
 }
@@ -320,7 +320,7 @@ struct Report {
 impl Report {
     fn headline(&self, text: &str) {
         if !self.quiet {
-            println!("\n{text}");
+            say!("\n{text}");
         }
     }
 
@@ -335,7 +335,7 @@ impl Report {
         let milliseconds = started.elapsed().as_secs_f64() * 1e3;
         if !self.quiet {
             let line = format!("  {what:<44} {milliseconds:>9.1} ms   {found}");
-            println!("{}", line.trim_end());
+            say!("{}", line.trim_end());
         }
         self.steps.push(json!({ "step": what, "milliseconds": milliseconds, "found": found }));
     }

@@ -4,7 +4,11 @@
 //!
 //! Exit status: 0 if everything is as it should be now, 1 if not, 2 for wrong arguments.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example talks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "an example talks to the person who runs it")]
+
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 
 use std::process::ExitCode;
 
@@ -22,7 +26,7 @@ async fn main() -> ExitCode {
         None => false,
         Some("--watch") => true,
         Some("--help" | "-h") => {
-            println!("{USAGE}");
+            say!("{USAGE}");
             return ExitCode::SUCCESS;
         }
         Some(other) => {
@@ -44,7 +48,7 @@ async fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("recover: {}", Chain(&error));
-            println!("{:#}", serde_json::json!({ "error": Chain(&error).to_string() }));
+            say!("{:#}", serde_json::json!({ "error": Chain(&error).to_string() }));
             ExitCode::FAILURE
         }
     }
@@ -53,7 +57,7 @@ async fn main() -> ExitCode {
 async fn run(watch: bool) -> Result<Recovered> {
     let host = Host::open(Paths::from_env()?).await?;
     let report = host.recover().await?;
-    println!("{}", serde_json::to_string_pretty(&report).expect("plain data"));
+    say!("{}", serde_json::to_string_pretty(&report).expect("plain data"));
     if watch {
         let mut terminated = signal(SignalKind::terminate()).map_err(|source| Error::Os {
             call: "sigaction",

@@ -12,7 +12,7 @@ use std::thread;
 
 use docklet::error::Chain;
 use docklet::host::Host;
-use docklet::lxc::{Exec, Terminal, TerminalSize};
+use docklet::lxc::{Command, Terminal, TerminalSize};
 use docklet::paths::Paths;
 use rustix::termios::{OptionalActions, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,13 +39,13 @@ async fn run(mut args: Vec<String>) -> Result<u8, Box<dyn Error>> {
         return Err(USAGE.into());
     }
     let name = args.remove(0).parse()?;
-    let command = if args.is_empty() { vec!["/bin/sh".to_owned()] } else { args };
+    let argv = if args.is_empty() { vec!["/bin/sh".to_owned()] } else { args };
     let host = Host::open(Paths::from_env()?).await?;
     let runtime = host.runtime(&name)?;
-    let mut exec =
-        Exec { terminal: Some(size()?), user: user.as_deref().map(Into::into), ..Exec::new(command) };
-    exec.environment.extend(std::env::var("TERM").map(|term| ("TERM".to_owned(), term)));
-    let mut child = runtime.spawn(&exec)?;
+    let mut command =
+        Command { terminal: Some(size()?), user: user.as_deref().map(Into::into), ..Command::new(argv) };
+    command.environment.extend(std::env::var("TERM").map(|term| ("TERM".to_owned(), term)));
+    let mut child = runtime.spawn(&command)?;
     let terminal: &'static Terminal = Box::leak(Box::new(child.terminal.take().expect("it was asked for")));
 
     let mut resized = signal(SignalKind::window_change())?;

@@ -2,7 +2,11 @@
 //!
 //! Run it as root: `cargo run --example volume [ext4|xfs|btrfs]`.
 
-#![allow(clippy::print_stderr, clippy::print_stdout, reason = "an example speaks to the person who runs it")]
+#![allow(clippy::print_stderr, reason = "an example speaks to the person who runs it")]
+
+#[macro_use]
+#[path = "parts/say.rs"]
+mod say;
 
 use std::error::Error;
 use std::fs;
@@ -41,31 +45,31 @@ fn run() -> Result<(), Box<dyn Error>> {
     };
     let mut volume = pool.ensure(&spec)?;
     let space = volume.mount()?;
-    println!("mounted {} on {}", volume.file().display(), space.path().display());
+    say!("mounted {} on {}", volume.file().display(), space.path().display());
 
     fs::write(space.path().join("file"), vec![b'x'; 8 << 20])?;
-    println!("before: {:?}", volume.usage()?);
+    say!("before: {:?}", volume.usage()?);
 
     let snapshot = SnapshotName::new("before")?;
-    println!("kept:   {:?}", volume.snapshot(&SnapshotSpec::new(snapshot.clone()))?);
+    say!("kept:   {:?}", volume.snapshot(&SnapshotSpec::new(snapshot.clone()))?);
 
     // xfs and btrfs may also stay mounted; ext4 may with CAP_SYS_RESOURCE.
     volume.unmount()?;
     volume.grow(1 << 30)?;
     volume.mount()?;
-    println!("grown:  {:?}", volume.usage()?);
+    say!("grown:  {:?}", volume.usage()?);
 
     // Another volume of what was there, and the volume itself as it was, also in size.
     let copy = pool.clone_snapshot(&spec.name, &snapshot, &VolumeName::new("copy")?)?;
-    println!("cloned: {:?}", copy.spec());
+    say!("cloned: {:?}", copy.spec());
     volume.unmount()?;
     volume.rollback(&snapshot)?;
-    println!("back:   {:?}", volume.usage()?);
+    say!("back:   {:?}", volume.usage()?);
 
     volume.remove_snapshot(&snapshot)?;
     pool.remove(&copy.spec().name)?;
     pool.remove(&spec.name)?;
     remove_tree("/var/tmp".as_ref(), name.as_ref())?;
-    println!("removed");
+    say!("removed");
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::controller::Controller;
 use super::group::Cgroup;
 
 impl Cgroup {
-    /// The file whose content changes when the group is frozen or thawed: of v2 if the group is in it, else of v1's freezer.
+    /// The file whose content changes when the group is frozen or unfrozen: of v2 if the group is in it, else of v1's freezer.
     pub(crate) fn changing_file(&self) -> Option<PathBuf> {
         let unified = self.unified_dir().map(|dir| dir.join("cgroup.events")).filter(|file| file.exists());
         unified.or_else(|| Some(self.v1_dir(Controller::Freezer)?.join("freezer.state")))

@@ -15,7 +15,7 @@ impl Cgroup {
     /// its freezer is used, which lets frozen processes be killed; else that of v1.
     ///
     /// # Errors
-    /// [`crate::Error::Busy`] naming processes if not all stand still within `timeout`: it is thawed again then.
+    /// [`crate::Error::Busy`] naming processes if not all stand still within `timeout`: it is unfrozen again then.
     /// [`crate::Error::NotFound`] if the group does not exist; [`crate::Error::Unsupported`] without any freezer.
     pub fn freeze(&self, timeout: Duration) -> Result<()> {
         let _span = tracing::debug_span!("cgroup_freeze", path = %self.path()).entered();
@@ -45,23 +45,23 @@ impl Cgroup {
             return Ok(());
         }
         let error = self.busy(&format!("not frozen within {timeout:?}"));
-        self.thaw_all()?;
+        self.unfreeze_all()?;
         Err(error)
     }
 
     /// Lets the processes run on, whichever freezer holds them, and waits until the kernel says so. Groups beneath
-    /// that were frozen on their own are thawed in v1 and stay frozen in v2.
+    /// that were frozen on their own are unfrozen in v1 and stay frozen in v2.
     ///
     /// # Errors
     /// [`crate::Error::Busy`] if it is still frozen after `timeout`, as it is when a group above it is frozen;
     /// [`crate::Error::NotFound`] if the group does not exist.
-    pub fn thaw(&self, timeout: Duration) -> Result<()> {
+    pub fn unfreeze(&self, timeout: Duration) -> Result<()> {
         if !self.exists() {
             return Err(self.not_found());
         }
-        self.thaw_all()?;
+        self.unfreeze_all()?;
         if until_true(deadline(timeout), || Ok(!self.is_frozen()?))? {
-            tracing::debug!(path = %self.path(), "thawed cgroup");
+            tracing::debug!(path = %self.path(), "unfrozen cgroup");
             return Ok(());
         }
         Err(self.busy(&format!("still frozen after {timeout:?}")))
@@ -84,7 +84,7 @@ impl Cgroup {
     }
 
     /// Takes both freezers away.
-    pub(super) fn thaw_all(&self) -> Result<()> {
+    pub(super) fn unfreeze_all(&self) -> Result<()> {
         if let Some(dir) = self.freezable_unified() {
             walk::write(&dir, "cgroup.freeze", "0")?;
         }

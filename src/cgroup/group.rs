@@ -19,6 +19,10 @@ use crate::sys::{file, process};
 /// How long [`Cgroup::remove`] waits for processes that are already dying.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many groups, and how many levels of them, a container may have in v2: far more than systemd makes, and than containers inside
+/// take. Each takes memory of the kernel's, and makes longer what looks at all of them.
+const BENEATH: [(&str, &str); 2] = [("cgroup.max.descendants", "10000"), ("cgroup.max.depth", "64")];
+
 /// A control group by its path, the same in each hierarchy. It need not exist.
 ///
 /// Nothing happens when it is dropped.
@@ -99,6 +103,16 @@ impl Cgroup {
     pub fn ensure_tracking(&self) -> Result<()> {
         let hierarchy = self.tracking()?;
         make_dirs(&hierarchy.mount, self.path(), |_| Ok(()))
+    }
+
+    /// Bounds how many groups can be made beneath it, where it is in v2. v1 has nothing like it.
+    ///
+    /// # Errors
+    /// [`Error::Os`] naming the file.
+    pub(crate) fn bound_beneath(&self) -> Result<()> {
+        let Some(root) = self.hierarchies.unified() else { return Ok(()) };
+        let dir = root.join(self.path());
+        BENEATH.iter().try_for_each(|(name, most)| file::write_interface(&dir.join(name), most))
     }
 
     /// Whether it exists in any hierarchy.

@@ -1,7 +1,7 @@
 //! Killing everything in a group, fork bombs too.
 //!
 //! v2 does it in one step (`cgroup.kill`, kernel 5.14). Elsewhere: freeze, so that nothing can fork, send SIGKILL to
-//! each, thaw (a process that the v1 freezer holds dies only then), and again until nobody is left.
+//! each, unfreeze (a process that the v1 freezer holds dies only then), and again until nobody is left.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::controller::Controller;
 use super::freeze::v1_is_frozen;
 use super::group::Cgroup;
+use super::membership::memberships;
 use super::walk;
 use crate::error::{Error, Result};
 use crate::sys::wait::{deadline, until_true};
@@ -36,7 +37,7 @@ impl Cgroup {
         }
         tracing::debug!(path = %self.path(), "killing what is in the cgroup");
         // The v1 freezer may hold what v2 has just killed.
-        self.thaw_all()?;
+        self.unfreeze_all()?;
         if until_true(end.min(deadline(FREEZE_PATIENCE)), || Ok(self.processes()?.is_empty()))? {
             return Ok(());
         }
@@ -54,11 +55,11 @@ impl Cgroup {
             Ok(list.is_empty())
         });
         // In any case: what stays frozen never dies.
-        let thawed = self.thaw_all();
+        let unfrozen = self.unfreeze_all();
         if let Some(before) = stopped? {
             self.write_pids_max(&before)?;
         }
-        thawed?;
+        unfrozen?;
         killed
     }
 
@@ -104,9 +105,8 @@ impl Cgroup {
             }
             Err(error) => return Err(Error::os("read", format_args!("/proc/{process}/cgroup"), error)),
         };
-        // "4:memory:/docklet/x": the number, the controllers, the path as this cgroup namespace sees it.
-        Ok(text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {
-            let inside = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.path()));
+        Ok(memberships(&text).any(|its| {
+            let inside = its.group.strip_prefix('/').and_then(|path| path.strip_prefix(self.path()));
             inside.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }))
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::controller::Version;
 use super::hierarchy::Hierarchies;
+use super::membership::memberships;
 use crate::error::{Error, Result};
 use crate::sys::{file, migration};
 
@@ -26,16 +27,11 @@ pub(crate) fn wait_for_migrations(hierarchies: &Hierarchies) -> Result<()> {
 /// The directory of a group that the process with the memberships `own` is in.
 fn group_of(own: &str, hierarchies: &Hierarchies) -> Option<PathBuf> {
     hierarchies.mounts().iter().find_map(|hierarchy| {
-        let group = own.lines().find_map(|line| {
-            let (_, membership) = line.split_once(':')?;
-            let (controllers, group) = membership.split_once(':')?;
-            let is_it = match hierarchy.version {
-                Version::V1 => controllers.split(',').any(|name| hierarchy.has(name)),
-                Version::V2 => controllers.is_empty(),
-            };
-            is_it.then_some(group)
+        let own = memberships(own).find(|own| match hierarchy.version {
+            Version::V1 => own.controllers.split(',').any(|name| hierarchy.has(name)),
+            Version::V2 => own.controllers.is_empty(),
         })?;
-        Some(hierarchy.mount.join(group.trim_start_matches('/')))
+        Some(hierarchy.mount.join(own.group.trim_start_matches('/')))
     })
 }
 

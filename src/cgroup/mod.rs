@@ -26,6 +26,7 @@ mod limit;
 mod limit_events;
 mod limits;
 mod members;
+mod membership;
 mod meter;
 mod migration;
 mod path;

@@ -33,7 +33,9 @@ impl Host {
     ///
     /// The manifest is written first: cut off anywhere, [`Host::recover`] goes on from there to the new limits. A container that
     /// reboots from inside has those that it was started with, until [`Host::recover`] gives it its own again, which
-    /// [`Host::supervise`] does at once; but never more memory and processes than `limits` say, with 256 MiB and 1024 for LXC's programs.
+    /// [`Host::supervise`] does at once: LXC has read its configuration once, and makes the group anew from that. It never has more
+    /// memory and processes than `limits` say, with 256 MiB and 1024 for LXC's programs; processor time, processors, input and output,
+    /// weights and huge pages are as at the start until then.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such container; [`Error::Invalid`] and [`Error::Unsupported`] as

@@ -23,6 +23,9 @@ impl Host {
     /// ends is started again as its [policy](super::RestartPolicy) says. Pauses and counts are kept through the end of the process
     /// that does this.
     ///
+    /// A container that reboots from inside over and over makes LXC's log longer, without a bound of LXC's: this cuts it at 1 MiB, as does
+    /// whoever asks for its state.
+    ///
     /// Containers are left as they are when this returns, and a start that is under way goes on. Any number of processes
     /// may do this on one prefix.
     ///

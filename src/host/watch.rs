@@ -21,7 +21,7 @@ use crate::sys::pidfd;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// It runs: it was started, thawed, or rebooted from inside.
+    /// It runs: it was started, unfrozen, or rebooted from inside.
     Running {
         /// Its first process, by its id as the caller's namespace sees it.
         init_pid: u32,

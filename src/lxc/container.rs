@@ -140,10 +140,10 @@ impl Container {
     /// Lets its processes go on.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::thaw`].
+    /// [`Error::NotFound`] if it does not run; otherwise as [`Cgroup::unfreeze`].
     pub fn unfreeze(&self) -> Result<()> {
         self.must_run()?;
-        self.groups.payload.thaw(FREEZE_PATIENCE)
+        self.groups.payload.unfreeze(FREEZE_PATIENCE)
     }
 
     /// The control group with its limits. What is given to it does not weigh among other containers: its group is not beside

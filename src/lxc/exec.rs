@@ -1,24 +1,23 @@
 //! Running commands in a running container, by `lxc-attach`: it enters the namespaces and the control group, drops the
 //! same capabilities and loads the same system call filter as init has.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::lxc::account::{self, Account, Identity};
+use crate::lxc::account::{self, Identity};
 use crate::lxc::birthplace::Birthplace;
-use crate::lxc::config::check_variable;
+use crate::lxc::command::Command;
 use crate::lxc::container::Container;
 use crate::lxc::exec_child::ExecChild;
 use crate::lxc::exec_output::{ExecOutput, ExecStatus};
-use crate::lxc::terminal::{self, Terminal, TerminalSize};
-use crate::lxc::{pump, text};
+use crate::lxc::pump;
+use crate::lxc::terminal::{self, Terminal};
 use crate::sys::confined::ConfinedRoot;
 use crate::sys::process::{Program, Stream};
 use crate::sys::wait::deadline;
@@ -26,83 +25,48 @@ use crate::sys::wait::deadline;
 /// A command's search path, unless its environment says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A command to run in a container.
+/// A whole run of a command in a container: from what it reads to what it says.
 ///
 /// ```
-/// # use docklet::lxc::Exec;
-/// let exec = Exec { user: Some(1000.into()), ..Exec::new(["id", "-u"]) };
-/// assert_eq!(exec.output_max_bytes, 1 << 20);
-/// let exec: Exec = serde_json::from_str(r#"{"command": ["id"]}"#).unwrap();
-/// assert_eq!(exec, Exec::new(["id"]));
+/// # use std::time::Duration;
+/// # use docklet::lxc::{Command, Exec};
+/// let exec = Exec { timeout: Some(Duration::from_secs(5)), ..Exec::new(["id", "-u"]) };
+/// assert_eq!((exec.command, exec.output_max_bytes), (Command::new(["id", "-u"]), 1 << 20));
+/// let as_web = Exec::from(Command { user: Some("web".into()), ..Command::new(["id"]) });
+/// let text = r#"{"command": {"argv": ["id"], "user": "web"}}"#;
+/// assert_eq!(serde_json::from_str::<Exec>(text).unwrap(), as_web);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Exec {
-    /// The program and its arguments. A program without a slash is searched for in the container's `PATH`.
-    pub command: Vec<String>,
-    /// Its environment. Nothing of the caller's is handed on; `PATH` has a usual value unless it is given, and LXC adds
-    /// `container=lxc` and the variables of the container's configuration. They are arguments of `lxc-attach`, as the command is, and
-    /// those every user of the host can read while it runs: a secret is for [`Exec::stdin`], or a file.
-    pub environment: BTreeMap<String, String>,
-    /// The directory to run it in, as the container sees it. Default: `/`. It needs `/bin/sh` in the container, which
-    /// changes there before it becomes the command: LXC has no way of its own.
-    pub cwd: Option<PathBuf>,
-    /// The user to run it as. Default: 0. By a name, the container's `/etc/passwd` says which, and `HOME` is what stands there,
-    /// unless it is given. It has no supplementary groups: `lxc-attach` gives none.
-    pub user: Option<Account>,
-    /// The group to run it as. Default: that of a user given by name, else 0. By a name, the container's `/etc/group` says which.
-    pub group: Option<Account>,
-    /// Runs it on a pseudo terminal of this size, of the container's own (`tty` tells its name), as its controlling one.
-    /// Standard output and error are one then. Default: none, its streams are pipes.
-    pub terminal: Option<TerminalSize>,
+    /// What is run.
+    pub command: Command,
     /// What it reads from its standard input, or is typed on its terminal: that does not end then, unless by an
-    /// end-of-file character (`\x04`) in it. In JSON an array of bytes. [`Container::spawn`] does not look at it.
+    /// end-of-file character (`\x04`) in it. In JSON an array of bytes.
     pub stdin: Vec<u8>,
-    /// For how long it may run, then it is killed. Default: no bound. [`Container::spawn`] does not look at it.
+    /// For how long it may run, then it is killed. Default: no bound.
     pub timeout: Option<Duration>,
-    /// How much of each of its outputs is kept, in bytes. Default: 1 MiB. [`Container::spawn`] does not look at it.
+    /// How much of each of its outputs is kept, in bytes. Default: 1 MiB.
     pub output_max_bytes: usize,
 }
 
 impl Default for Exec {
     fn default() -> Self {
-        Self {
-            command: Vec::new(),
-            environment: BTreeMap::new(),
-            cwd: None,
-            user: None,
-            group: None,
-            terminal: None,
-            stdin: Vec::new(),
-            timeout: None,
-            output_max_bytes: 1 << 20,
-        }
+        Self { command: Command::default(), stdin: Vec::new(), timeout: None, output_max_bytes: 1 << 20 }
     }
 }
 
 impl Exec {
-    /// `command` with an empty environment, no input and no bound of time.
+    /// The program and its arguments as a [`Command::new`], without input and without a bound of time.
     #[must_use]
-    pub fn new(command: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { command: command.into_iter().map(Into::into).collect(), ..Self::default() }
+    pub fn new(argv: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Command::new(argv).into()
     }
+}
 
-    fn check(&self) -> Result<()> {
-        if self.command.first().is_none_or(String::is_empty) {
-            return Err(Error::invalid("command", "", "must name a program"));
-        }
-        let zero = |text: &&String| text.contains('\0');
-        if let Some(bad) = self.command.iter().chain(self.environment.values()).find(zero) {
-            return Err(Error::invalid("command", bad, "must not contain a zero byte"));
-        }
-        self.environment.keys().try_for_each(|name| check_variable(name))?;
-        self.user.iter().chain(&self.group).try_for_each(Account::check)?;
-        if let Some(cwd) = &self.cwd
-            && cwd != Path::new("/")
-        {
-            text::check_path("working directory", cwd)?;
-        }
-        Ok(())
+impl From<Command> for Exec {
+    fn from(command: Command) -> Self {
+        Self { command, ..Self::default() }
     }
 }
 
@@ -118,7 +82,7 @@ impl Container {
     pub fn exec(&self, exec: &Exec) -> Result<ExecOutput> {
         let _span = tracing::info_span!("container_exec", id = %self.id).entered();
         let deadline = exec.timeout.map(deadline);
-        let mut child = self.spawn(exec)?;
+        let mut child = self.spawn(&exec.command)?;
         let (stdin, outputs) = match &child.terminal {
             Some(terminal) => (Some(terminal.file()?), [Some(terminal.file()?), None]),
             None => (child.stdin.take(), [child.stdout.take(), child.stderr.take()]),
@@ -140,8 +104,8 @@ impl Container {
     ///
     /// # Errors
     /// As [`Container::exec`]; what fails later is told by [`ExecChild::wait`].
-    pub fn spawn(&self, exec: &Exec) -> Result<ExecChild> {
-        exec.check()?;
+    pub fn spawn(&self, command: &Command) -> Result<ExecChild> {
+        command.check()?;
         let running = self.must_run()?;
         if self.groups.payload.is_frozen()? {
             // So is what is killed, for a moment.
@@ -153,23 +117,23 @@ impl Container {
                 reason: "it is frozen: a command would stand still; unfreeze it first".to_owned(),
             });
         }
-        if let Some(cwd) = &exec.cwd {
+        if let Some(cwd) = &command.cwd {
             check_cwd(running.init.pid, cwd)?;
         }
-        let identity = account::resolve(running.init.pid, exec.user.as_ref(), exec.group.as_ref())?;
-        let (terminal, theirs) = exec.terminal.map(Terminal::open).transpose()?.unzip();
+        let identity = account::resolve(running.init.pid, command.user.as_ref(), command.group.as_ref())?;
+        let (terminal, theirs) = command.terminal.map(Terminal::open).transpose()?.unzip();
         let log: File = memfd_create("lxc-attach.log", MemfdFlags::CLOEXEC)
             .map_err(|e| Error::os("memfd_create", "lxc-attach.log", e))?
             .into();
         // Born there it ends with the container, and cannot make LXC's lock file again after it.
         let place = Birthplace::ensure(&self.groups.start)?;
-        let program = self.program(exec, &identity, &log)?;
+        let program = self.program(command, &identity, &log)?;
         let program = match &theirs {
             Some(terminal) => program.on_terminal(terminal.as_fd()),
             None => program.streams([Stream::Pipe; 3]),
         };
         let mut child = place.of(program).spawn()?;
-        tracing::debug!(pid = child.pid, command = ?exec.command, "lxc-attach");
+        tracing::debug!(pid = child.pid, argv = ?command.argv, "lxc-attach");
         let child = ExecChild {
             terminal,
             stdin: child.stdin.take(),
@@ -187,7 +151,7 @@ impl Container {
         Ok(child)
     }
 
-    fn program<'a>(&self, exec: &Exec, identity: &Identity, log: &File) -> Result<Program<'a>> {
+    fn program<'a>(&self, command: &Command, identity: &Identity, log: &File) -> Result<Program<'a>> {
         // lxc-attach opens it itself, so that no descriptor of ours reaches the container.
         let log = format!("/proc/{}/fd/{}", std::process::id(), log.as_raw_fd());
         let mut program = Program::new(&self.target.lxc_attach)?;
@@ -200,24 +164,24 @@ impl Container {
                 program = program.arg(option)?.arg(id.to_string())?;
             }
         }
-        if !exec.environment.contains_key("PATH") {
+        if !command.environment.contains_key("PATH") {
             program = program.arg("-v")?.arg(format!("PATH={PATH}"))?;
         }
-        if let Some(home) = identity.home.as_ref().filter(|_| !exec.environment.contains_key("HOME")) {
+        if let Some(home) = identity.home.as_ref().filter(|_| !command.environment.contains_key("HOME")) {
             program = program.arg("-v")?.arg(format!("HOME={home}"))?;
         }
-        for (name, value) in &exec.environment {
+        for (name, value) in &command.environment {
             program = program.arg("-v")?.arg(format!("{name}={value}"))?;
         }
         program = program.arg("--")?;
-        if let Some(cwd) = &exec.cwd {
+        if let Some(cwd) = &command.cwd {
             // A fixed text; what the caller gives are arguments to it.
             for arg in ["/bin/sh", "-c", "cd -- \"$0\" && exec \"$@\""] {
                 program = program.arg(arg)?;
             }
             program = program.arg(cwd)?;
         }
-        for arg in &exec.command {
+        for arg in &command.argv {
             program = program.arg(arg)?;
         }
         Ok(program)

@@ -41,19 +41,20 @@ impl Groups {
     /// Gives the payload other limits while it runs. LXC does not hear of them: when the container reboots from inside, it makes the
     /// payload's group anew, with the limits of the start. So the group above, which stays, bounds what would harm the host.
     pub(crate) fn change_limits(&self, limits: &CgroupLimits) -> Result<()> {
-        let bounds = |memory, swap, pids| CgroupLimits {
+        let (memory, swap, pids) = (limits.memory_max_bytes, limits.memory_swap_max_bytes, limits.pids_max);
+        let bounds = |memory, swap, pids, others| CgroupLimits {
             memory_max_bytes: memory,
             memory_swap_max_bytes: swap,
             pids_max: pids,
-            ..CgroupLimits::default()
+            ..others
         };
-        let (memory, swap, pids) = (limits.memory_max_bytes, limits.memory_swap_max_bytes, limits.pids_max);
         // Out of the way first: it never binds before the payload's own limits do.
         let free = |limit: Option<Limit>| limit.and(Some(Limit::Max));
-        self.all.apply(&bounds(free(memory), free(swap), free(pids)))?;
+        self.all.apply(&bounds(free(memory), free(swap), free(pids), CgroupLimits::default()))?;
         self.payload.apply(limits)?;
-        self.all.apply(&bounds(with_room(memory, ROOM_BYTES), swap, with_room(pids, ROOM_PIDS)))?;
-        self.weigh(limits)
+        let (memory, pids) = (with_room(memory, ROOM_BYTES), with_room(pids, ROOM_PIDS));
+        // With the weights, as `weigh` gives them.
+        self.all.apply(&bounds(memory, swap, pids, limits.weights()))
     }
 
     /// Gives the container the weights among `limits`: the payload's group has none beside it but the monitor's, the container's has

@@ -24,6 +24,7 @@
 
 mod account;
 mod birthplace;
+mod command;
 mod config;
 mod console;
 mod container;
@@ -46,6 +47,7 @@ mod terminal;
 mod text;
 
 pub use account::Account;
+pub use command::Command;
 pub use config::{
     AppArmor, Architecture, AutoMount, AutoMounts, Autostart, Capabilities, Capability, ConfigPath,
     ConfigValue, DROPPED_CAPABILITIES, DeviceRule, HookPoint, Hooks, InitProcess, LogLevel, LxcConfig,

@@ -130,6 +130,8 @@ impl Container {
         }
         program = program.arg(&self.lxc_path)?.arg("-f")?.arg(config)?.arg("-o")?.arg(log)?;
         let place = Birthplace::ensure(&self.groups.start)?;
+        // Above what the container's root can write to, and above what LXC makes anew when that reboots.
+        self.groups.all.bound_beneath()?;
         let mut child = place.of(program).spawn()?;
         tracing::debug!(pid = child.pid, "lxc-start");
         match self.watch_start(&mut child)? {

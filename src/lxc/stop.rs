@@ -41,7 +41,7 @@ impl Container {
     }
 
     /// Sends the halt signal to init, waits for at most `graceful` until it has ended, and kills what is left then, a
-    /// half-started runtime too. With zero all is killed at once. A frozen container is thawed for it. Its root and its
+    /// half-started runtime too. With zero all is killed at once. A frozen container is unfrozen for it. Its root and its
     /// network are not used any more when this returns; its control groups are there until [`Container::clean`].
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Container {
             None => StopOutcome::NotRunning,
             Some(_) if graceful.is_zero() => StopOutcome::Killed,
             Some(running) => {
-                self.groups.payload.thaw(KILL_PATIENCE)?;
+                self.groups.payload.unfreeze(KILL_PATIENCE)?;
                 pidfd::signal(running.init_fd.as_fd(), running.record.halt_signal.number())?;
                 tracing::debug!(init = running.init.pid, signal = %running.record.halt_signal, "sent halt signal");
                 match pidfd::wait_exit(running.init_fd.as_fd(), Some(graceful))? {

@@ -2,13 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::change::{Change, Mode};
-use super::{InterfaceAddress, Netlink};
+use super::link::{self, MessageBuilder};
+use super::{InterfaceAddress, MacAddress, Netlink};
 use crate::error::{Error, Result};
 
 impl Netlink {
@@ -27,16 +29,28 @@ impl Netlink {
     async fn addresses_with_flags(&self, index: u32) -> Result<Vec<(IpNet, AddressHeaderFlags)>> {
         let mut message = AddressMessage::default();
         message.header.index = index;
-        let found = self.dump(RouteNetlinkMessage::GetAddress(message)).await?;
-        Ok(found.into_iter().filter_map(|message| address_on(index, message)).collect())
+        let permanent = |(address, flags): &(IpNet, AddressHeaderFlags)| {
+            address.addr().is_ipv4() || flags.contains(AddressHeaderFlags::Permanent)
+        };
+        let found =
+            self.dump(RouteNetlinkMessage::GetAddress(message)).await?.into_iter().filter_map(address);
+        Ok(found
+            .filter(|(on, _, _)| *on == index)
+            .map(|(_, address, flags)| (address, flags))
+            .filter(permanent)
+            .collect())
+    }
+
+    /// The addresses of all links, by the number of the link, but link-local ones of IPv6.
+    pub(super) async fn all_addresses(&self) -> Result<Vec<(u32, IpNet)>> {
+        let found = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        Ok(found.into_iter().filter_map(address).map(|(index, address, _)| (index, address)).collect())
     }
 }
 
-fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<(IpNet, AddressHeaderFlags)> {
+/// The number of the link that `message` is about, and its address there, unless that is a link-local one of IPv6.
+fn address(message: RouteNetlinkMessage) -> Option<(u32, IpNet, AddressHeaderFlags)> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    if message.header.index != index {
-        return None;
-    }
     // On a point-to-point link ADDRESS is the other end's; LOCAL, where there is one, is always ours.
     let mut ours = None;
     for attribute in &message.attributes {
@@ -46,9 +60,8 @@ fn address_on(index: u32, message: RouteNetlinkMessage) -> Option<(IpNet, Addres
             _ => {}
         }
     }
-    let permanent = message.header.flags.contains(AddressHeaderFlags::Permanent);
-    let ip = ours.filter(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local() || !permanent))?;
-    Some((IpNet::new(ip, message.header.prefix_len).ok()?, message.header.flags))
+    let ip = ours.filter(|ip| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()))?;
+    Some((message.header.index, IpNet::new(ip, message.header.prefix_len).ok()?, message.header.flags))
 }
 
 /// Gives the link `index` an address; it may have it already.
@@ -65,6 +78,24 @@ pub(super) fn add_address(name: &str, index: u32, address: InterfaceAddress) -> 
         fine: &[libc::EEXIST],
         ..Change::new(format!("{address} of link `{name}`"), message)
     }
+}
+
+/// Gives the link `index` the link-local address that belongs to its hardware address `mac`; it may have it already.
+pub(super) fn add_link_local(name: &str, index: u32, mac: MacAddress) -> Change {
+    let mut message = address_message(index, IpNet::V6(Ipv6Net::new_assert(mac.link_local(), 64)));
+    message.header.flags = AddressHeaderFlags::Nodad;
+    let message = RouteNetlinkMessage::NewAddress(message);
+    let target = format!("{} of link `{name}`", mac.link_local());
+    Change { mode: Mode::Create, fine: &[libc::EEXIST], ..Change::new(target, message) }
+}
+
+/// Keeps the kernel from giving the link `index`, which is down, a link-local address when it comes up.
+pub(super) fn without_link_local(name: &str, index: u32) -> Change {
+    let mut message = MessageBuilder::default().index(index).build();
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]));
+    // Where there is no IPv6 it has none anyway.
+    Change { fine: &[libc::EAFNOSUPPORT], ..link::set_link(name, message) }
 }
 
 /// Takes an address from the link `index`; it may have lost it already.

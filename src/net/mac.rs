@@ -1,6 +1,7 @@
 //! Hardware addresses (IEEE 802).
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use super::LinkOwner;
 
@@ -30,6 +31,12 @@ impl MacAddress {
     #[must_use]
     pub fn octets(self) -> [u8; 6] {
         self.0
+    }
+
+    /// The link-local address of IPv6 that is made from it (EUI-64, RFC 4291).
+    pub(super) fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 
     pub(super) fn from_slice(bytes: &[u8]) -> Option<Self> {

@@ -24,7 +24,7 @@ pub(crate) fn freeze(directory: &Path) -> Result<bool> {
 }
 
 /// Lets it go on. False if it was not frozen.
-pub(crate) fn thaw(directory: &Path) -> Result<bool> {
+pub(crate) fn unfreeze(directory: &Path) -> Result<bool> {
     match request(directory, FITHAW)? {
         Ok(()) => Ok(true),
         Err(Errno::INVAL) => Ok(false),
@@ -32,10 +32,10 @@ pub(crate) fn thaw(directory: &Path) -> Result<bool> {
     }
 }
 
-/// As [`thaw`], of a mount that is nowhere.
-pub(crate) fn thaw_mount(mount: BorrowedFd<'_>) -> Result<bool> {
+/// As [`unfreeze`], of a mount that is nowhere.
+pub(crate) fn unfreeze_mount(mount: BorrowedFd<'_>) -> Result<bool> {
     // The descriptor itself is one that no request can be made on.
-    thaw(Path::new(&format!("/proc/thread-self/fd/{}", mount.as_raw_fd())))
+    unfreeze(Path::new(&format!("/proc/thread-self/fd/{}", mount.as_raw_fd())))
 }
 
 fn request(directory: &Path, request: u32) -> Result<rustix::io::Result<()>> {

@@ -74,7 +74,7 @@ fn cgroup_ensure_and_remove_are_repeatable() {
         group.limits().unwrap_err(),
         group.usage().unwrap_err(),
         group.freeze(PATIENCE).unwrap_err(),
-        group.thaw(PATIENCE).unwrap_err(),
+        group.unfreeze(PATIENCE).unwrap_err(),
     ];
     if kernel::unified().is_some() {
         errors.push(group.dir_for_clone().unwrap_err());
@@ -287,7 +287,7 @@ fn cgroup_cpu_quota_holds_processes_back() {
     assert!(usage.cpu_throttled_periods.unwrap() > 20);
 }
 
-fn freeze_and_thaw(groups: &Groups) {
+fn freeze_and_unfreeze(groups: &Groups) {
     let group = groups.group("freeze");
     let mut child = run_in(&group, &["perl", "-e", "1 while 1"]);
     wait_until("running", || group.is_populated().unwrap() && ticks(child.id()) > 0);
@@ -299,7 +299,7 @@ fn freeze_and_thaw(groups: &Groups) {
         thread::sleep(Duration::from_millis(60));
         assert_eq!(ticks(child.id()), before, "it stands still");
         group.freeze(PATIENCE).unwrap();
-        group.thaw(PATIENCE).unwrap();
+        group.unfreeze(PATIENCE).unwrap();
         assert!(!group.is_frozen().unwrap());
         wait_until("going on", || ticks(child.id()) > before);
     }
@@ -312,9 +312,9 @@ fn freeze_and_thaw(groups: &Groups) {
 
 #[test]
 #[ignore = "needs root: cgroups"]
-fn cgroup_freeze_and_thaw() {
+fn cgroup_freeze_and_unfreeze() {
     let groups = Groups::new();
-    freeze_and_thaw(&groups);
+    freeze_and_unfreeze(&groups);
     // What another program froze, in v1 by the freezer there, is seen, and killed.
     let group = groups.group("others");
     let mut child = run_in(&group, &["sleep", "1000"]);
@@ -328,11 +328,11 @@ fn cgroup_freeze_and_thaw() {
 
 #[test]
 #[ignore = "needs root: cgroups"]
-fn cgroup_freeze_and_thaw_by_v1() {
+fn cgroup_freeze_and_unfreeze_by_v1() {
     let groups = Groups::on(without_unified);
     let group = groups.group("none");
     if is_v1("freezer") {
-        freeze_and_thaw(&groups);
+        freeze_and_unfreeze(&groups);
         assert!(group.dir_for_clone().unwrap().is_none());
     } else {
         let error = group.freeze(PATIENCE).unwrap_err();

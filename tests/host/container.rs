@@ -118,7 +118,7 @@ fn container_is_waited_for() {
 
 #[test]
 #[ignore = "needs root: containers"]
-fn container_is_frozen_and_thawed() {
+fn container_is_frozen_and_unfrozen() {
     let sandbox = Sandbox::new();
     let root = scripted_root::root(&sandbox, "a");
     let container = scripted_root::container(&sandbox);

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use docklet::lxc::{Container, Exec, ExecStatus};
+use docklet::lxc::{Command, Container, Exec, ExecStatus};
 
 use crate::sandbox::Sandbox;
 use crate::scripted_root::{self, exec, sh};
@@ -62,7 +62,7 @@ fn container_commands_have_surroundings() {
     config.environment("CONFIGURED", " a \"b\" 'c' ").unwrap();
     container.start(&config).unwrap();
     let environment = BTreeMap::from([("GIVEN".to_owned(), "x\ny = $z ".to_owned())]);
-    let output = container.exec(&Exec { environment, ..Exec::new(["env"]) }).unwrap();
+    let output = container.exec(&Command { environment, ..Command::new(["env"]) }.into()).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     for line in
         ["GIVEN=x\ny = $z \n", "container=lxc\n", "PATH=/usr/local/sbin:", "CONFIGURED= a \"b\" 'c' \n"]
@@ -84,15 +84,16 @@ fn container_commands_have_surroundings() {
     assert_eq!(run(Exec::new(["pwd"])), "/\n");
     let odd = "/data/a b'\"$x";
     fs::create_dir(root.join(&odd[1..])).unwrap();
-    assert_eq!(run(Exec { cwd: Some(odd.into()), ..Exec::new(["pwd"]) }), format!("{odd}\n"));
-    let message = container.exec(&Exec { cwd: Some("/no".into()), ..Exec::new(["pwd"]) }).unwrap_err();
+    assert_eq!(run(Command { cwd: Some(odd.into()), ..Command::new(["pwd"]) }.into()), format!("{odd}\n"));
+    let nowhere = Command { cwd: Some("/no".into()), ..Command::new(["pwd"]) };
+    let message = container.exec(&nowhere.into()).unwrap_err();
     assert_eq!(message.to_string(), "directory `/no` in the container does not exist");
-    let user = Exec {
+    let user = Command {
         user: Some(1234.into()),
         group: Some(567.into()),
-        ..Exec::new(["sh", "-c", "id -u; id -g; id -G"])
+        ..Command::new(["sh", "-c", "id -u; id -g; id -G"])
     };
-    assert_eq!(run(user), "1234\n567\n567\n");
+    assert_eq!(run(user.into()), "1234\n567\n567\n");
     // What keeps root inside is the same as for init.
     let caps = |path: &str| sh(&container, &format!("grep -E 'Cap(Bnd|Eff)|Seccomp:' {path}"));
     assert_eq!(caps("/proc/self/status"), caps("/proc/1/status"));
@@ -119,13 +120,13 @@ fn container_streams_flow() {
     assert_eq!((output.stdout == input[..1000], output.truncated), (true, true));
     assert!(output.status.success());
     // One that does not read its input is no error.
-    assert!(container.exec(&Exec { command: vec!["true".to_owned()], ..exec }).unwrap().status.success());
+    assert!(container.exec(&Exec { command: Command::new(["true"]), ..exec }).unwrap().status.success());
     // A grandchild that keeps the streams open is not waited for.
     let begin = Instant::now();
     sh(&container, "sleep 30 & echo");
     assert!(begin.elapsed() < Duration::from_secs(10));
     // Interactive.
-    let mut child = container.spawn(&Exec::new(["sh"])).unwrap();
+    let mut child = container.spawn(&Command::new(["sh"])).unwrap();
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut byte = [0];
     stdin.write_all(b"printf x\n").unwrap();
@@ -158,7 +159,7 @@ fn container_commands_end_in_time() {
     });
     let mut said = outputs.skip_while(Vec::is_empty);
     assert_eq!(said.next(), Some(b"a\n".to_vec()));
-    let child = container.spawn(&Exec::new(["sleep", "77"])).unwrap();
+    let child = container.spawn(&Command::new(["sleep", "77"])).unwrap();
     while sleepers() == 0 {
         thread::sleep(Duration::from_millis(1));
     }
@@ -174,7 +175,7 @@ fn container_commands_end_in_time() {
     assert_eq!(sleepers(), 0);
     // Its container is killed beneath it, whether it runs already or is on its way.
     for late in [false, true] {
-        let mut child = container.spawn(&Exec::new(["sleep", "77"])).unwrap();
+        let mut child = container.spawn(&Command::new(["sleep", "77"])).unwrap();
         while late && sleepers() == 0 {
             thread::sleep(Duration::from_millis(1));
         }

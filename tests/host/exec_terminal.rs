@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use docklet::Error;
-use docklet::lxc::{Container, Exec, ExecChild, ExecStatus, TerminalSize};
+use docklet::lxc::{Command, Container, Exec, ExecChild, ExecStatus, TerminalSize};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::host::fixture::{Fixture, spec};
@@ -54,7 +54,7 @@ fn await_sleepers(container: &Container, count: usize) {
 fn converse(container: &Container) {
     // Without busybox' own editing of lines, which asks the terminal where its cursor is.
     let line = "trap : INT; while read -r line; do eval \"$line\"; done";
-    let shell = Exec { terminal: Some(SIZE), ..Exec::new(["sh", "-c", line]) };
+    let shell = Command { terminal: Some(SIZE), ..Command::new(["sh", "-c", line]) };
     let mut child = container.spawn(&shell).unwrap();
     assert!(child.stdin.is_none() && child.stdout.is_none() && child.stderr.is_none());
     type_until(&child, "busybox stty size\n", "40 132");
@@ -89,13 +89,14 @@ fn a_shell_has_a_terminal() {
     container.start(&scripted_root::config(&root)).unwrap();
     converse(&container);
     // Nothing that was printed is lost at the end, and both outputs are one.
-    let lines = Exec { terminal: Some(SIZE), ..Exec::new(["sh", "-c", "seq 1 20000; echo end >&2; exit 3"]) };
-    let output = container.exec(&lines).unwrap();
+    let lines = Command::new(["sh", "-c", "seq 1 20000; echo end >&2; exit 3"]);
+    let output = container.exec(&Command { terminal: Some(SIZE), ..lines }.into()).unwrap();
     assert_eq!(output.status, ExecStatus::Exited(3));
     let text = String::from_utf8(output.stdout).unwrap();
     let expected: String = (1..=20000).map(|n| format!("{n}\r\n")).collect();
     assert_eq!((text.len(), text == expected + "end\r\n"), (108_894 + 20_000 + 5, true));
-    let typed = Exec { terminal: Some(SIZE), stdin: b"one\n\x04".to_vec(), ..Exec::new(["cat"]) };
+    let command = Command { terminal: Some(SIZE), ..Command::new(["cat"]) };
+    let typed = Exec { stdin: b"one\n\x04".to_vec(), ..command.into() };
     let output = container.exec(&typed).unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "one\r\none\r\n");
     container.kill().unwrap();
@@ -110,7 +111,7 @@ fn a_terminal_is_hung_up() {
     let root = scripted_root::root(&sandbox, "a");
     let container = scripted_root::container(&sandbox);
     container.start(&scripted_root::config(&root)).unwrap();
-    let sleep = Exec { terminal: Some(SIZE), ..Exec::new(["sh", "-c", "sleep 77; echo unheard"]) };
+    let sleep = Command { terminal: Some(SIZE), ..Command::new(["sh", "-c", "sleep 77; echo unheard"]) };
     let mut child = container.spawn(&sleep).unwrap();
     await_sleepers(&container, 1);
     drop(child.terminal.take());
@@ -130,8 +131,8 @@ async fn an_unprivileged_container_has_terminals() {
     let spec = spec("one");
     fixture.host.launch(spec.clone()).await.unwrap();
     converse(&fixture.host.runtime(&spec.name).unwrap());
-    let exec = Exec { user: Some("root".into()), terminal: Some(SIZE), ..Exec::new(["tty"]) };
-    let output = fixture.host.exec(&spec.name, exec).await.unwrap();
+    let tty = Command { user: Some("root".into()), terminal: Some(SIZE), ..Command::new(["tty"]) };
+    let output = fixture.host.exec(&spec.name, tty.into()).await.unwrap();
     assert!(output.stdout.starts_with(b"/dev/pts/"), "{output:?}");
     fixture.host.remove(&spec.name).await.unwrap();
     fixture.end().await;
@@ -146,21 +147,23 @@ fn users_have_names() {
     fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/data:/bin/sh\n").unwrap();
     fs::write(root.join("etc/group"), "staff:x:50:web\n").unwrap();
     container.start(&scripted_root::config(&root)).unwrap();
-    let said = |exec: &Exec| container.exec(exec).map(|output| String::from_utf8(output.stdout).unwrap());
-    let web = Exec { user: Some("web".into()), ..Exec::new(["sh", "-c", "id -u; id -g; echo $HOME"]) };
+    let said = |command: &Command| {
+        container.exec(&command.clone().into()).map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    let web = Command { user: Some("web".into()), ..Command::new(["sh", "-c", "id -u; id -g; echo $HOME"]) };
     assert_eq!(said(&web).unwrap(), "33\n34\n/data\n");
-    let staff = Exec { group: Some("staff".into()), ..web.clone() };
+    let staff = Command { group: Some("staff".into()), ..web.clone() };
     assert_eq!(said(&staff).unwrap(), "33\n50\n/data\n");
-    let home = Exec { environment: [("HOME".to_owned(), "/tmp".to_owned())].into(), ..web.clone() };
+    let home = Command { environment: [("HOME".to_owned(), "/tmp".to_owned())].into(), ..web.clone() };
     assert_eq!(said(&home).unwrap(), "33\n34\n/tmp\n");
-    let nobody = Exec { user: Some("nobody".into()), ..web.clone() };
+    let nobody = Command { user: Some("nobody".into()), ..web.clone() };
     assert_eq!(said(&nobody).unwrap_err().to_string(), "user `nobody` in the container does not exist");
     // LXC takes the number that stands for no id for "not given", which is root.
-    for exec in [
-        Exec { user: Some(u32::MAX.into()), ..web.clone() },
-        Exec { group: Some(u32::MAX.into()), ..web.clone() },
+    for command in [
+        Command { user: Some(u32::MAX.into()), ..web.clone() },
+        Command { group: Some(u32::MAX.into()), ..web.clone() },
     ] {
-        assert!(matches!(said(&exec).unwrap_err(), Error::Invalid { .. }));
+        assert!(matches!(said(&command).unwrap_err(), Error::Invalid { .. }));
     }
     // What the container puts in the place of its file is not followed out of it, nor waited for.
     fs::remove_file(root.join("etc/passwd")).unwrap();
@@ -187,7 +190,7 @@ fn what_a_command_started_ends_with_it() {
     let container = scripted_root::container(&sandbox);
     container.start(&scripted_root::config(&root)).unwrap();
     for terminal in [None, Some(SIZE)] {
-        let mut child = container.spawn(&Exec { terminal, ..Exec::new(["sh", "-c", LINE]) }).unwrap();
+        let mut child = container.spawn(&Command { terminal, ..Command::new(["sh", "-c", LINE]) }).unwrap();
         await_sleepers(&container, 5);
         child.kill().unwrap();
         assert_eq!(sleepers(&container), 0);
@@ -210,12 +213,12 @@ fn commands_are_signalled() {
     let container = scripted_root::container(&sandbox);
     container.start(&scripted_root::config(&root)).unwrap();
     // At once: it is waited for until it is the command.
-    let mut child = container.spawn(&Exec::new(["sleep", "77"])).unwrap();
+    let mut child = container.spawn(&Command::new(["sleep", "77"])).unwrap();
     assert!(child.signal(15).unwrap());
     assert_eq!(child.wait().unwrap().signal(), Some(15));
     assert!(!child.signal(15).unwrap());
     let trap = "trap 'exit 4' USR1; echo up; while :; do sleep 0.01; done";
-    let mut child = container.spawn(&Exec::new(["sh", "-c", trap])).unwrap();
+    let mut child = container.spawn(&Command::new(["sh", "-c", trap])).unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
     assert!(child.signal(10).unwrap());
     assert_eq!(child.wait().unwrap(), ExecStatus::Exited(4));

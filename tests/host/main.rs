@@ -15,6 +15,7 @@ mod config_text;
 mod connections;
 mod container;
 mod debian;
+mod debian_configs;
 mod doctor;
 mod exec;
 mod exec_terminal;

@@ -1,5 +1,6 @@
 //! Veth pairs, as `ip` sees them from both ends.
 
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -147,6 +148,52 @@ async fn ensure_is_repeatable() {
     Veth::remove(&network.net, &spec(1).name, &spec(1).owner).await.unwrap();
     NetworkNamespace::remove(&pin).unwrap();
     network.end().await;
+}
+
+/// What is announced on a bridge is heard at all of its ports: one with IPv4 alone is silent until it is given IPv6.
+#[tokio::test]
+#[ignore = "needs root: network namespaces"]
+async fn a_port_of_ipv4_alone_has_no_link_local_address() {
+    let sandbox = Sandbox::new();
+    let network = Network::new(&sandbox).await;
+    let pin = network.pin(1);
+    let namespace = NetworkNamespace::ensure(&pin).unwrap();
+    let both = spec(1);
+    let alone =
+        VethSpec { addresses: vec![both.addresses[0]], gateways: vec![both.gateways[0]], ..both.clone() };
+    let inside = || link_local(&ip_inside(&pin, &["-6", "addr", "show", "dev", "eth0"]));
+    let outside = || link_local(&kernel::json("ip", ["-j", "-6", "addr", "show", "dev", "dkve1"]));
+
+    Veth::ensure(&network.net, &namespace, &alone).await.unwrap();
+    // The kernel has told IPv6 of a link that it shows to be connected.
+    kernel::wait_until("both ends are connected", || {
+        ip_inside(&pin, &["link", "show", "dev", "eth0"])[0]["operstate"] == "UP"
+    });
+    assert!(ping(&pin, "10.0.0.1"));
+    assert_eq!((inside(), outside()), (vec![], vec![]));
+
+    Veth::apply(&network.net, &namespace, &both).await.unwrap();
+    let [a, b, c, d, e, f] = MacAddress::derive(&both.owner, "eth0").octets();
+    let words = [(a ^ 2, b), (c, 0xff), (0xfe, d), (e, f)].map(|(high, low)| u16::from_be_bytes([high, low]));
+    let own = Ipv6Addr::new(0xfe80, 0, 0, 0, words[0], words[1], words[2], words[3]).to_string();
+    assert_eq!(inside(), std::slice::from_ref(&own));
+    assert!(ping(&pin, "fd00::1"));
+
+    // One that has IPv6 from the beginning has the same, from the kernel.
+    Veth::remove(&network.net, &both.name, &both.owner).await.unwrap();
+    Veth::ensure(&network.net, &namespace, &both).await.unwrap();
+    kernel::wait_until("its link-local address", || inside() == [own.clone()]);
+    assert_eq!(outside(), Vec::<String>::new());
+    Veth::remove(&network.net, &both.name, &both.owner).await.unwrap();
+    NetworkNamespace::remove(&pin).unwrap();
+    network.end().await;
+}
+
+/// The link-local addresses in what `ip addr` says of one link.
+fn link_local(shown: &Value) -> Vec<String> {
+    let links = shown.as_array().unwrap().iter().filter_map(|link| link["addr_info"].as_array());
+    let addresses = links.flatten().filter(|address| address["scope"] == "link");
+    addresses.map(|address| address["local"].as_str().unwrap().to_owned()).collect()
 }
 
 /// A kill between any two messages, a namespace made anew, a bridge made anew.

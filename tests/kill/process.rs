@@ -42,12 +42,26 @@ fn numbers(directory: &str) -> Vec<Tid> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// Whether it was started inside a container, by its init: what such a process does is the container's business.
-pub(crate) fn is_a_containers_own(process: Tid) -> bool {
-    let Ok(status) = fs::read_to_string(format!("/proc/{process}/status")) else { return true };
+/// What a process is to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It is in none.
+    Outside,
+    /// Its init.
+    First,
+    /// It was started inside, by its init, or is gone: what such a process does is the container's business.
+    Inner,
+}
+
+pub(crate) fn part(process: Tid) -> Part {
+    let Ok(status) = fs::read_to_string(format!("/proc/{process}/status")) else { return Part::Inner };
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
     // Its number in this namespace, then in the container's.
-    numbers.split_ascii_whitespace().nth(1).is_some_and(|number| number != "1")
+    match numbers.split_ascii_whitespace().nth(1) {
+        None => Part::Outside,
+        Some("1") => Part::First,
+        Some(_) => Part::Inner,
+    }
 }
 
 /// The command line, or the name of a process that has none (it is a zombie).

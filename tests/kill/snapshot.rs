@@ -8,6 +8,7 @@ use std::process::Command;
 
 use docklet::paths::Paths;
 
+use crate::process::Part;
 use crate::{logical, process, quotas};
 
 /// One line per object: "mount …", "loop …", "mapped …", "project …", "cgroup …", "link …", "nft …", "process …", "file …".
@@ -26,9 +27,17 @@ impl Snapshot {
         directories_named(Path::new("/sys/fs/cgroup"), &paths.tag(), &mut lines);
         links(&mut lines);
         nftables(&mut lines);
-        for pid in process::others().into_iter().filter(|pid| !process::is_a_containers_own(*pid)) {
-            if let Some(command) = process::command(pid) {
-                lines.insert(format!("process {pid} {command}"));
+        for pid in process::others() {
+            let Some(command) = process::command(pid) else { continue };
+            match process::part(pid) {
+                Part::Inner => {}
+                // What it is called is its own affair: busybox makes "init" of "/sbin/init" when it gets to it.
+                Part::First if !is_of_an_ending(&command) => {
+                    lines.insert(format!("process {pid} of a container"));
+                }
+                Part::First | Part::Outside => {
+                    lines.insert(format!("process {pid} {command}"));
+                }
             }
         }
         files(prefix, &mut lines);
@@ -41,7 +50,7 @@ impl Snapshot {
 
     /// Whether a process in it is at its end: it has no command line any more.
     pub(crate) fn has_ending_processes(&self) -> bool {
-        self.0.iter().any(|line| line.starts_with("process ") && line.ends_with(']'))
+        self.0.iter().any(|line| line.starts_with("process ") && is_of_an_ending(line))
     }
 
     /// The lines that are new (`+`) or missing (`-`) in `later`.
@@ -50,6 +59,11 @@ impl Snapshot {
         let missing = self.0.difference(&later.0).map(|line| format!("- {line}"));
         new.chain(missing).collect()
     }
+}
+
+/// Whether a process that is shown so is at its end.
+fn is_of_an_ending(shown: &str) -> bool {
+    shown.ends_with(']')
 }
 
 fn mounts(prefix: &Path, lines: &mut BTreeSet<String>) {

@@ -1,6 +1,7 @@
 //! What of the machine the report tells: kernel, boot parameters (`man 7 kernel-command-line`), file systems, ids, space.
 
 use std::fs::{self, OpenOptions};
+use std::path::Path;
 
 use super::{Check, Finding, check};
 use crate::error::{Error, Result};
@@ -161,6 +162,37 @@ pub(super) fn device(path: &str, remedy: &str) -> Result<String> {
     }
 }
 
+/// What the kernel has in it, or loads when it is first needed. Nothing is loaded by the look.
+pub(super) fn module(name: &str, option: &str) -> Result<String> {
+    if Path::new("/sys/module").join(name).exists() {
+        return Ok(format!("the kernel has {name}"));
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let lists = Path::new("/lib/modules").join(&release);
+    let listed = |list: &str| {
+        fs::read_to_string(lists.join(list))
+            .is_ok_and(|list| list.lines().any(|line| is_of_module(line, name)))
+    };
+    if listed("modules.builtin") {
+        return Ok(format!("the kernel has {name}"));
+    }
+    let closed = fs::read_to_string("/proc/sys/kernel/modules_disabled").is_ok_and(|text| text.trim() == "1");
+    if !closed && listed("modules.dep") {
+        return Ok(format!("the kernel loads {name} when it is needed"));
+    }
+    Err(Error::Unsupported {
+        what: format!("making a link of the module {name}"),
+        needs: format!("run `modprobe {name}`; where there is no such module, a kernel with {option}"),
+    })
+}
+
+/// Whether a line of `modules.builtin` or of `modules.dep` is about the module `name`, compressed or not.
+fn is_of_module(line: &str, name: &str) -> bool {
+    let path = line.split(':').next().unwrap_or_default();
+    let file = path.rsplit('/').next().unwrap_or_default();
+    file.split_once(".ko").is_some_and(|(stem, _)| stem.replace('-', "_") == name)
+}
+
 pub(super) fn program(name: &str, package: &str) -> Result<String> {
     tool::find(name).map(|path| path.display().to_string()).ok_or_else(|| Error::Unsupported {
         what: format!("running {name}"),
@@ -190,6 +222,20 @@ mod tests {
             message.contains("no-such-program") && message.contains("install the package some-package"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn lists_of_modules_are_read() {
+        for (line, expected) in [
+            ("kernel/net/ipv4/ip_gre.ko", true),
+            ("kernel/net/ipv4/ip_gre.ko.xz: kernel/net/ipv4/gre.ko.xz", true),
+            ("kernel/net/ipv4/ip-gre.ko.zst:", true),
+            ("kernel/net/ipv6/ip6_gre.ko: kernel/net/ipv4/ip_gre.ko", false),
+            ("kernel/net/ipv4/gre.ko:", false),
+            ("", false),
+        ] {
+            assert_eq!(is_of_module(line, "ip_gre"), expected, "{line}");
+        }
     }
 
     #[test]

@@ -55,8 +55,8 @@ pub struct Doctor {
 }
 
 impl Doctor {
-    /// Looks at this host. Probes are real: links are made, in a network namespace of their own, and go
-    /// with it; liblxc reads a configuration.
+    /// Looks at this host. Probes are real: a bridge is made, in a network namespace of its own, and goes
+    /// with it; liblxc reads a configuration. Whether there can be tunnels is told by the kernel's modules alone, and none is loaded.
     ///
     /// Call it inside a tokio runtime. It needs no working host: what is missing stands in the report.
     pub async fn examine(paths: &Paths) -> Self {
@@ -67,6 +67,7 @@ impl Doctor {
         // A task of its own: what it makes it also removes when nobody waits for it any more.
         let for_links = paths.clone();
         let links = tokio::spawn(async move { network::links(&for_links).await });
+        checks.push(network::subnets(paths).await);
         checks.extend(links.await.unwrap_or_else(|error| {
             let error = std::io::Error::other(error);
             vec![check("bridge", Err(Error::os("spawn", "the probe of links", error)))]
@@ -126,6 +127,6 @@ fn local_checks(paths: &Paths) -> Vec<Check> {
         of_volumes(check("lvm", machine::program("lvm", "lvm2"))),
         of_volumes(check("device mapper", mapper)),
     ]);
-    checks.extend(network::firewall());
+    checks.extend(network::at_rest());
     checks
 }

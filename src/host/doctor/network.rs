@@ -1,21 +1,24 @@
-//! What of networks the report tells: links that the kernel can make (`man 8 ip-link`), and other firewalls.
+//! What of networks the report tells: links that the kernel can make (`man 8 ip-link`), other firewalls, and others' subnets.
 
 use super::{Check, blocking, check, machine};
 use crate::error::{Error, Result};
+use crate::host::record::{NetworkRecord, Records};
 use crate::name::LinkName;
-use crate::net::{
-    Bridge, BridgeSpec, GreKey, LinkOwner, Mtu, Netlink, NetworkNamespace, Tunnel, TunnelSpec,
-    TunnelTopology, Vni, forward_obstacles,
-};
+use crate::net::{Bridge, BridgeSpec, LinkOwner, Netlink, NetworkNamespace, forward_obstacles};
 use crate::paths::Paths;
 
 /// How the names of docklet's links begin.
 const LINKS: &str = "dk";
 
-pub(super) fn firewall() -> [Check; 2] {
+/// What is looked at without making anything.
+pub(super) fn at_rest() -> [Check; 4] {
     [
         check("nftables", machine::program("nft", "nftables")).optional(),
         check("forwarding", forwarding()).optional(),
+        // What only networks that span hosts need. A tunnel that is made to see whether it can be would load its module, and with
+        // GRE's each network namespace has three links more from then on.
+        check("vxlan", machine::module("vxlan", "CONFIG_VXLAN")).optional(),
+        check("gre", machine::module("ip_gre", "CONFIG_NET_IPGRE")).optional(),
     ]
 }
 
@@ -49,77 +52,46 @@ fn forwarding() -> Result<String> {
     Err(Error::Unsupported { what, needs })
 }
 
-/// Makes links of each kind, in a network namespace of their own, with which they go.
+/// Makes a bridge, in a network namespace of its own, with which it goes.
 pub(super) async fn links(paths: &Paths) -> Vec<Check> {
     let path = paths.locks().join(format!(".probe-{}", std::process::id()));
     let pinned = path.clone();
-    let mut checks = match blocking(move || NetworkNamespace::ensure(&pinned)).await {
-        Ok(namespace) => in_namespace(&namespace).await,
-        Err(error) => vec![check("bridge", Err(error))],
+    let made = match blocking(move || NetworkNamespace::ensure(&pinned)).await {
+        Ok(namespace) => bridge(&namespace).await,
+        Err(error) => Err(error),
     };
+    let mut checks = vec![check("bridge", made)];
     if let Err(error) = blocking(move || NetworkNamespace::remove(&path)).await {
         checks.push(check("network namespaces", Err(error)));
     }
     checks
 }
 
-async fn in_namespace(namespace: &NetworkNamespace) -> Vec<Check> {
-    let bridge = bridge(namespace).await;
-    let (vxlan, gre) = match &bridge {
-        Ok(_) => (
-            tunnel(namespace, vxlan_mesh()).await.map(|()| "networks can span hosts by VXLAN".to_owned()),
-            tunnel(namespace, gre_mesh()).await.map(|()| "networks can span hosts by GRE".to_owned()),
-        ),
-        Err(_) => (Err(no_bridge()), Err(no_bridge())),
-    };
-    let made = bridge.map(|()| "a bridge can be made".to_owned());
-    // What only networks that span hosts need.
-    vec![check("bridge", made), check("vxlan", vxlan).optional(), check("gre", gre).optional()]
-}
-
-fn no_bridge() -> Error {
-    Error::Unsupported {
-        what: "a tunnel".to_owned(),
-        needs: "it is a port of a bridge, which cannot be made either".to_owned(),
-    }
-}
-
-async fn bridge(namespace: &NetworkNamespace) -> Result<()> {
+async fn bridge(namespace: &NetworkNamespace) -> Result<String> {
     let netlink = Netlink::connect_in(namespace).await?;
-    let bridge = |name: &str| Ok::<_, Error>(BridgeSpec::new(LinkName::new(name)?, owner()?));
-    // As large as what fits through any tunnel to other hosts, which would be beyond the second one.
-    let probe = BridgeSpec { mtu: Some(Mtu::new(1400)?), ..bridge("dkprobe")? };
-    let beyond = BridgeSpec { addresses: vec!["192.0.2.1/24".parse()?], ..bridge("dkbeyond")? };
-    for spec in [probe, beyond] {
-        Bridge::ensure(&netlink, &spec).await?;
+    let spec = BridgeSpec::new(LinkName::new("dkprobe")?, LinkOwner::new("docklet:probe")?);
+    Bridge::ensure(&netlink, &spec).await.map(|_| "a bridge can be made".to_owned())
+}
+
+/// Whether each of this prefix's networks has its subnets to itself.
+pub(super) async fn subnets(paths: &Paths) -> Check {
+    let records = Records::<NetworkRecord>::new(paths.networks());
+    check("subnets", alone(&records).await).optional()
+}
+
+async fn alone(records: &Records<NetworkRecord>) -> Result<String> {
+    let listing = records.all()?;
+    let netlink = Netlink::connect().await?;
+    for record in &listing.records {
+        if let Some((subnet, rival)) = record.rival(&netlink).await? {
+            return Err(Error::Unsupported {
+                what: format!("network `{}` with the subnet {subnet}, while {rival},", record.spec.name),
+                needs: rival.remedy(),
+            });
+        }
     }
-    Ok(())
-}
-
-async fn tunnel(namespace: &NetworkNamespace, topology: Result<TunnelTopology>) -> Result<()> {
-    let netlink = Netlink::connect_in(namespace).await?;
-    let spec = TunnelSpec::new(
-        owner()?,
-        LinkName::new("dkprobe")?,
-        std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
-        topology?,
-    );
-    Tunnel::ensure(&netlink, &spec).await?;
-    Tunnel::remove(&netlink, &spec.owner).await
-}
-
-fn hosts() -> [std::net::IpAddr; 2] {
-    [1, 2].map(|host| std::net::Ipv4Addr::new(192, 0, 2, host).into())
-}
-
-fn vxlan_mesh() -> Result<TunnelTopology> {
-    Ok(TunnelTopology::vxlan_mesh(Vni::new(1)?, hosts()))
-}
-
-fn gre_mesh() -> Result<TunnelTopology> {
-    Ok(TunnelTopology::GreMesh { key: GreKey::new(1)?, hosts: hosts().into() })
-}
-
-fn owner() -> Result<LinkOwner> {
-    LinkOwner::new("docklet:probe")
+    Ok(match listing.records.len() {
+        0 => "there is no network yet".to_owned(),
+        count => format!("{count} of docklet's networks, and nothing else of the host in them"),
+    })
 }

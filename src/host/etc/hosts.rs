@@ -44,23 +44,23 @@ impl Host {
         for manifest in there {
             let own = manifest.networks();
             let path = self.directory(manifest).hosts();
-            let is_concerned =
-                || networks.is_none_or(|networks| !networks.is_disjoint(&own)) && path.exists();
-            if !is_starting(manifest) && !is_concerned() {
+            let starts = is_starting(manifest);
+            if !starts && networks.is_some_and(|networks| networks.is_disjoint(&own)) {
                 continue;
             }
+            let write = |lines: &mut Lines| if starts { lines.write(&path) } else { lines.rewrite(&path) };
             let wrote = if own.is_empty() || !unreadable.is_empty() {
                 let mut lines = lines(manifest, &own, manifests);
                 // What is written down of them cannot be read, but they are there.
                 lines.extend(read_lines(&path)?.into_iter().filter(|line| {
                     line.split(' ').next_back().is_some_and(|name| unreadable.contains(name))
                 }));
-                Lines::new(HOSTS, lines).write(&path)?
+                write(&mut Lines::new(HOSTS, lines))?
             } else {
                 let lines = made
                     .entry(own)
                     .or_insert_with_key(|own| Lines::new(HOSTS, lines(manifest, own, manifests)));
-                lines.write(&path)?
+                write(lines)?
             };
             if wrote {
                 changed.push(manifest.spec.name.clone());

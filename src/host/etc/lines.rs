@@ -6,13 +6,13 @@
 //! written while the place is free. So whenever a reader looks, and wherever the writer was killed, each line is whole.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::sys::file::{read_if_exists, remove_file};
+use crate::sys::file::{absent_is_none, read_if_exists, remove_file};
 
 /// What makes a place free.
 const FREE: u8 = b'#';
@@ -64,7 +64,19 @@ impl Lines {
     /// Makes the file at `path` say them (mode 0644), and tells whether it did not. Whoever has the file as a mount keeps
     /// it. Not flushed: it is written again when its container starts.
     pub(super) fn write(&mut self, path: &Path) -> Result<bool> {
-        let Opened { file, length } = open(path)?;
+        let opened = match find(path)? {
+            Some(opened) => opened,
+            None => make(path)?,
+        };
+        self.put(opened, path)
+    }
+
+    /// [`Lines::write`] for a file that is there. One that is not stays away: its container is yet to start.
+    pub(super) fn rewrite(&mut self, path: &Path) -> Result<bool> {
+        find(path)?.map_or(Ok(false), |opened| self.put(opened, path))
+    }
+
+    fn put(&mut self, Opened { file, length }: Opened, path: &Path) -> Result<bool> {
         let put = |bytes: &[u8], offset: usize| {
             let offset = u64::try_from(offset).unwrap_or(u64::MAX);
             file.write_all_at(bytes, offset).map_err(failed("pwrite", path))
@@ -216,16 +228,24 @@ struct Opened {
     length: Option<usize>,
 }
 
-/// Opens a file to be changed. What is no file is not written to: another one takes its place.
-fn open(path: &Path) -> Result<Opened> {
+/// Opens a file to be changed, if there is one.
+fn find(path: &Path) -> Result<Option<Opened>> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    if let Ok(found) = fs::symlink_metadata(path)
-        && found.is_file()
-    {
-        let options = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
-        let length = usize::try_from(found.len().min(LONGEST_BYTES)).unwrap_or_default();
-        return options.map(|file| Opened { file, length: Some(length) }).map_err(failed("open", path));
-    }
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        // No file: a link, a directory, a socket, a device.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::EISDIR | libc::ENXIO)) => {
+            return Ok(None);
+        }
+        Err(error) => return absent_is_none(Err(error)).map_err(failed("open", path)),
+    };
+    let found = file.metadata().map_err(failed("fstat", path))?;
+    let length = usize::try_from(found.len().min(LONGEST_BYTES)).unwrap_or_default();
+    Ok(found.is_file().then_some(Opened { file, length: Some(length) }))
+}
+
+/// Makes a file to be written. What is no file and in its place is not written to, but removed.
+fn make(path: &Path) -> Result<Opened> {
     remove_file(path)?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
     let file = file.map_err(failed("open", path))?;

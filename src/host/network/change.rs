@@ -38,8 +38,8 @@ impl Host {
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such network; [`Error::Differs`] if the gateways differ; [`Error::Invalid`] if a
-    /// container's interface does not fit into it any more; [`Error::Unsupported`] as [`Host::ensure_network`]: nothing has
-    /// changed then. After any other error the network is what it was, or it is an [`Error::LeftBehind`].
+    /// container's interface does not fit into it any more; [`Error::Busy`] and [`Error::Unsupported`] as
+    /// [`Host::ensure_network`]: nothing has changed then. After any other error the network is what it was, or it is an [`Error::LeftBehind`].
     pub async fn apply_network(&self, spec: &NetworkSpec) -> Result<()> {
         spec.check()?;
         let spec = spec.clone();

@@ -20,11 +20,12 @@ impl Host {
     /// then on (`net.ipv4.ip_forward`): a setting of the whole host, which is not taken back. Forwarding of IPv6 is not
     /// switched on: without it such a network is [`Error::Unsupported`].
     ///
-    /// Subnets are compared with those of this prefix's networks only. Choose one that nothing else of the host is in (`ip route`):
-    /// another prefix's network or a network card in the same one takes the answers to containers.
+    /// Nothing else of the host may be in its subnets, since it would take the answers to containers: another prefix's network, a
+    /// network card with an address there, a route that leads elsewhere. A wider route does no harm.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a field breaks its rule, or a subnet overlaps another network's; [`Error::Differs`] if the network
+    /// [`Error::Invalid`] if a field breaks its rule, or a subnet overlaps another network's; [`Error::Busy`] if another link of
+    /// the host is in a subnet, which it names: a new network is not made then; [`Error::Differs`] if the network
     /// is otherwise than asked ([`Host::apply_network`] changes it); [`Error::Unsupported`] if nftables is missing, without
     /// which networks are not kept apart, or if IPv6 is to be forwarded and the host does not. After an error nothing of a
     /// new network is left, or it is an [`Error::LeftBehind`].
@@ -101,8 +102,18 @@ impl Host {
     pub(super) async fn check_network(&self, record: &NetworkRecord) -> Result<()> {
         record.bridge_spec().check()?;
         record.tunnel_spec().map_or(Ok(()), |tunnel| tunnel.check())?;
+        self.check_alone(record).await?;
         let record = record.clone();
         self.blocking(move |host| host.check_rules(None, Some(&record))).await
+    }
+
+    /// Refuses a network in whose subnets another link of the host is.
+    pub(crate) async fn check_alone(&self, record: &NetworkRecord) -> Result<()> {
+        let Some((subnet, rival)) = record.rival(&self.inner.netlink).await? else { return Ok(()) };
+        Err(Error::Busy {
+            what: format!("subnet {subnet} of network `{}`", record.spec.name),
+            reason: format!("{rival}, which takes the answers to containers: {}", rival.remedy()),
+        })
     }
 
     async fn remove_network_locked(self, name: &NetworkName) -> Result<()> {
@@ -124,6 +135,7 @@ impl Host {
         // First of all: a link without its rules is open to all.
         let ruled = self.apply_firewall(None).await?;
         let made = self.raise_links(record).await?;
+        self.check_alone(record).await?;
         let record = record.clone();
         self.blocking(move |host| host.check_forwarding(Some(&record))).await?;
         Ok(ruled || made)

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::files::{FORMAT, Record};
+use crate::error::Result;
 use crate::host::NetworkSpec;
 use crate::name::{LinkName, NetworkName};
-use crate::net::{BridgeSpec, LinkOwner, Mtu, TunnelSpec};
+use crate::net::{BridgeSpec, LinkOwner, Mtu, Netlink, Rival, Subnet, TunnelSpec};
 
 /// How long the kernel's bridges remember unless they are told.
 const DEFAULT_AGEING_SECONDS: u32 = 300;
@@ -50,6 +51,16 @@ impl NetworkRecord {
             topology: span.topology.clone(),
             mtu: Some(self.mtu),
         })
+    }
+
+    /// Another link of the host that is in one of its subnets.
+    pub(crate) async fn rival(&self, net: &Netlink) -> Result<Option<(Subnet, Rival)>> {
+        for (gateway, subnet) in self.spec.gateways.iter().zip(self.spec.subnets()?) {
+            if let Some(rival) = Rival::look(net, &self.bridge, *gateway).await? {
+                return Ok(Some((subnet, rival)));
+            }
+        }
+        Ok(None)
     }
 }
 

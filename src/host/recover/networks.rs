@@ -53,6 +53,8 @@ impl Host {
         for record in records {
             let name = record.spec.name.clone();
             let raised = host.raise_links(&record).await;
+            let alone = host.check_alone(&record).await;
+            report.took(format_args!("network `{name}`"), alone);
             if let Some(changed) = report.took(format_args!("network `{name}`"), raised) {
                 made.extend(changed.then_some(name));
                 unsettled.extend(record.unsettled.then_some(record));

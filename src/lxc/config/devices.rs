@@ -108,7 +108,8 @@ pub(crate) fn render(rules: &[DeviceRule], version: Version, lines: &mut Lines) 
     }
 }
 
-pub(crate) fn read(reader: &mut Reader<'_>) -> Vec<DeviceRule> {
+/// The rules. Who is mapped makes no nodes (`man 7 user_namespaces`), and so may be told nothing of them.
+pub(crate) fn read(reader: &mut Reader<'_>, is_mapped: bool) -> Vec<DeviceRule> {
     let mut of_versions = Vec::new();
     for version in [Version::V1, Version::V2] {
         let prefix = prefix(version);
@@ -135,6 +136,7 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Vec<DeviceRule> {
         }
     }
     match of_versions.as_slice() {
+        [] if is_mapped => DeviceRule::standard(),
         [] => {
             let rule = "must be there, for this or for the other version of control groups: without it the container may \
                         open every disk of the host; write lxc.cgroup2.devices.deny = a";

@@ -56,9 +56,8 @@ pub(crate) use terminals::{CONSOLE_LOG_MAX, Console};
 
 /// The configuration of one container. What can be built with it is valid; rendering says whether this host can do it.
 /// Fields stand for themselves; what has rules with others (mounts, environment) or for what is there on the host has a method.
-/// It is also made of a [`ConfigText`](crate::lxc::ConfigText), by `TryFrom`, with the files that this includes. Debian's
-/// `/usr/share/lxc/config/common.conf` has one line without a place here, which the problem names (a mount beneath `/sys`): include a copy
-/// without it.
+/// It is also made of a [`ConfigText`](crate::lxc::ConfigText), by `TryFrom`, with the files that this includes: LXC's own for distributions
+/// (`/usr/share/lxc/config/common.conf`, `userns.conf`), too, but `nesting.conf`, whose second `/proc` and `/sys` have no place here.
 ///
 /// Without an [`id_map`](Self::id_map) the container is privileged: its root is root of the host as well, and what keeps it
 /// inside are the other namespaces, [`DROPPED_CAPABILITIES`], the device rules and a list of denied system calls. Run only

@@ -95,8 +95,9 @@ fn line(source: &str, entry: &MountEntry, kind: &str, options: &str) -> Result<S
     Ok(line)
 }
 
-/// A mount, as LXC reads it.
-pub(super) fn parse(text: &str) -> Result<MountEntry> {
+/// A mount, as LXC reads it. `None`: one that a container may be without, at a place that is LXC's own. Debian's `common.conf` has one,
+/// which shows the host's connections of FUSE.
+pub(super) fn parse(text: &str) -> Result<Option<MountEntry>> {
     let invalid = |rule: String| Err(Error::invalid("mount entry", text, rule));
     let fields: Vec<_> = text.split([' ', '\t']).filter(|field| !field.is_empty()).collect();
     let (source, target, kind, options) = match fields[..] {
@@ -119,7 +120,18 @@ pub(super) fn parse(text: &str) -> Result<MountEntry> {
         if is_lxc_s(option) { words.push(option) } else { own.push(option.to_owned()) }
     }
     let is_recursive = words.contains(&"rbind");
-    let mut mount = if is_recursive || words.contains(&"bind") {
+    let is_bind = is_recursive || words.contains(&"bind");
+    if is_bind
+        && words.contains(&"optional")
+        && ["/proc", "/sys"].iter().any(|own| Path::new(&target).starts_with(own))
+    {
+        tracing::warn!(
+            entry = text,
+            "an optional mount where LXC mounts a file system of its own is left out"
+        );
+        return Ok(None);
+    }
+    let mut mount = if is_bind {
         if let Some(option) = own.first() {
             return invalid(format!("the option `{option}` has no place in a typed configuration"));
         }
@@ -137,6 +149,10 @@ pub(super) fn parse(text: &str) -> Result<MountEntry> {
     } else if is_filesystem(kind) {
         let mount = FilesystemMount { filesystem: kind.to_owned(), source, options: own };
         MountEntry::of(MountSource::Filesystem(mount), target)?
+    } else if matches!(kind, "proc" | "sysfs") {
+        let rule = "has no place in a typed configuration: of a second one LXC hides nothing, and whoever has it may mount it \
+                    anywhere; take lxc.mount.auto for the one that LXC makes";
+        return invalid(rule.to_owned());
     } else {
         let rule = "only bind mounts have a place in a typed configuration, tmpfs, and file systems with data of their own: \
                     SOURCE TARGET none bind 0 0";
@@ -155,7 +171,7 @@ pub(super) fn parse(text: &str) -> Result<MountEntry> {
         };
     }
     mount.check()?;
-    Ok(mount)
+    Ok(Some(mount))
 }
 
 /// Options that are not the file system's.
@@ -282,7 +298,7 @@ mod tests {
         ] {
             let line = by_lxc(&entry).unwrap();
             assert_eq!(line, expected);
-            assert_eq!(parse(&line).unwrap(), entry);
+            assert_eq!(parse(&line).unwrap(), Some(entry));
         }
         for entry in [odd.clone().recursive().read_only(), odd.id_mapped()] {
             let message = by_lxc(&entry).unwrap_err().to_string();
@@ -296,7 +312,9 @@ mod tests {
             ("/a b none bind,shared 0 0", "the option `shared` has no place"),
             ("/a b none bind,idmap=container 0 0", "the option `idmap=container` has no place"),
             ("/a b none bind,relative 0 0", "the option `relative` has no place"),
-            ("proc b proc defaults 0 0", "only bind mounts have a place"),
+            ("proc b proc defaults 0 0", "of a second one LXC hides nothing"),
+            ("cgroup b cgroup defaults 0 0", "only bind mounts have a place"),
+            ("/a sys/x none bind 0 0", "must not be at or beneath /sys"),
             ("tmpfs b tmpfs defaults 0 0", "must say how large it may grow"),
             ("tmpfs b tmpfs size=50% 0 0", "the option `size=50%` has no place"),
             ("tmpfs b tmpfs size=1m,huge=always 0 0", "the option `huge=always` has no place"),
@@ -305,7 +323,9 @@ mod tests {
             let message = parse(line).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        let MountSource::Tmpfs(tmpfs) = parse("x b tmpfs size=2k 0 0").unwrap().source().clone() else {
+        assert_eq!(parse("/a sys/x none bind,optional 0 0").unwrap(), None);
+        let MountSource::Tmpfs(tmpfs) = parse("x b tmpfs size=2k 0 0").unwrap().unwrap().source().clone()
+        else {
             panic!("no tmpfs")
         };
         assert_eq!(tmpfs, Tmpfs { size_bytes: 2048, mode: 0o1777 });

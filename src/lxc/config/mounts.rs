@@ -125,7 +125,8 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Vec<CheckedMount> {
     let mut mounts = Vec::new();
     for entry in reader.all("lxc.mount.entry") {
         let Some(text) = reader.text(&entry) else { continue };
-        let added = mount_lines::parse(text).and_then(|mount| add(&mut mounts, mount));
+        let added = mount_lines::parse(text)
+            .and_then(|mount| mount.map_or(Ok(None), |mount| add(&mut mounts, mount)));
         reader.parsed(&entry, added);
     }
     mounts

@@ -16,6 +16,11 @@ impl TryFrom<&ConfigText> for LxcConfig {
 
     /// What a text says, with the files that it includes. Sources of mounts are looked at on this host.
     ///
+    /// Two things come out narrower than LXC has them, so that what LXC's own files for distributions say can be read. An `optional`
+    /// mount at or beneath `/proc` or `/sys` is left out (`common.conf` has `/sys/fs/fuse/connections`, the host's). And where a
+    /// container with an id map is told nothing of devices (`userns.conf` takes all rules away), it has [the usual
+    /// ones](crate::lxc::DeviceRule::standard).
+    ///
     /// # Errors
     /// [`ConfigProblems`] with every line that is not valid, has no place in an [`LxcConfig`], or would leave a container
     /// without what should hold it; and as [`ConfigText::with_includes`].
@@ -57,8 +62,8 @@ fn read(reader: &mut Reader<'_>) -> Option<LxcConfig> {
     let capabilities = Capabilities::read(reader);
     let seccomp = Seccomp::read(reader);
     let apparmor = AppArmor::read(reader);
-    let devices = devices::read(reader);
     let id_map = id_map::read(reader);
+    let devices = devices::read(reader, id_map.is_some());
     let terminals = Terminals::read(reader);
     let auto_mounts = AutoMounts::read(reader);
     let namespaces = namespaces::read(reader);
@@ -131,8 +136,8 @@ mod tests {
     use crate::idmap::IdMap;
     use crate::lxc::config::render::tests::{hybrid, v2};
     use crate::lxc::config::{
-        AutoMount, ConfigValue, HookPoint, InitProcess, LogLevel, LxcInterface, Namespace, NamespaceSource,
-        Resource,
+        AutoMount, ConfigValue, DeviceRule, HookPoint, InitProcess, LogLevel, LxcInterface, Namespace,
+        NamespaceSource, Resource,
     };
     use crate::lxc::{LxcTarget, MountEntry, Tmpfs};
 
@@ -253,6 +258,19 @@ mod tests {
         assert_eq!(v2, both(&more));
     }
 
+    /// As LXC's `userns.conf` leaves them: nobody in a user namespace makes nodes.
+    #[test]
+    fn mapped_containers_have_the_usual_devices() {
+        let head = "lxc.uts.name = a\nlxc.rootfs.path = /r\nlxc.cgroup2.devices.deny = a\nlxc.cgroup2.devices.allow = c 1:3 rwm\n";
+        let cleared = "lxc.cgroup2.devices.deny =\nlxc.cgroup2.devices.allow =\n";
+        let map = "lxc.idmap = u 0 100000 65536\nlxc.idmap = g 0 100000 65536\n";
+        let read = |text: String| LxcConfig::try_from(ConfigText::parse(text).unwrap());
+        assert_eq!(read(format!("{head}{cleared}{map}")).unwrap().devices, DeviceRule::standard());
+        assert_eq!(read(format!("{head}{map}")).unwrap().devices, ["c 1:3 rwm".parse().unwrap()]);
+        let message = read(format!("{head}{cleared}")).unwrap_err().to_string();
+        assert!(message.contains("every disk of the host"), "{message}");
+    }
+
     fn problems(text: &str) -> Vec<String> {
         let text = ConfigText::parse(text).unwrap();
         let problems = LxcConfig::try_from(text).unwrap_err();
@@ -283,7 +301,7 @@ lxc.ephemeral = 1
             "line 3, column 16: `lxc.init.uid` = \"root\": must be a number from 0 to 4294967295",
             "line 4, column 18: `lxc.net.0.type` = \"macvlan\": has no place in a typed configuration: write veth",
             "line 5, column 1: `lxc.net.0.link` = \"lxcbr0\": has no place in a typed configuration: it is for a veth",
-            "line 6, column 19: `lxc.mount.entry` = \"proc proc proc defaults 0 0\": only bind mounts have a place",
+            "line 6, column 19: `lxc.mount.entry` = \"proc proc proc defaults 0 0\": has no place in a typed configuration: of a second",
             "line 7, column 19: `lxc.mount.entry` = \"/nonexistent x none bind 0 0\": mount source `/nonexistent` does not exist",
             "line 8, column 1: `lxc.cgroup2.memory.low` = \"5\": has no place in a typed configuration: of control groups",
             "line 9, column 29: `lxc.cgroup2.devices.allow` = \"c 1:3 rwm\": has no effect while all are allowed",

@@ -100,7 +100,13 @@ impl Container {
         {
             return Ok(());
         }
-        check_hot(entry)?;
+        if is_device(entry) {
+            return Err(Error::Unsupported {
+                what: format!("giving the device `{}` to a container that runs", entry.source().shown()),
+                needs: "its control group is told at its start which devices it may open: stop it, apply the mounts, start it"
+                    .to_owned(),
+            });
+        }
         if shown.is_none() {
             let Some(tree) = entry.tree(inside.ids())? else { return Ok(()) };
             entry.restrict(&tree)?;
@@ -164,7 +170,17 @@ impl Container {
         if let Some(shown) = place.shown(&mountinfo::mounts()?, entry)?
             && inside.has(entry, &shown)?
         {
-            check_hot(entry)?;
+            if is_device(entry) {
+                return Err(Error::Unsupported {
+                    what: format!(
+                        "taking the device `{}`, which the mounts leave out, from a container that runs",
+                        entry.source().shown()
+                    ),
+                    needs: "its control group allows it until the container stops, whatever is mounted: leave it among the mounts, or \
+                            stop the container, apply the mounts, start it"
+                        .to_owned(),
+                });
+            }
             inside.unmount(entry, &shown)?;
         }
         place.remove(entry)
@@ -261,16 +277,8 @@ impl Inside {
     }
 }
 
-/// Checks that it can come and go while its container runs.
-fn check_hot(entry: &MountEntry) -> Result<()> {
-    if !matches!(entry.source(), MountSource::Device(_)) {
-        return Ok(());
-    }
-    Err(Error::Unsupported {
-        what: format!("changing the device `{}` of a container that runs", entry.source().shown()),
-        needs: "its control group is told at its start which devices it may open: stop it first, then apply and start"
-            .to_owned(),
-    })
+fn is_device(entry: &MountEntry) -> bool {
+    matches!(entry.source(), MountSource::Device(_))
 }
 
 fn open(path: &Path) -> Result<File> {

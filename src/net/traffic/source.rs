@@ -71,11 +71,10 @@ struct Own {
 impl Own {
     fn new(mac: MacAddress, addresses: &[IpAddr]) -> Self {
         let [a, b, c, d, e, f] = mac.octets();
-        let link_local = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
         let mut own = Self {
             mac: (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([0, 0, e, f])),
             ipv4: Vec::new(),
-            ipv6: vec![Ipv6Addr::from(link_local)],
+            ipv6: vec![mac.link_local()],
         };
         for address in addresses {
             match address {

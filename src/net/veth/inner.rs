@@ -33,13 +33,22 @@ pub(super) async fn complete(inside: &Netlink, spec: &VethSpec, inner: &Link) ->
         let message = MessageBuilder::default().index(inner.index).address(mac.octets().to_vec());
         changes.push(link::set_link(name, message.build()));
     }
+    let speaks_ipv6 = spec.addresses.iter().any(|address| address.ip().is_ipv6());
     if !inner.up {
+        // A link-local address is announced to all ports of the bridge, each of which has to look at it.
+        if !speaks_ipv6 && !spec.addresses.is_empty() {
+            changes.push(inet::without_link_local(name, inner.index));
+        }
         changes.push(link::set_link(name, MessageBuilder::default().index(inner.index).up().build()));
+    }
+    if speaks_ipv6 {
+        // The kernel gives none to a link that had IPv4 alone until now; and the one that it gives is not in use at once.
+        changes.push(inet::add_link_local(name, inner.index, mac));
     }
     changes.extend(spec.addresses.iter().map(|address| inet::add_address(name, inner.index, *address)));
     changes.extend(spec.gateways.iter().map(|gateway| inet::set_default_route(name, inner.index, *gateway)));
     inside.change_all(changes).await.map_err(inet::explain_ipv6)?;
-    if spec.addresses.iter().any(|address| address.ip().is_ipv6()) {
+    if speaks_ipv6 {
         wait_until_usable(inside, inner.index).await?;
     }
     Ok(())

@@ -11,6 +11,7 @@ use super::VethSpec;
 use crate::error::{Error, Result};
 use crate::name::LinkName;
 use crate::net::change::{Change, Mode};
+use crate::net::inet;
 use crate::net::link::{self, Link, MessageBuilder};
 use crate::net::traffic::{self, Bucket, Filter};
 use crate::net::{MacAddress, Mtu, Netlink, NetworkNamespace};
@@ -171,7 +172,12 @@ pub(super) fn stages(spec: &VethSpec, bridge: &Link, outer: &Outer, mtu: Option<
             isolating.push(isolation);
         }
     }
-    Ok([rules, moving, isolating, host.completion(&spec.name, &spec.owner, mtu)])
+    let mut completion = host.completion(&spec.name, &spec.owner, mtu);
+    if !host.up {
+        // A bridge's port has no use for an address of its own.
+        completion.insert(0, inet::without_link_local(name, host.index));
+    }
+    Ok([rules, moving, isolating, completion])
 }
 
 fn rules(spec: &VethSpec, host: &Link, outer: &Outer, mtu: Option<Mtu>) -> Result<Vec<Change>> {

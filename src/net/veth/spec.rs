@@ -24,7 +24,8 @@ pub struct VethSpec {
     pub bridge: LinkName,
     /// The name of the inner end, such as `eth0`.
     pub inner_name: LinkName,
-    /// The addresses of the inner end, 64 at most. None unless given.
+    /// The addresses of the inner end, 64 at most. None unless given. With one of IPv6 it has the link-local one, too; with those of
+    /// IPv4 alone it has none, unless somebody inside asks for it; without any the kernel gives it one as it does to all links.
     #[serde(default)]
     pub addresses: Vec<InterfaceAddress>,
     /// Where the default routes inside lead: at most one gateway of each family. None unless given.

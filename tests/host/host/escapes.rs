@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use docklet::host::{ContainerSpec, Privilege};
-use docklet::lxc::{Exec, ExecOutput, MountEntry};
+use docklet::lxc::{self, Exec, ExecOutput, MountEntry};
 use docklet::name::ContainerName;
 
 use super::fixture::{Fixture, spec};
@@ -263,12 +263,12 @@ async fn new_privileges_are_an_option() {
         let script = "cp /bin/busybox /bin/su.new; chmod 4755 /bin/su.new; mv /bin/su.new /bin/su
             printf 'root::0:0::/root:/bin/sh\\nuser::1000:1000::/:/bin/sh\\n' > /etc/passwd";
         fixture.sh(&spec.name, script).await;
-        let exec = Exec {
+        let command = lxc::Command {
             user: Some(1000.into()),
             group: Some(1000.into()),
-            ..Exec::new(["/bin/su", "-c", "id -u"])
+            ..lxc::Command::new(["/bin/su", "-c", "id -u"])
         };
-        let output = fixture.host.exec(&spec.name, exec).await.unwrap();
+        let output = fixture.host.exec(&spec.name, command.into()).await.unwrap();
         let became_root = output.stdout == b"0\n";
         assert_eq!(became_root, !no_new_privileges, "{output:?} {}", String::from_utf8_lossy(&output.stderr));
         let bit = |text: String| text.trim().ends_with('1');

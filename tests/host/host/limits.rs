@@ -438,3 +438,21 @@ async fn devices_are_allowed_by_name_only() {
     }
     fixture.end().await;
 }
+
+/// Who has its own part of the tree cannot fill the kernel with groups, where the kernel has a bound for that.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn groups_beneath_are_bounded() {
+    let fixture = Fixture::new().await;
+    let spec = spec("one");
+    let info = fixture.host.launch(spec.clone()).await.unwrap();
+    let found = kernel::unified().map(|root| {
+        let dir = root.join("docklet").join(fixture.sandbox.paths.tag()).join(info.id.as_str());
+        let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+        (read("cgroup.max.descendants"), read("cgroup.max.depth"))
+    });
+    let is_v2 = fs::read_to_string("/proc/self/mounts").unwrap().contains(" cgroup2 ");
+    assert_eq!(found, is_v2.then(|| ("10000\n".to_owned(), "64\n".to_owned())));
+    fixture.host.remove(&spec.name).await.unwrap();
+    fixture.end().await;
+}

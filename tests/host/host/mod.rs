@@ -26,4 +26,5 @@ mod reach;
 mod recovery;
 mod restarts;
 mod span;
+mod subnets;
 mod watch;

@@ -166,7 +166,7 @@ async fn a_change_of_mounts_that_fails_is_taken_back() {
         (vec![stays.clone(), bind(&two, "/etc/passwd")], "it is a file, the source is a directory"),
         (vec![stays.clone(), bind(&outside.join("missing"), "/srv/x")], "does not exist"),
         (vec![stays.clone(), stays.clone()], "is the target of another mount already"),
-        (vec![stays.clone(), device], "stop it first"),
+        (vec![stays.clone(), device], "giving the device `/dev/null`"),
     ] {
         let error = fixture.host.apply_mounts(&name, mounts).await.expect_err(expected);
         let message = Chain(&error).to_string();
@@ -180,6 +180,29 @@ async fn a_change_of_mounts_that_fails_is_taken_back() {
     assert!(!report.changed() && report.complete(), "{report:?}");
     fixture.host.remove(&name).await.unwrap();
     assert!(matches!(fixture.host.apply_mounts(&name, Vec::new()).await, Err(Error::NotFound { .. })));
+    fixture.end().await;
+}
+
+/// Its control group is told of a device at the start: one that is left out stays, and the refusal says so.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_device_goes_when_the_container_is_down() {
+    let fixture = Fixture::new().await;
+    let mut spec = spec("devices");
+    spec.mounts = vec![MountEntry::device("/dev/null", "/dev/another").unwrap()];
+    let name = spec.name.clone();
+    let before = fixture.host.launch(spec).await.unwrap();
+    let error = fixture.host.apply_mounts(&name, Vec::new()).await.unwrap_err();
+    let Error::Unsupported { what, needs } = &error else { panic!("{error}") };
+    assert!(what.contains("taking the device `/dev/null`, which the mounts leave out"), "{error}");
+    assert!(needs.contains("until the container stops"), "{error}");
+    assert_eq!(fixture.host.get(&name).unwrap(), before);
+    fixture.sh(&name, "test -c /dev/another").await;
+    fixture.host.stop(&name, Duration::ZERO).await.unwrap();
+    fixture.host.apply_mounts(&name, Vec::new()).await.unwrap();
+    fixture.host.start(&name).await.unwrap();
+    fixture.sh(&name, "test ! -e /dev/another").await;
+    fixture.host.remove(&name).await.unwrap();
     fixture.end().await;
 }
 

@@ -254,6 +254,43 @@ async fn failures_of_the_host_are_not_counted() {
     fixture.end().await;
 }
 
+/// A loop of reboots from inside makes LXC's log longer for ever: the supervisor cuts it, and knows the end that comes at last.
+#[tokio::test]
+#[ignore = "needs root: namespaces, mounts, LXC"]
+async fn a_loop_of_reboots_does_not_fill_the_disk() {
+    let fixture = Fixture::new().await;
+    let policy = RestartPolicy { when: Restart::Never, max_retries: None };
+    let mortal = Mortal::new(&fixture, "one", policy);
+    fs::write(
+        mortal.shared.join("init"),
+        INIT.replace("sleep 0.02", "[ -e /srv/shared/loop ] && exec reboot -f; sleep 0.02"),
+    )
+    .unwrap();
+    let info = fixture.host.launch(mortal.spec.clone()).await.unwrap();
+    let log = fixture.sandbox.paths.containers().join(info.id.as_str()).join("lxc.log");
+    let length = || fs::metadata(&log).unwrap().len();
+    // As after many of them.
+    let many = fs::File::options().append(true).open(&log).unwrap();
+    many.set_len(64 << 20).unwrap();
+    fs::write(mortal.shared.join("loop"), "").unwrap();
+    let bounded = async {
+        let mut lives = 0;
+        while length() >= 1 << 20 || lives < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            lives = mortal.lives();
+        }
+        fs::remove_file(mortal.shared.join("loop")).unwrap();
+        mortal.end_with(5);
+        mortal.once(&fixture, |info| info.state == State::Stopped && info.last_end.is_some()).await;
+    };
+    fixture.host.supervise(bounded).await.unwrap();
+    assert!(length() < 2 << 20, "{}", length());
+    let end = fixture.host.get(&mortal.spec.name).unwrap().last_end.unwrap();
+    assert_eq!(end.exit, Exit::Exited(5));
+    fixture.host.remove(&mortal.spec.name).await.unwrap();
+    fixture.end().await;
+}
+
 /// Without LXC's monitor nobody would reap a container or clean up after it: it ends with it, and the supervisor sees to the rest.
 #[tokio::test]
 #[ignore = "needs root: namespaces, mounts, LXC"]

@@ -136,7 +136,7 @@ impl Backend for LoopFiles {
     fn lock(&self, name: &VolumeName) -> Result<Option<FileLock>> {
         let lock = self.acquire(name)?;
         if lock.is_some() {
-            self.thaw_left(name)?;
+            self.unfreeze_left(name)?;
         }
         Ok(lock)
     }
@@ -307,7 +307,7 @@ impl Backend for LoopFiles {
     }
 
     fn recover(&self) -> Result<Vec<String>> {
-        self.thaw_all()
+        self.unfreeze_all()
     }
 
     fn tidy(&self) -> Result<Vec<String>> {

@@ -190,7 +190,7 @@ impl LoopFiles {
         let copied = match freeze::freeze(&target) {
             Ok(true) => {
                 let copied = copy();
-                freeze::thaw(&target)?;
+                freeze::unfreeze(&target)?;
                 copied
             }
             Ok(false) => {
@@ -204,20 +204,23 @@ impl LoopFiles {
     }
 
     /// Lets a volume go on that a process held still which then died. The caller holds its lock. Says whether it did.
-    pub(super) fn thaw_left(&self, name: &VolumeName) -> Result<bool> {
+    pub(super) fn unfreeze_left(&self, name: &VolumeName) -> Result<bool> {
         let mark = self.frozen_mark(name);
         if !mark.exists() {
             return Ok(false);
         }
         let target = self.directory.mount_point(name);
-        let thawed =
-            if mounted_on(&target)?.is_some() { freeze::thaw(&target)? } else { self.thaw_device(name)? };
+        let unfrozen = if mounted_on(&target)?.is_some() {
+            freeze::unfreeze(&target)?
+        } else {
+            self.unfreeze_device(name)?
+        };
         remove_file(&mark)?;
-        Ok(thawed)
+        Ok(unfrozen)
     }
 
     /// The mount may be in another mount namespace, or have gone with the one that it was in.
-    fn thaw_device(&self, name: &VolumeName) -> Result<bool> {
+    fn unfreeze_device(&self, name: &VolumeName) -> Result<bool> {
         let path = self.path(name);
         let device = match LoopDevice::find(&self.open(name)?, &path) {
             // What a stranger shows it by is not what was mounted.
@@ -226,12 +229,12 @@ impl LoopFiles {
         };
         let filesystem = self.look(name)?.and_then(|found| found.filesystem);
         let (Some(device), Some(filesystem)) = (device, filesystem) else { return Ok(false) };
-        filesystem.thaw(&device.path())
+        filesystem.unfreeze(&device.path())
     }
 
     /// Lets every volume go on that a process held still which then died, and says which.
-    pub(super) fn thaw_all(&self) -> Result<Vec<String>> {
-        let mut thawed = Vec::new();
+    pub(super) fn unfreeze_all(&self) -> Result<Vec<String>> {
+        let mut unfrozen = Vec::new();
         for entry in entries(&self.frozen())? {
             let Some(entry) = entry.to_str() else { continue };
             let path = self.frozen().join(entry);
@@ -239,16 +242,16 @@ impl LoopFiles {
             let _lock = self.acquire(&name)?;
             if entry.ends_with(".new") {
                 remove_file(&path)?;
-            } else if self.thaw_left(&name)? {
-                thawed.push(format!("{} held still", what(&name)));
+            } else if self.unfreeze_left(&name)? {
+                unfrozen.push(format!("{} held still", what(&name)));
             }
         }
-        Ok(thawed)
+        Ok(unfrozen)
     }
 
     /// Removes what operations of this file that were cut off left.
     pub(super) fn tidy_copies(&self) -> Result<Vec<String>> {
-        let mut removed = self.thaw_all()?;
+        let mut removed = self.unfreeze_all()?;
         for entry in entries(&self.files())? {
             let found =
                 entry.to_str().and_then(|entry| VolumeName::new(entry.strip_suffix(".img.new")?).ok());

@@ -13,7 +13,7 @@ use crate::storage::volume::filesystem::btrfs::Btrfs;
 use crate::storage::volume::filesystem::deviceless;
 use crate::storage::volume::filesystem::ext4::Ext4;
 use crate::storage::volume::filesystem::xfs::Xfs;
-use crate::sys::freeze::thaw_mount;
+use crate::sys::freeze::unfreeze_mount;
 use crate::sys::mount::{mount_device, mount_nowhere};
 
 /// What a volume is formatted with.
@@ -91,9 +91,9 @@ impl Filesystem {
 
     /// Lets the file system on block device `device` go on, wherever it is mounted or no longer is: the kernel keeps one that
     /// is frozen. False if it was not frozen.
-    pub(crate) fn thaw(self, device: &Path) -> Result<bool> {
+    pub(crate) fn unfreeze(self, device: &Path) -> Result<bool> {
         let mount = mount_nowhere(device, &self.to_string(), self.kind().mount_options())?;
-        thaw_mount(mount.as_fd())
+        unfreeze_mount(mount.as_fd())
     }
 
     /// An [`Error::Damaged`] about `what`, with the program that mends it.
