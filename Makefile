@@ -7,7 +7,7 @@ CARGO = PATH="$(CARGO_DIR):$$PATH" cargo
 PROFILE =
 ROOT = $(if $(filter 0,$(shell id -u)),,$(error make $(or $(MAKECMDGOALS),$@) needs root: run it with sudo, or as root))
 
-.PHONY: help demo quickstart test test-unit test-host test-kill test-vm test-all bench lint doc setup-demo setup-test clean-host
+.PHONY: help demo quickstart test test-unit test-state test-host test-kill test-vm test-all bench lint doc setup-demo setup-test clean-host
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -18,13 +18,16 @@ quickstart: ## run one container with every limit proven from inside (root)
 	@$(ROOT)$(CARGO) run $(PROFILE) --example quickstart -- $(ARGS)
 
 test: setup-test ## every tier but the long ones: what CI runs (root)
-	@scripts/test.sh lint build unit tidy host kill vm
+	@scripts/test.sh lint build unit tidy state host kill vm
 
 test-all: setup-test ## every tier, the long ones too (root)
-	@scripts/test.sh lint build unit tidy host kill-full vm-full
+	@scripts/test.sh lint build unit tidy state-full host kill-full vm-full
 
 test-unit: ## what needs no root: unit tests, doc tests, the rules of the code
 	@scripts/test.sh unit tidy
+
+test-state: setup-test ## the store on each of its engines, 100,000 operations of concurrent clients (root for the set-up)
+	@scripts/test.sh state-full
 
 test-host: setup-test ## the tests against the real kernel (root)
 	@scripts/test.sh host
@@ -36,13 +39,13 @@ test-vm: setup-test ## fresh hosts, reboots, v1, v2, AppArmor: a Debian kernel u
 	@scripts/test.sh vm-full
 
 bench: setup-test ## the benchmarks (root)
-	@$(CARGO) bench
+	@$(CARGO) bench --features full
 
 lint: ## format, clippy and documentation, warnings are errors
 	@scripts/test.sh lint
 
 doc: ## the documentation, in target/doc
-	@$(CARGO) doc --no-deps
+	@$(CARGO) doc --no-deps --features full
 
 clean-host: ## remove what interrupted tests left on this machine (root)
 	@$(ROOT)$(CARGO) test --quiet --test kill -- --clean

@@ -92,6 +92,38 @@ pub enum Error {
         /// What it said about the reason.
         stderr: String,
     },
+    /// Somebody else changed it meanwhile: nothing was done. Reading again and deciding anew may work.
+    #[error("{what} was changed meanwhile: {reason}")]
+    Conflict {
+        /// What was to be changed, or read as it was.
+        what: String,
+        /// What does not hold any more.
+        reason: String,
+    },
+    /// A server cannot be reached, or does not answer in time. Nothing was done; trying again later may work.
+    #[error("{what} is not available: {reason}")]
+    Unavailable {
+        /// The server.
+        what: String,
+        /// What it is like, and what to look at.
+        reason: String,
+    },
+    /// A change was asked for, and the answer is lost: it may have been made, or may yet be. Reading tells.
+    #[error("it is not known whether {what} was changed: {reason}")]
+    OutcomeUnknown {
+        /// What was to be changed.
+        what: String,
+        /// How the answer was lost.
+        reason: String,
+    },
+    /// A server does not let this user in, or does not let it do this.
+    #[error("{what} is denied: {needs}")]
+    Denied {
+        /// What was to be done.
+        what: String,
+        /// What to give: another password, a certificate, a role.
+        needs: String,
+    },
     /// An operation failed, and so did undoing what it had done. `recover` finishes the job.
     #[error("the operation failed and left {} behind", remains.join(", "))]
     LeftBehind {

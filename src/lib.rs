@@ -67,6 +67,7 @@
 //! | [`cgroup`] | which hierarchy this host has; limits and figures | root; a controller for each limit; on v1 Linux 5.11 |
 //! | [`lxc`] | a typed configuration, and one container's life | root; liblxc 5.0 with `lxc-start` and `lxc-attach` |
 //! | [`host`] | the composition of all of it on one machine | all of the above |
+//! | [`state`] | what the machines of a cluster agree on | a directory that can be written, or etcd 3.4; tokio |
 //!
 //! [`host::Doctor`] reports which of it a host has, and the remedy for what it has not.
 //!
@@ -79,10 +80,11 @@
 //! - **Units.** Fields that end in `_bytes` are bytes, in `_us` microseconds (in JSON), in `_seconds` seconds, in `_s` and
 //!   `_unix_ms` seconds and milliseconds since 1970 (UTC); all other times are [`Duration`](std::time::Duration)s, in JSON `{"secs": 1, "nanos": 0}`. Bytes of a stream are an array of numbers in JSON. No limit is `None` (left to the kernel) or [`cgroup::Limit::Max`], never 0 or -1.
 //! - **Errors.** One type, with variants by what a caller can do: mend the input ([`Error::Invalid`]), make what is missing
-//!   ([`Error::NotFound`]), try later ([`Error::Busy`]), change the host ([`Error::Unsupported`]), call
+//!   ([`Error::NotFound`]), try later ([`Error::Busy`], [`Error::Unavailable`]), read again ([`Error::Conflict`],
+//!   [`Error::OutcomeUnknown`]), change the host ([`Error::Unsupported`]), call
 //!   [`Host::recover`](host::Host::recover) ([`Error::LeftBehind`]). The message names the object, and the remedy if there
 //!   is one.
-//! - **Blocking.** [`net`] (but for its firewall and namespaces) and [`host`] are asynchronous and want a tokio runtime
+//! - **Blocking.** [`net`] (but for its firewall and namespaces), [`host`] and [`state`] are asynchronous and want a tokio runtime
 //!   with I/O and time enabled; the other modules' calls block. Methods of [`Host`](host::Host) that are not `async` only
 //!   read small files.
 //! - **Plain data.** What goes in can be read from JSON with serde, under the same checks; what comes out can be written.
@@ -101,7 +103,8 @@
 //!
 //! # Features
 //!
-//! There are none: the library is one piece, and builds with Rust and a C compiler alone.
+//! By default the library builds with Rust and a C compiler alone. `etcd` adds the store on etcd; its build needs `protoc` (Debian:
+//! `protobuf-compiler`). `full` is all there is.
 
 pub mod cgroup;
 pub mod error;
@@ -111,6 +114,7 @@ pub mod lxc;
 pub mod name;
 pub mod net;
 pub mod paths;
+pub mod state;
 pub mod storage;
 mod sys;
 

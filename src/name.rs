@@ -172,6 +172,10 @@ name!(
     UserName, "user name", check_label
 );
 name!(
+    /// What a cluster is called. The same rules as for [`ContainerName`].
+    ClusterName, "cluster name", check_label
+);
+name!(
     /// What a volume is called. The same rules as for [`ContainerName`].
     VolumeName, "volume name", check_label
 );

@@ -14,6 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("net", &["sys", "name", "idmap", "error"]),
     ("cgroup", &["sys", "error"]),
     ("lxc", &["cgroup", "sys", "name", "idmap", "error"]),
+    ("state", &["name", "error"]),
     ("host", &["storage", "net", "cgroup", "lxc", "sys", "paths", "name", "idmap", "error"]),
 ];
 

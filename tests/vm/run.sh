@@ -72,8 +72,8 @@ payload() {
     dir=$(scripts/find-cargo.sh) || fail "no cargo: run 'make test' as root, it installs one"
     tests=$(for main in tests/*/main.rs; do basename "$(dirname "$main")"; done)
     # shellcheck disable=SC2046,SC2086
-    built=$(PATH="$dir:$PATH" cargo test --no-run $(printf -- '--test %s ' $tests) 2>&1) || fail "$built"
-    PATH="$dir:$PATH" cargo build --quiet --examples
+    built=$(PATH="$dir:$PATH" cargo test --features full --no-run $(printf -- '--test %s ' $tests) 2>&1) || fail "$built"
+    PATH="$dir:$PATH" cargo build --features full --quiet --examples
     # Laid out as cargo does: a test finds the examples beside its own directory.
     mkdir -p "$run/payload/tests" "$run/payload/examples" "$run/payload/vm"
     for test in $tests; do

@@ -1,0 +1,379 @@
+//! All entries of a store in a file, and back: for copies, and to move from one engine to the other.
+//!
+//! The file is JSON, one document a line: a head, an entry each, and an end with a digest of all before it. It holds what the store
+//! holds, so it is for its owner alone (`0600`). History and entries with a lease are left out.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::entry::Entry;
+use super::key::{Key, Scope};
+use super::page::{PAGE_DEFAULT, Query};
+use super::record::{BYTES_MAX, Record, Stored};
+use super::revision::Revision;
+use super::store::ClusterStore;
+use super::transaction::{Transaction, Write as Change};
+use crate::error::{Error, Result};
+
+/// The newest form of the file that is known.
+const VERSION: u32 = 1;
+/// How many entries, and how many bytes of them, one transaction of an import has.
+const BATCH_ENTRIES: usize = 100;
+const BATCH_BYTES: usize = 512 << 10;
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+enum Line {
+    Head { version: u32, revision: Revision },
+    Entry { key: Key, value: Box<RawValue> },
+    End { entries: u64, sha256: String },
+}
+
+/// That an import is under way, under [`ClusterStore::IMPORT_MARK`]. Another attempt takes it over.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mark {
+    sha256: String,
+}
+
+impl Record for Mark {
+    const KIND: &'static str = "import";
+}
+
+fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::os(call, format!("`{}`", path.display()), error)
+}
+
+fn damaged(path: &Path, reason: impl Into<String>) -> Error {
+    Error::Damaged { what: format!("the export `{}`", path.display()), reason: reason.into() }
+}
+
+/// A file that is being written, and takes its name when it is whole.
+struct Writer {
+    path: PathBuf,
+    partial: PathBuf,
+    file: BufWriter<File>,
+    digest: Sha256,
+    entries: u64,
+}
+
+impl Writer {
+    fn create(path: &Path, revision: Revision) -> Result<Self> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = BufWriter::new(own(&partial)?);
+        let mut writer = Self { path: path.into(), partial, file, digest: Sha256::new(), entries: 0 };
+        writer.line(&Line::Head { version: VERSION, revision })?;
+        Ok(writer)
+    }
+
+    fn line(&mut self, line: &Line) -> Result<()> {
+        let mut text = serde_json::to_vec(line)
+            .map_err(|error| Error::invalid("export", "", format!("cannot be written as JSON: {error}")))?;
+        text.push(b'\n');
+        self.digest.update(&text);
+        self.file.write_all(&text).map_err(failed("write", &self.partial))
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<()> {
+        if entry.key.as_str() == ClusterStore::IMPORT_MARK {
+            let reason = "an import into it is under way, or was not finished: import again".into();
+            return Err(Error::Busy { what: "the store".into(), reason });
+        }
+        let bytes = entry.value.as_bytes();
+        check(&entry.key, &entry.value)?;
+        let value =
+            serde_json::from_slice(bytes).map_err(|error| Stored::damaged(&entry.key, &error.to_string()))?;
+        self.entries += 1;
+        self.line(&Line::Entry { key: entry.key.clone(), value })
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let sha256 = hex(&self.digest.clone());
+        self.line(&Line::End { entries: self.entries, sha256 })?;
+        let file =
+            self.file.into_inner().map_err(|error| failed("write", &self.partial)(error.into_error()))?;
+        file.sync_all().map_err(failed("fsync", &self.partial))?;
+        fs::rename(&self.partial, &self.path).map_err(failed("rename", &self.path))?;
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed("fsync", parent))
+    }
+}
+
+fn hex(digest: &Sha256) -> String {
+    digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The file `partial`, empty, for this export alone.
+fn own(partial: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(partial).map_err(failed("open", partial))?;
+    let busy = || Error::Busy {
+        what: format!("`{}`", partial.display()),
+        reason: "another export to the same place is under way".into(),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(busy()),
+        Err(TryLockError::Error(error)) => return Err(failed("flock", partial)(error)),
+    }
+    // Whoever had it before may have given it its name meanwhile.
+    let there = fs::symlink_metadata(partial).map_err(|_| busy())?;
+    let opened = file.metadata().map_err(failed("fstat", partial))?;
+    if there.ino() != opened.ino() {
+        return Err(busy());
+    }
+    file.set_len(0).map_err(failed("ftruncate", partial))?;
+    Ok(file)
+}
+
+/// Whether a value can be in an export: one that an import can put.
+fn check(key: &Key, value: &Stored) -> Result<()> {
+    value.kind(key)?;
+    let bytes = value.as_bytes();
+    if bytes.len() > BYTES_MAX || bytes.contains(&b'\n') {
+        return Err(Stored::damaged(key, "not a value of this library"));
+    }
+    Ok(())
+}
+
+/// The lines of a file, one after the other. It is read twice: to be verified, and to be put.
+struct Reader {
+    path: PathBuf,
+    file: BufReader<File>,
+    number: usize,
+    digest: Sha256,
+    entries: u64,
+    last: Option<Key>,
+    /// What was too much for the last batch.
+    rest: Option<(Change, usize)>,
+}
+
+impl Reader {
+    fn open(path: &Path) -> Result<Self> {
+        let file = BufReader::new(File::open(path).map_err(failed("open", path))?);
+        let digest = Sha256::new();
+        let mut reader =
+            Self { path: path.into(), file, number: 0, digest, entries: 0, last: None, rest: None };
+        reader.head()?;
+        Ok(reader)
+    }
+
+    /// The next line, and its text.
+    fn line(&mut self) -> Result<Option<(Line, Vec<u8>)>> {
+        let mut text = Vec::new();
+        // A line holds one value at most: what is longer is none of ours, and is not read into memory.
+        let limit = 2 * BYTES_MAX as u64;
+        io::Read::take(&mut self.file, limit)
+            .read_until(b'\n', &mut text)
+            .map_err(failed("read", &self.path))?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        self.number += 1;
+        match serde_json::from_slice(&text) {
+            Ok(line) if text.ends_with(b"\n") => Ok(Some((line, text))),
+            Ok(_) => Err(damaged(&self.path, format!("it ends in line {}", self.number))),
+            Err(error) => Err(damaged(&self.path, format!("line {}: {error}", self.number))),
+        }
+    }
+
+    fn head(&mut self) -> Result<()> {
+        match self.line()? {
+            Some((Line::Head { version: VERSION, .. }, text)) => self.digest.update(text),
+            Some((Line::Head { version, .. }, _)) => {
+                return Err(Error::Unsupported {
+                    what: format!("the export `{}` of version {version}", self.path.display()),
+                    needs: format!("this program knows version {VERSION}: use another one"),
+                });
+            }
+            _ => return Err(damaged(&self.path, "it does not begin as an export does")),
+        }
+        Ok(())
+    }
+
+    /// The next entry, with the size of its line. `None` at the end of a file that is whole.
+    fn entry(&mut self) -> Result<Option<(Change, usize)>> {
+        match self.line()? {
+            Some((Line::Entry { key, value }, text)) => {
+                let value = Stored::from_bytes(value.get().as_bytes().to_vec());
+                check(&key, &value)?;
+                let in_order = self.last.replace(key.clone()).is_none_or(|last| last < key);
+                if !in_order || key.as_str() == ClusterStore::IMPORT_MARK {
+                    return Err(damaged(
+                        &self.path,
+                        format!("line {}: there is no place for its key", self.number),
+                    ));
+                }
+                self.digest.update(&text);
+                self.entries += 1;
+                Ok(Some((Change::Put { key, value, lease: None }, text.len())))
+            }
+            Some((Line::End { entries, sha256 }, _))
+                if entries == self.entries && sha256 == hex(&self.digest) =>
+            {
+                match self.line()? {
+                    None => Ok(None),
+                    Some(_) => Err(damaged(&self.path, "there is something behind its end")),
+                }
+            }
+            _ => Err(damaged(&self.path, "it is not whole: take another copy")),
+        }
+    }
+
+    /// Reads a file that is whole to its end and back to its beginning. Its digest.
+    fn verify(mut self) -> Result<(String, Self)> {
+        while self.entry()?.is_some() {}
+        let sha256 = hex(&self.digest);
+        let mut file = self.file;
+        file.rewind().map_err(failed("lseek", &self.path))?;
+        let digest = Sha256::new();
+        let mut again = Self { path: self.path, file, number: 0, digest, entries: 0, last: None, rest: None };
+        again.head()?;
+        Ok((sha256, again))
+    }
+
+    /// Entries for one transaction. Empty behind the last, if the file is what it was when it had this digest.
+    fn batch(&mut self, sha256: &str) -> Result<Vec<Change>> {
+        let (mut batch, mut size) = (Vec::new(), 0);
+        while batch.len() < BATCH_ENTRIES {
+            let next = self.rest.take().map_or_else(|| self.entry(), |rest| Ok(Some(rest)))?;
+            let Some((put, length)) = next else {
+                if hex(&self.digest) != sha256 {
+                    return Err(damaged(&self.path, "it was changed while it was read: import again"));
+                }
+                break;
+            };
+            if !batch.is_empty() && size + length > BATCH_BYTES {
+                self.rest = Some((put, length));
+                break;
+            }
+            size += length;
+            batch.push(put);
+        }
+        Ok(batch)
+    }
+}
+
+/// Runs what waits for a disk where it may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+impl ClusterStore {
+    /// The key that stands in a store from the beginning of an [`import`](Self::import) to its end. A store that has it is not whole:
+    /// import again.
+    pub const IMPORT_MARK: &str = ".import";
+
+    /// Writes all entries, as they are at one revision, to the file `path`, which appears, or is replaced, when it is whole and on the
+    /// disk. Entries that hang on a lease are left out, and so is the history. The revision.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Os`]; [`Error::Conflict`] if the revision is compacted away meanwhile.
+    pub async fn export(&self, path: &Path) -> Result<Revision> {
+        let mut query = Query { limit: PAGE_DEFAULT, ..Query::new(Scope::All) };
+        let mut writer = None;
+        loop {
+            let page = self.page(query.clone()).await?;
+            let (revision, more) = (page.revision, page.more);
+            (query.at, query.after) = (Some(revision), page.entries.last().map(|entry| entry.key.clone()));
+            let path = path.to_owned();
+            let begun = writer.take();
+            let written = blocking(move || {
+                let mut writer = begun.map_or_else(|| Writer::create(&path, revision), Ok)?;
+                for entry in page.entries.iter().filter(|entry| entry.lease.is_none()) {
+                    writer.entry(entry)?;
+                }
+                if more { Ok(Some(writer)) } else { writer.finish().map(|()| None) }
+            });
+            writer = written.await?;
+            if !more {
+                return Ok(revision);
+            }
+        }
+    }
+
+    /// Puts the entries of an exported file into this store, which must be empty. The file is checked before the first one is put. A store
+    /// with an import that was not finished is emptied first, of what others have put there meanwhile, too. The store's revision after it.
+    ///
+    /// # Errors
+    /// - [`Error::Differs`] if the store is not empty.
+    /// - [`Error::Damaged`] if the file is not whole, [`Error::Unsupported`] if it is of a newer form.
+    /// - [`Error::Conflict`] if another import begins meanwhile, or somebody uses the store.
+    /// - [`Error::Os`], [`Error::Unavailable`], [`Error::OutcomeUnknown`]: import again.
+    pub async fn import(&self, path: &Path) -> Result<Revision> {
+        let source = path.to_owned();
+        let (sha256, mut reader) = blocking(move || Reader::open(&source)?.verify()).await?;
+        let key = Key::new(Self::IMPORT_MARK)?;
+        let mark = self.begin_import(&key, Mark { sha256: sha256.clone() }).await?;
+        loop {
+            let verified = sha256.clone();
+            let (batch, rest) =
+                blocking(move || reader.batch(&verified).map(|batch| (batch, reader))).await?;
+            if batch.is_empty() {
+                return self.commit(Transaction::new().if_modified_at(&key, mark).delete(&key)).await;
+            }
+            let puts = Transaction::new().if_modified_at(&key, mark);
+            self.commit(batch.into_iter().fold(puts, Transaction::write)).await?;
+            reader = rest;
+        }
+    }
+
+    /// Marks an empty store, or takes over one that is marked and empties it. The mark's revision.
+    async fn begin_import(&self, key: &Key, mark: Mark) -> Result<Revision> {
+        let former = self.get::<Mark>(key).await?;
+        if former.is_none() {
+            self.must_hold_only(key).await?;
+        }
+        let take = match &former {
+            Some(former) => Transaction::new().if_unchanged(former),
+            None => Transaction::new().if_absent(key),
+        };
+        let mark = self.commit(take.put(key, &mark)?).await?;
+        if former.is_some() {
+            self.empty_but(key, mark).await?;
+        } else if let Err(error) = self.must_hold_only(key).await {
+            // Somebody was faster than the mark.
+            self.commit(Transaction::new().if_modified_at(key, mark).delete(key)).await?;
+            return Err(error);
+        }
+        Ok(mark)
+    }
+
+    async fn must_hold_only(&self, key: &Key) -> Result<()> {
+        let page = self.page(Query { limit: 2, ..Query::new(Scope::All) }).await?;
+        match page.entries.iter().find(|entry| entry.key != *key) {
+            None => Ok(()),
+            Some(entry) => Err(Error::Differs {
+                what: "the store".into(),
+                difference: format!("it holds key `{}`: import into an empty one", entry.key),
+            }),
+        }
+    }
+
+    /// Deletes everything else, as long as the mark is as it was made at `mark`.
+    async fn empty_but(&self, key: &Key, mark: Revision) -> Result<()> {
+        loop {
+            let page = self.page(Query { limit: BATCH_ENTRIES, ..Query::new(Scope::All) }).await?;
+            let others: Vec<_> = page.entries.into_iter().filter(|entry| entry.key != *key).collect();
+            if others.is_empty() {
+                return Ok(());
+            }
+            let deletes = Transaction::new().if_modified_at(key, mark);
+            self.commit(others.iter().fold(deletes, |changes, entry| changes.delete(&entry.key))).await?;
+        }
+    }
+}
