@@ -52,7 +52,7 @@ impl Bare {
         Self(client.expect("connect"))
     }
 
-    pub(crate) async fn put(&self, round: usize, value: Vec<u8>) {
+    pub(crate) async fn put(&self, round: u32, value: Vec<u8>) {
         self.0.kv_client().put(format!("bare/alone/{round}"), value, None).await.expect("put");
     }
 

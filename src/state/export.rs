@@ -3,9 +3,9 @@
 //! The file is JSON, one document a line: a head, an entry each, and an end with a digest of all before it. It holds what the store
 //! holds, so it is for its owner alone (`0600`). History and entries with a lease are left out.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::entry::Entry;
 use super::key::{Key, Scope};
 use super::page::{PAGE_DEFAULT, Query};
-use super::record::{Record, Stored};
+use super::record::{BYTES_MAX, Record, Stored};
 use super::revision::Revision;
 use super::store::ClusterStore;
 use super::transaction::{Transaction, Write as Change};
@@ -69,10 +69,7 @@ impl Writer {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-        let file = options.open(&partial).map_err(failed("open", &partial))?;
-        let file = BufWriter::new(file);
+        let file = BufWriter::new(own(&partial)?);
         let mut writer = Self { path: path.into(), partial, file, digest: Sha256::new(), entries: 0 };
         writer.line(&Line::Head { version: VERSION, revision })?;
         Ok(writer)
@@ -92,9 +89,7 @@ impl Writer {
             return Err(Error::Busy { what: "the store".into(), reason });
         }
         let bytes = entry.value.as_bytes();
-        if bytes.contains(&b'\n') {
-            return Err(Stored::damaged(&entry.key, "not a value of this library"));
-        }
+        check(&entry.key, &entry.value)?;
         let value =
             serde_json::from_slice(bytes).map_err(|error| Stored::damaged(&entry.key, &error.to_string()))?;
         self.entries += 1;
@@ -118,24 +113,67 @@ fn hex(digest: &Sha256) -> String {
     digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The lines of a file, one after the other.
+/// The file `partial`, empty, for this export alone.
+fn own(partial: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(partial).map_err(failed("open", partial))?;
+    let busy = || Error::Busy {
+        what: format!("`{}`", partial.display()),
+        reason: "another export to the same place is under way".into(),
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(busy()),
+        Err(TryLockError::Error(error)) => return Err(failed("flock", partial)(error)),
+    }
+    // Whoever had it before may have given it its name meanwhile.
+    let there = fs::symlink_metadata(partial).map_err(|_| busy())?;
+    let opened = file.metadata().map_err(failed("fstat", partial))?;
+    if there.ino() != opened.ino() {
+        return Err(busy());
+    }
+    file.set_len(0).map_err(failed("ftruncate", partial))?;
+    Ok(file)
+}
+
+/// Whether a value can be in an export: one that an import can put.
+fn check(key: &Key, value: &Stored) -> Result<()> {
+    value.kind(key)?;
+    let bytes = value.as_bytes();
+    if bytes.len() > BYTES_MAX || bytes.contains(&b'\n') {
+        return Err(Stored::damaged(key, "not a value of this library"));
+    }
+    Ok(())
+}
+
+/// The lines of a file, one after the other. It is read twice: to be verified, and to be put.
 struct Reader {
     path: PathBuf,
     file: BufReader<File>,
     number: usize,
+    digest: Sha256,
+    entries: u64,
+    last: Option<Key>,
+    /// What was too much for the last batch.
+    rest: Option<(Change, usize)>,
 }
 
 impl Reader {
     fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(failed("open", path))?;
-        Ok(Self { path: path.into(), file: BufReader::new(file), number: 0 })
+        let file = BufReader::new(File::open(path).map_err(failed("open", path))?);
+        let digest = Sha256::new();
+        let mut reader =
+            Self { path: path.into(), file, number: 0, digest, entries: 0, last: None, rest: None };
+        reader.head()?;
+        Ok(reader)
     }
 
     /// The next line, and its text.
     fn line(&mut self) -> Result<Option<(Line, Vec<u8>)>> {
         let mut text = Vec::new();
         // A line holds one value at most: what is longer is none of ours, and is not read into memory.
-        let limit = 2 * super::record::BYTES_MAX as u64;
+        let limit = 2 * BYTES_MAX as u64;
         io::Read::take(&mut self.file, limit)
             .read_until(b'\n', &mut text)
             .map_err(failed("read", &self.path))?;
@@ -150,12 +188,9 @@ impl Reader {
         }
     }
 
-    /// The digest of a file that is whole.
-    fn verify(mut self) -> Result<String> {
-        let mut digest = Sha256::new();
-        let mut found = 0;
+    fn head(&mut self) -> Result<()> {
         match self.line()? {
-            Some((Line::Head { version: VERSION, .. }, text)) => digest.update(text),
+            Some((Line::Head { version: VERSION, .. }, text)) => self.digest.update(text),
             Some((Line::Head { version, .. }, _)) => {
                 return Err(Error::Unsupported {
                     what: format!("the export `{}` of version {version}", self.path.display()),
@@ -164,38 +199,67 @@ impl Reader {
             }
             _ => return Err(damaged(&self.path, "it does not begin as an export does")),
         }
-        while let Some((line, text)) = self.line()? {
-            match line {
-                Line::Entry { .. } => {
-                    digest.update(text);
-                    found += 1;
-                }
-                Line::End { entries, sha256 } if entries == found && sha256 == hex(&digest) => {
-                    return match self.line()? {
-                        None => Ok(sha256),
-                        Some(_) => Err(damaged(&self.path, "there is something behind its end")),
-                    };
-                }
-                _ => break,
-            }
-        }
-        Err(damaged(&self.path, "it is not whole: take another copy"))
+        Ok(())
     }
 
-    /// Entries for one transaction. Empty behind the last.
-    fn batch(&mut self) -> Result<Vec<Change>> {
-        let (mut batch, mut size) = (Vec::new(), 0);
-        while batch.len() < BATCH_ENTRIES && size < BATCH_BYTES {
-            match self.line()? {
-                Some((Line::Entry { key, value }, text)) => {
-                    size += text.len();
-                    let value = Stored::from_bytes(value.get().as_bytes().to_vec());
-                    value.kind(&key)?;
-                    batch.push(Change::Put { key, value, lease: None });
+    /// The next entry, with the size of its line. `None` at the end of a file that is whole.
+    fn entry(&mut self) -> Result<Option<(Change, usize)>> {
+        match self.line()? {
+            Some((Line::Entry { key, value }, text)) => {
+                let value = Stored::from_bytes(value.get().as_bytes().to_vec());
+                check(&key, &value)?;
+                let in_order = self.last.replace(key.clone()).is_none_or(|last| last < key);
+                if !in_order || key.as_str() == ClusterStore::IMPORT_MARK {
+                    return Err(damaged(
+                        &self.path,
+                        format!("line {}: there is no place for its key", self.number),
+                    ));
                 }
-                Some((Line::Head { .. }, _)) => {}
-                Some((Line::End { .. }, _)) | None => break,
+                self.digest.update(&text);
+                self.entries += 1;
+                Ok(Some((Change::Put { key, value, lease: None }, text.len())))
             }
+            Some((Line::End { entries, sha256 }, _))
+                if entries == self.entries && sha256 == hex(&self.digest) =>
+            {
+                match self.line()? {
+                    None => Ok(None),
+                    Some(_) => Err(damaged(&self.path, "there is something behind its end")),
+                }
+            }
+            _ => Err(damaged(&self.path, "it is not whole: take another copy")),
+        }
+    }
+
+    /// Reads a file that is whole to its end and back to its beginning. Its digest.
+    fn verify(mut self) -> Result<(String, Self)> {
+        while self.entry()?.is_some() {}
+        let sha256 = hex(&self.digest);
+        let mut file = self.file;
+        file.rewind().map_err(failed("lseek", &self.path))?;
+        let digest = Sha256::new();
+        let mut again = Self { path: self.path, file, number: 0, digest, entries: 0, last: None, rest: None };
+        again.head()?;
+        Ok((sha256, again))
+    }
+
+    /// Entries for one transaction. Empty behind the last, if the file is what it was when it had this digest.
+    fn batch(&mut self, sha256: &str) -> Result<Vec<Change>> {
+        let (mut batch, mut size) = (Vec::new(), 0);
+        while batch.len() < BATCH_ENTRIES {
+            let next = self.rest.take().map_or_else(|| self.entry(), |rest| Ok(Some(rest)))?;
+            let Some((put, length)) = next else {
+                if hex(&self.digest) != sha256 {
+                    return Err(damaged(&self.path, "it was changed while it was read: import again"));
+                }
+                break;
+            };
+            if !batch.is_empty() && size + length > BATCH_BYTES {
+                self.rest = Some((put, length));
+                break;
+            }
+            size += length;
+            batch.push(put);
         }
         Ok(batch)
     }
@@ -243,7 +307,7 @@ impl ClusterStore {
     }
 
     /// Puts the entries of an exported file into this store, which must be empty. The file is checked before the first one is put. A store
-    /// with an import that was not finished is emptied first. The store's revision after it.
+    /// with an import that was not finished is emptied first, of what others have put there meanwhile, too. The store's revision after it.
     ///
     /// # Errors
     /// - [`Error::Differs`] if the store is not empty.
@@ -252,15 +316,13 @@ impl ClusterStore {
     /// - [`Error::Os`], [`Error::Unavailable`], [`Error::OutcomeUnknown`]: import again.
     pub async fn import(&self, path: &Path) -> Result<Revision> {
         let source = path.to_owned();
-        let (sha256, mut reader) = blocking(move || {
-            let sha256 = Reader::open(&source)?.verify()?;
-            Ok((sha256, Reader::open(&source)?))
-        })
-        .await?;
+        let (sha256, mut reader) = blocking(move || Reader::open(&source)?.verify()).await?;
         let key = Key::new(Self::IMPORT_MARK)?;
-        let mark = self.begin_import(&key, Mark { sha256 }).await?;
+        let mark = self.begin_import(&key, Mark { sha256: sha256.clone() }).await?;
         loop {
-            let (batch, rest) = blocking(move || reader.batch().map(|batch| (batch, reader))).await?;
+            let verified = sha256.clone();
+            let (batch, rest) =
+                blocking(move || reader.batch(&verified).map(|batch| (batch, reader))).await?;
             if batch.is_empty() {
                 return self.commit(Transaction::new().if_modified_at(&key, mark).delete(&key)).await;
             }
@@ -285,7 +347,7 @@ impl ClusterStore {
             self.empty_but(key, mark).await?;
         } else if let Err(error) = self.must_hold_only(key).await {
             // Somebody was faster than the mark.
-            self.delete(key).await?;
+            self.commit(Transaction::new().if_modified_at(key, mark).delete(key)).await?;
             return Err(error);
         }
         Ok(mark)

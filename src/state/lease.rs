@@ -47,7 +47,8 @@ struct Inner {
     engine: Arc<dyn Engine>,
     id: LeaseId,
     time_to_live: Duration,
-    deadline: watch::Receiver<Option<Duration>>,
+    /// Until when it is held. `None` once it is lost or ended, and for good.
+    deadline: watch::Sender<Option<Duration>>,
     keeper: AbortHandle,
 }
 
@@ -76,8 +77,10 @@ impl Lease {
         }
         let asked = now();
         let (id, time_to_live) = engine.grant(time_to_live).await?;
-        let (told, deadline) = watch::channel(Some(deadline(asked, time_to_live)));
-        let keeper = tokio::spawn(keep(Arc::downgrade(&engine), id, time_to_live, told)).abort_handle();
+        let deadline = watch::Sender::new(Some(deadline(asked, time_to_live)));
+        // The task holds the engine for single requests only: a store is closed with the last handle to it.
+        let keeper = keep(Arc::downgrade(&engine), id, time_to_live, deadline.clone());
+        let keeper = tokio::spawn(keeper).abort_handle();
         Ok(Self(Arc::new(Inner { engine, id, time_to_live, deadline, keeper })))
     }
 
@@ -107,7 +110,7 @@ impl Lease {
 
     /// Waits until it is lost.
     pub async fn lost(&self) {
-        let mut deadline = self.0.deadline.clone();
+        let mut deadline = self.0.deadline.subscribe();
         while self.is_held() {
             // Timers of the runtime stand still while the machine is suspended: look again at least once in a second.
             let wait = self.remaining().min(Duration::from_secs(1));
@@ -115,12 +118,13 @@ impl Lease {
         }
     }
 
-    /// Ends it, and deletes its keys with it. It may be lost already.
+    /// Ends it, and deletes its keys with it. It may be lost already. Its clones are lost with it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] and [`Error::OutcomeUnknown`]: it ends by itself within its time.
     pub async fn end(self) -> Result<()> {
         self.0.keeper.abort();
+        self.0.deadline.send_replace(None);
         self.0.engine.revoke(self.0.id).await
     }
 }
@@ -132,29 +136,31 @@ async fn keep(
     time_to_live: Duration,
     told: watch::Sender<Option<Duration>>,
 ) {
-    let mut until = told.borrow().unwrap_or_default();
     let mut pause = time_to_live / 3;
     loop {
         tokio::time::sleep(pause).await;
+        let Some(until) = *told.borrow() else { return };
+        let Some(engine) = engine.upgrade() else { break };
         let asked = now();
-        let left = until.saturating_sub(asked);
-        if left.is_zero() {
+        let Ok(kept) = tokio::time::timeout(until.saturating_sub(asked), engine.keep_alive(id)).await else {
+            break;
+        };
+        // An answer that comes too late, or behind a suspended machine, does not bring back what is lost.
+        if now() >= until {
             break;
         }
-        // Whoever holds the lease holds the engine. An aborted task is dropped later than they are: it must not keep the engine open.
-        let Some(engine) = engine.upgrade() else { return };
-        match tokio::time::timeout(left, engine.keep_alive(id)).await {
-            Ok(Ok(given)) => {
-                until = deadline(asked, given);
+        match kept {
+            Ok(given) => {
                 pause = given / 3;
-                told.send_replace(Some(until));
+                let later = deadline(asked, given);
+                // Who has ended it meanwhile has the last word.
+                told.send_if_modified(|until| until.as_mut().map(|until| *until = later).is_some());
             }
-            Ok(Err(Error::NotFound { .. })) => break,
-            Ok(Err(error)) => {
+            Err(Error::NotFound { .. }) => break,
+            Err(error) => {
                 tracing::debug!(lease = %id, %error, "a lease was not kept, trying again");
                 pause = RETRY;
             }
-            Err(_) => break,
         }
     }
     tracing::warn!(lease = %id, "a lease is lost");

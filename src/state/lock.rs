@@ -108,8 +108,10 @@ impl ClusterStore {
     /// Waits for the lock called `name`, and takes it for as long as `lease` lives. Whoever came first has it first, also of two
     /// with one lease. Set a time limit with `tokio::time::timeout`: dropping the future gives the place in the queue up.
     ///
+    /// The queue is made of leased keys `name/NUMBER`, of 16 hexadecimal digits.
+    ///
     /// # Errors
-    /// [`Error::Conflict`] if the lease is lost; [`Error::Unavailable`], [`Error::OutcomeUnknown`].
+    /// [`Error::Conflict`] or [`Error::NotFound`] if the lease is lost; [`Error::Unavailable`], [`Error::OutcomeUnknown`].
     pub async fn lock(&self, name: &Key, lease: &Lease) -> Result<Held> {
         self.campaign(name, &Nameless {}, lease).await
     }
@@ -143,7 +145,8 @@ impl ClusterStore {
     /// [`Error::Unavailable`]; and as [`Stored::decode`](super::Stored::decode).
     pub async fn leader<T: Record>(&self, name: &Key) -> Result<Option<Entry<T>>> {
         let queue = self.queue(name).await?.1;
-        queue.into_iter().min_by_key(|entry| entry.created).map(Entry::decode).transpose()
+        let places = queue.into_iter().filter(|entry| is_place(name, entry));
+        places.min_by_key(|entry| entry.created).map(Entry::decode).transpose()
     }
 
     /// Makes the key, once, however often the answer is lost.
@@ -165,7 +168,7 @@ impl ClusterStore {
     /// Waits until nobody is before the key that `revision` made.
     async fn wait_for_turn(&self, name: &Key, own: &Key, revision: Revision) -> Result<()> {
         let (seen, queue) = self.queue(name).await?;
-        let mut before = ahead(queue, own, revision)?;
+        let mut before = ahead(name, queue, own, revision)?;
         let mut watch = self.watch_from(Scope::Beneath(name.clone()), seen.next());
         while !before.is_empty() {
             match watch.next().await? {
@@ -179,7 +182,7 @@ impl ClusterStore {
                         }
                     }
                 }
-                Notice::Relisted { entries, .. } => before = ahead(entries, own, revision)?,
+                Notice::Relisted { entries, .. } => before = ahead(name, entries, own, revision)?,
                 Notice::Interrupted { .. } | Notice::Resumed => {}
             }
         }
@@ -192,11 +195,19 @@ impl ClusterStore {
 }
 
 /// The keys that were there before `own`.
-fn ahead(queue: Vec<Entry>, own: &Key, revision: Revision) -> Result<BTreeSet<Key>> {
+fn ahead(name: &Key, queue: Vec<Entry>, own: &Key, revision: Revision) -> Result<BTreeSet<Key>> {
     if !queue.iter().any(|entry| entry.key == *own) {
         return Err(gone(own, "it was deleted, or its lease ended"));
     }
-    Ok(queue.into_iter().filter(|entry| entry.created < revision).map(|entry| entry.key).collect())
+    let before = queue.into_iter().filter(|entry| entry.created < revision && is_place(name, entry));
+    Ok(before.map(|entry| entry.key).collect())
+}
+
+/// Whether an entry beneath `name` stands in the queue of that name: other data may be there, and other queues.
+fn is_place(name: &Key, entry: &Entry) -> bool {
+    let number = entry.key.as_str().strip_prefix(name.as_str()).and_then(|rest| rest.strip_prefix('/'));
+    let is_number = |text: &str| text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    entry.lease.is_some() && number.is_some_and(is_number)
 }
 
 fn gone(key: &Key, reason: &str) -> Error {

@@ -46,8 +46,10 @@ pub struct Watch {
     scope: Scope,
     next: Revision,
     stage: Stage,
-    /// How many attempts to go on have failed. `None` if nothing was interrupted.
-    attempts: Option<usize>,
+    /// How often it was broken off since the last batch: each pause is longer.
+    failures: usize,
+    /// Whether it is to be told that it goes on.
+    is_interrupted: bool,
 }
 
 /// What is under way stays so when a wait for it is dropped: a caller that looks in often must not begin it anew each time.
@@ -62,7 +64,7 @@ enum Stage {
 impl Watch {
     pub(super) fn new(engine: Arc<dyn Engine>, scope: Scope, next: Revision) -> Self {
         let stage = open(&engine, &scope, next, Duration::ZERO);
-        Self { engine, scope, next, stage, attempts: None }
+        Self { engine, scope, next, stage, failures: 0, is_interrupted: false }
     }
 
     /// Waits for the next notice. Dropping the future loses nothing.
@@ -77,12 +79,13 @@ impl Watch {
                 Stage::Opens(opening) => match opening.await {
                     Ok(feed) => {
                         self.stage = Stage::Follows(feed);
-                        self.attempts.take().map(|_| Notice::Resumed)
+                        std::mem::take(&mut self.is_interrupted).then_some(Notice::Resumed)
                     }
                     Err(error) => self.interrupted(error, open)?,
                 },
                 Stage::Follows(feed) => match feed.next().await {
                     Ok(batch) => {
+                        self.failures = 0;
                         self.next = batch.revision.next();
                         Some(Notice::Changed(batch))
                     }
@@ -95,7 +98,7 @@ impl Watch {
                 Stage::Lists(listing) => match listing.await {
                     Ok((revision, entries)) => {
                         self.next = revision.next();
-                        self.attempts = None;
+                        self.is_interrupted = false;
                         self.stage = open(&self.engine, &self.scope, self.next, Duration::ZERO);
                         Some(Notice::Relisted { revision, entries })
                     }
@@ -110,10 +113,9 @@ impl Watch {
 
     /// Counts a failure that trying again may mend, and begins to `again`. It is told once.
     fn interrupted(&mut self, error: Error, again: Begin) -> Result<Option<Notice>> {
-        let first = self.attempts.is_none();
-        let attempts = self.attempts.map_or(0, |attempts| attempts + 1);
-        self.attempts = Some(attempts);
-        let pause = Duration::from_millis(PAUSES_MS[attempts.min(PAUSES_MS.len() - 1)]);
+        let first = !std::mem::replace(&mut self.is_interrupted, true);
+        let pause = Duration::from_millis(PAUSES_MS[self.failures.min(PAUSES_MS.len() - 1)]);
+        self.failures += 1;
         self.stage = again(&self.engine, &self.scope, self.next, pause);
         match error {
             Error::Unavailable { .. } => {

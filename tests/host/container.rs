@@ -315,7 +315,7 @@ fn container_half_started_is_cleaned() {
     let root = scripted_root::root(&sandbox, "a");
     // It has just been started, and has not moved anywhere yet.
     let slow = sandbox.dir("slow").join("lxc-start");
-    scripted_root::write_program(&slow, "#!/bin/sh\nsleep 5 \nexec /usr/bin/lxc-start \"$@\"\n");
+    scripted_root::write_program(&slow, "#!/bin/sh\nsleep 1000\nexec /usr/bin/lxc-start \"$@\"\n");
     let mut target = scripted_root::target();
     target.lxc_start = slow;
     let container = scripted_root::container_with(&sandbox, &target);

@@ -63,7 +63,6 @@ impl Owner {
                 self.commit(writes, &due);
             }
         }
-        self.shared.close();
     }
 
     /// The orders that wait. `None` if there will be no more; none if a lease may have ended meanwhile.
@@ -201,6 +200,13 @@ impl Owner {
         let revision = compacted + due.min(FORGOTTEN_MIN.max(2 * added));
         ledger.compact(revision)?;
         Ok(revision)
+    }
+}
+
+/// Whatever ends the thread, the file is closed before its lock is given back.
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }
 

@@ -93,7 +93,7 @@ impl Etcd {
 
     async fn found(
         &self,
-        client: Client,
+        client: Arc<Client>,
         first: String,
         options: GetOptions,
     ) -> Result<(PbRangeResponse, Revision), Fault> {
@@ -103,7 +103,7 @@ impl Etcd {
         Ok((answer.0, revision))
     }
 
-    async fn done(&self, client: Client, txn: Txn) -> Result<(PbTxnResponse, Revision), Fault> {
+    async fn done(&self, client: Arc<Client>, txn: Txn) -> Result<(PbTxnResponse, Revision), Fault> {
         let answer = client.kv_client().txn(txn).await?;
         let revision = self.members.revision(answer.header())?;
         Ok((answer.0, revision))
@@ -206,7 +206,7 @@ impl Etcd {
     }
 
     async fn renew(&self, id: LeaseId) -> Result<Duration> {
-        let renew = |client: Client| async move {
+        let renew = |client: Arc<Client>| async move {
             let (mut keeper, mut answers) = client.lease_client().keep_alive(signed(id.0)).await?;
             // The client keeps the time in the first answer to itself.
             keeper.keep_alive().await?;
@@ -258,12 +258,15 @@ impl Engine for Etcd {
 
     fn grant(&self, time_to_live: Duration) -> Reply<'_, (LeaseId, Duration)> {
         let seconds = time_to_live.as_secs() + u64::from(time_to_live.subsec_nanos() > 0);
-        Box::pin(self.members.ask(Request::Repeatable("a new lease"), move |client: Client| async move {
-            let answer = client.lease_client().grant(signed(seconds), None).await?;
-            self.members.revision(answer.header())?;
-            let given = Duration::from_secs(answer.ttl().cast_unsigned());
-            Ok((LeaseId(answer.id().cast_unsigned()), given))
-        }))
+        Box::pin(self.members.ask(
+            Request::Repeatable("a new lease"),
+            move |client: Arc<Client>| async move {
+                let answer = client.lease_client().grant(signed(seconds), None).await?;
+                self.members.revision(answer.header())?;
+                let given = Duration::from_secs(answer.ttl().cast_unsigned());
+                Ok((LeaseId(answer.id().cast_unsigned()), given))
+            },
+        ))
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Reply<'_, Duration> {
@@ -273,7 +276,7 @@ impl Engine for Etcd {
     fn revoke(&self, lease: LeaseId) -> Reply<'_, ()> {
         Box::pin(async move {
             let what = format!("lease {lease}");
-            let revoke = |client: Client| async move {
+            let revoke = |client: Arc<Client>| async move {
                 client.lease_client().revoke(signed(lease.0)).await?;
                 Ok(())
             };
@@ -286,7 +289,7 @@ impl Engine for Etcd {
 
     fn compact(&self, revision: Revision) -> Reply<'_, ()> {
         Box::pin(async move {
-            let compact = |client: Client| async move {
+            let compact = |client: Arc<Client>| async move {
                 match client.kv_client().compact(signed(revision.0), None).await {
                     Err(error) if says(&error, COMPACTED) => Ok(()),
                     Err(error) if says(&error, FUTURE) => {

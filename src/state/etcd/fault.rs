@@ -150,7 +150,9 @@ fn of_connection(error: &(dyn StdError + 'static)) -> Fault {
     let reason = chain.last().map(ToString::to_string).unwrap_or_default();
     let all = Chain(error).to_string();
     let has = |text: &str| all.contains(text);
-    if has("received fatal alert") {
+    // What a server says to a certificate; all else may come when a request was under way.
+    let alerts = ["Certificate", "UnknownCA", "AccessDenied", "HandshakeFailure"];
+    if has("received fatal alert") && alerts.iter().any(|alert| has(alert)) {
         // A server that refuses a certificate has not looked at the request.
         Fault::Untrusted(format!(
             "etcd wants a certificate that its --trusted-ca-file signed, in `tls`: {reason}"
@@ -159,7 +161,7 @@ fn of_connection(error: &(dyn StdError + 'static)) -> Fault {
         Fault::Untrusted(format!(
             "the endpoint's certificate was not signed by `tls.ca`, or is another's: {reason}"
         ))
-    } else if has("InvalidContentType") || has("handshake eof") {
+    } else if connecting && (has("InvalidContentType") || has("handshake eof")) {
         Fault::Unready(format!(
             "it does not speak TLS (use http://, or another port), or ended just now: {reason}"
         ))

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Opens a watch of etcd's keys from `first` to before `end`.
 pub(super) async fn open(
-    client: Client,
+    client: Arc<Client>,
     first: String,
     end: String,
     from: i64,

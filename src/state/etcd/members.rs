@@ -4,8 +4,8 @@
 //! answers, and each failure tells whether the request may be sent again.
 
 use std::future::Future;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, ResponseHeader};
@@ -45,7 +45,7 @@ struct Member {
     endpoint: String,
     options: ConnectOptions,
     /// Made when it is first needed: with a user, to make it takes an answer of the member.
-    client: OnceCell<Client>,
+    client: OnceCell<Arc<Client>>,
 }
 
 impl Members {
@@ -70,7 +70,7 @@ impl Members {
 
     /// Sends a request until it is answered: again after a failure that certainly left nothing done, and after any failure if
     /// `kind` allows it, for as long as the time-out lasts.
-    pub(super) async fn ask<T, F>(&self, kind: Request<'_>, request: impl Fn(Client) -> F) -> Result<T>
+    pub(super) async fn ask<T, F>(&self, kind: Request<'_>, request: impl Fn(Arc<Client>) -> F) -> Result<T>
     where
         F: Future<Output = Result<T, Fault>>,
     {
@@ -78,7 +78,11 @@ impl Members {
     }
 
     /// As [`ask`](Self::ask), each member once at most.
-    pub(super) async fn ask_each<T, F>(&self, kind: Request<'_>, request: impl Fn(Client) -> F) -> Result<T>
+    pub(super) async fn ask_each<T, F>(
+        &self,
+        kind: Request<'_>,
+        request: impl Fn(Arc<Client>) -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<T, Fault>>,
     {
@@ -89,7 +93,7 @@ impl Members {
         &self,
         rounds: usize,
         kind: Request<'_>,
-        request: impl Fn(Client) -> F,
+        request: impl Fn(Arc<Client>) -> F,
     ) -> Result<T>
     where
         F: Future<Output = Result<T, Fault>>,
@@ -130,7 +134,7 @@ impl Members {
         &self,
         member: &Member,
         limit: Duration,
-        request: impl Fn(Client) -> F,
+        request: impl Fn(Arc<Client>) -> F,
     ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
@@ -145,11 +149,11 @@ impl Members {
             Err(_) => return Err(Fault::Unready(silent())),
         };
         let answer = timeout_at(deadline, async {
-            match request(client.clone()).await {
+            match request(Arc::clone(client)).await {
                 Err(Fault::TokenExpired) => client.refresh_token().await?,
                 answer => return answer,
             }
-            match request(client.clone()).await {
+            match request(Arc::clone(client)).await {
                 Err(Fault::TokenExpired) => Err(Fault::Final(denied())),
                 answer => answer,
             }
@@ -158,7 +162,7 @@ impl Members {
     }
 
     /// The member's client. The first time the member shows that it is an etcd, new enough, and the same as the others.
-    async fn client<'a>(&self, member: &'a Member) -> Result<&'a Client, Fault> {
+    async fn client<'a>(&self, member: &'a Member) -> Result<&'a Arc<Client>, Fault> {
         let connect = || async {
             match self.meet(member).await {
                 // It may just have ended. Then nothing listens there any more.
@@ -173,7 +177,7 @@ impl Members {
         member.client.get_or_try_init(connect).await
     }
 
-    async fn meet(&self, member: &Member) -> Result<Client, Fault> {
+    async fn meet(&self, member: &Member) -> Result<Arc<Client>, Fault> {
         let mut client = Client::connect([&member.endpoint], Some(member.options.clone())).await?;
         let status = client.status().await?;
         let version = status.version();
@@ -184,7 +188,7 @@ impl Members {
             }));
         }
         self.revision(status.header())?;
-        Ok(client)
+        Ok(Arc::new(client))
     }
 
     /// The revision of an answer.

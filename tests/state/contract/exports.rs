@@ -22,6 +22,8 @@ pub(crate) async fn an_export_comes_back<S: Stage>(stage: S) {
     for n in 0..3 {
         store.put(&key(format!("large/{n}")), &note("x".repeat(900 << 10))).await.expect("put");
     }
+    store.put(&key("a-little-before-the-large"), &note("y".repeat(400 << 10))).await.expect("put");
+    store.put(&key("b-large"), &note("x".repeat(900 << 10))).await.expect("put");
     let before = told(&store).await;
     let lease = store.lease(std::time::Duration::from_secs(60)).await.expect("lease");
     let leased = Transaction::new().put_leased(&key("leased"), &note("1"), lease.id()).expect("put");

@@ -149,6 +149,20 @@ pub(crate) async fn a_leader_is_known_to_all<S: Stage>(stage: S) {
     assert!(other.leader::<Note>(&office).await.expect("leader").is_none());
 }
 
+/// Other data, and other queues, are in nobody's way; and whoever ended the lease of a lock has lost it.
+pub(crate) async fn only_places_are_waited_for<S: Stage>(stage: S) {
+    let store = stage.store();
+    let lease = store.lease(LONG).await.expect("lease");
+    store.put(&key("a/n1"), &note("data")).await.expect("put");
+    store.put(&key("a/0123456789abcdef"), &note("data")).await.expect("put");
+    let inner = store.campaign(&key("a/b"), &note("inner"), &lease).await.expect("campaign");
+    let outer = soon("the lock", store.lock(&key("a"), &lease)).await.expect("lock");
+    assert_eq!(store.leader::<Note>(&key("a/b")).await.expect("leader").expect("there").value.text, "inner");
+    lease.clone().end().await.expect("end");
+    assert!(!inner.is_held() && !outer.is_held() && !lease.is_held());
+    soon("what was ended is lost", outer.lost()).await;
+}
+
 /// An answer that is lost on the way does not leave a lock that nobody knows of.
 pub(crate) async fn a_lost_answer_does_not_lose_the_lock<S: Stage>(stage: S) {
     use docklet::state::Fault;
