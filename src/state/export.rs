@@ -157,14 +157,23 @@ struct Reader {
     last: Option<Key>,
     /// What was too much for the last batch.
     rest: Option<(Change, usize)>,
+    is_at_end: bool,
 }
 
 impl Reader {
     fn open(path: &Path) -> Result<Self> {
         let file = BufReader::new(File::open(path).map_err(failed("open", path))?);
         let digest = Sha256::new();
-        let mut reader =
-            Self { path: path.into(), file, number: 0, digest, entries: 0, last: None, rest: None };
+        let mut reader = Self {
+            path: path.into(),
+            file,
+            number: 0,
+            digest,
+            entries: 0,
+            last: None,
+            rest: None,
+            is_at_end: false,
+        };
         reader.head()?;
         Ok(reader)
     }
@@ -204,6 +213,9 @@ impl Reader {
 
     /// The next entry, with the size of its line. `None` at the end of a file that is whole.
     fn entry(&mut self) -> Result<Option<(Change, usize)>> {
+        if self.is_at_end {
+            return Ok(None);
+        }
         match self.line()? {
             Some((Line::Entry { key, value }, text)) => {
                 let value = Stored::from_bytes(value.get().as_bytes().to_vec());
@@ -222,6 +234,7 @@ impl Reader {
             Some((Line::End { entries, sha256 }, _))
                 if entries == self.entries && sha256 == hex(&self.digest) =>
             {
+                self.is_at_end = true;
                 match self.line()? {
                     None => Ok(None),
                     Some(_) => Err(damaged(&self.path, "there is something behind its end")),
@@ -238,7 +251,16 @@ impl Reader {
         let mut file = self.file;
         file.rewind().map_err(failed("lseek", &self.path))?;
         let digest = Sha256::new();
-        let mut again = Self { path: self.path, file, number: 0, digest, entries: 0, last: None, rest: None };
+        let mut again = Self {
+            path: self.path,
+            file,
+            number: 0,
+            digest,
+            entries: 0,
+            last: None,
+            rest: None,
+            is_at_end: false,
+        };
         again.head()?;
         Ok((sha256, again))
     }

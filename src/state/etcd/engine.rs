@@ -209,7 +209,7 @@ impl Etcd {
         let renew = |client: Arc<Client>| async move {
             let (mut keeper, mut answers) = client.lease_client().keep_alive(signed(id.0)).await?;
             // The client keeps the time in the first answer to itself.
-            keeper.keep_alive().await?;
+            keeper.keep_alive().await.map_err(|error| Fault::Lost(error.to_string()))?;
             let answer = answers.message().await?.ok_or_else(|| Fault::Lost("the stream ended".into()))?;
             self.members.revision(answer.header())?;
             match u64::try_from(answer.ttl()) {
