@@ -108,10 +108,11 @@ impl ClusterStore {
     /// Waits for the lock called `name`, and takes it for as long as `lease` lives. Whoever came first has it first, also of two
     /// with one lease. Set a time limit with `tokio::time::timeout`: dropping the future gives the place in the queue up.
     ///
-    /// The queue is made of leased keys `name/NUMBER`, of 16 hexadecimal digits.
+    /// The queue is made of leased keys `name/NUMBER`, of 16 hexadecimal digits: a name has at most 495 bytes.
     ///
     /// # Errors
-    /// [`Error::Conflict`] or [`Error::NotFound`] if the lease is lost; [`Error::Unavailable`], [`Error::OutcomeUnknown`].
+    /// [`Error::Invalid`] if the name is too long; [`Error::Conflict`] or [`Error::NotFound`] if the lease is lost;
+    /// [`Error::Unavailable`], [`Error::OutcomeUnknown`].
     pub async fn lock(&self, name: &Key, lease: &Lease) -> Result<Held> {
         self.campaign(name, &Nameless {}, lease).await
     }
@@ -137,7 +138,7 @@ impl ClusterStore {
         Ok(Held { store: self.clone(), fence: Fence { key, revision }, lease: lease.clone() })
     }
 
-    /// Who holds the office, or the lock, called `name` now. `None` if nobody does.
+    /// Who holds the office called `name` now. `None` if nobody does.
     ///
     /// The holder may change any time after: act on it under its [`Fence`], which is the entry's key and the revision that made it.
     ///

@@ -42,7 +42,8 @@
 //! - **Keys are relative to the cluster.** Nothing reaches beyond it, and no call takes or returns anything else.
 //! - **A change that returned is durable**, and seen by every later read. A transaction is done whole or not at all, under one [`Revision`].
 //! - **What is not known is not guessed.** A change whose answer is lost is [`Error::OutcomeUnknown`](crate::Error::OutcomeUnknown); one that was certainly not made
-//!   is [`Error::Unavailable`](crate::Error::Unavailable). No call waits for ever.
+//!   is [`Error::Unavailable`](crate::Error::Unavailable). No request waits for ever; only
+//!   `lock`, `campaign`, [`Watch::next`] and `lost` wait for others.
 //! - **A [`Watch`] tells each revision once, whole and in order.** After an interruption it goes on where it was ([`Notice::Resumed`]); if
 //!   that was compacted away meanwhile, it begins anew with all there is ([`Notice::Relisted`]), and says so.
 //! - **A [`Lease`] is known to be lost before it is over.** Its holder counts from before it asked, and less an eighth.

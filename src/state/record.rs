@@ -33,7 +33,7 @@ pub trait Record: Serialize + DeserializeOwned {
     /// The version of the form that is written. It goes up when older programs would misread what is written.
     const VERSION: u32 = 1;
 
-    /// Makes a value out of what was written in `version`, which is not newer than [`VERSION`](Self::VERSION). By default all
+    /// Makes a value out of what was written in `version`, which is older than [`VERSION`](Self::VERSION). By default all
     /// versions are read alike.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Stored {
     /// `record`, as it is kept.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if it is larger than 1 MiB, or serde cannot write it as JSON.
+    /// [`Error::Invalid`] if it is larger than 1 MiB, or JSON cannot hold it: what is put can be read back (not so a NaN).
     pub fn of<T: Record>(record: &T) -> Result<Self> {
         let envelope = Envelope { kind: T::KIND, version: T::VERSION, value: record };
         let bytes = serde_json::to_vec(&envelope)
@@ -69,6 +69,10 @@ impl Stored {
         if bytes.len() > BYTES_MAX {
             let size = format!("{} bytes", bytes.len());
             return Err(Error::invalid(T::KIND, size, "a value of the store has at most 1 MiB as JSON"));
+        }
+        if let Err(error) = serde_json::from_slice::<Envelope<String, T>>(&bytes) {
+            let rule = format!("cannot be read back from JSON: {error}");
+            return Err(Error::invalid(T::KIND, String::from_utf8_lossy(&bytes), rule));
         }
         Ok(Self(bytes))
     }
@@ -100,16 +104,20 @@ impl Stored {
     pub fn decode<T: Record>(&self, key: &Key) -> Result<T> {
         let Envelope { kind, version, value } = self.open(key)?;
         if kind != T::KIND {
-            let difference = format!("it holds a {kind:?}, not a {:?}", T::KIND);
+            let difference =
+                format!("it holds a {kind:?}, not a {:?}: read it as that, or delete it", T::KIND);
             return Err(Error::Differs { what: format!("key `{key}`"), difference });
         }
         if version > T::VERSION {
             return Err(Error::Unsupported {
                 what: format!("reading key `{key}`, a {kind} of version {version}"),
-                needs: format!("this program knows it up to version {}: use a newer one", T::VERSION),
+                needs: format!("use a newer program: this one knows versions up to {}", T::VERSION),
             });
         }
         let damaged = |error: serde_json::Error| Self::damaged(key, &format!("no {kind}: {error}"));
+        if version == T::VERSION {
+            return serde_json::from_str(value.get()).map_err(damaged);
+        }
         let value = serde_json::from_str(value.get()).map_err(damaged)?;
         T::upgrade(version, value).map_err(damaged)
     }
@@ -123,6 +131,42 @@ impl Stored {
         Error::Damaged {
             what: format!("the value of key `{key}`"),
             reason: format!("{reason}; delete it, or restore it from an export"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Number<T>(T);
+
+    impl Record for Number<f64> {
+        const KIND: &'static str = "number";
+    }
+
+    impl Record for Number<u128> {
+        const KIND: &'static str = "number";
+    }
+
+    #[test]
+    fn what_cannot_be_read_back_is_refused() {
+        Stored::of(&Number(f64::NAN)).unwrap_err();
+        Stored::of(&Number(f64::INFINITY)).unwrap_err();
+        let key = Key::new("a").unwrap();
+        let large = Number(u128::MAX);
+        assert_eq!(Stored::of(&large).unwrap().decode::<Number<u128>>(&key).unwrap(), large);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back_as_they_were(number in proptest::num::f64::NORMAL) {
+            let key = Key::new("a").unwrap();
+            let stored = Stored::of(&Number(number)).unwrap();
+            prop_assert_eq!(stored.decode::<Number<f64>>(&key).unwrap(), Number(number));
         }
     }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How many times the store had been changed. Every transaction that changes something has one of its own, greater than all before;
-/// there may be gaps. Revisions of different stores have nothing to do with each other.
+/// A number that grows with each change of the store, 1 or more from the beginning. Every transaction that changes something has one of its
+/// own, greater than all before; there may be gaps. Revisions of different stores have nothing to do with each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub u64);

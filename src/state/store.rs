@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 const NAMED_MAX: usize = 3;
 
 /// What the machines of a cluster agree on: ordered keys with typed values, of one cluster. Clones share it.
+///
+/// All calls can fail with [`Error::Denied`], where etcd does not let this user do it, and with [`Error::Damaged`].
 #[derive(Debug, Clone)]
 pub struct ClusterStore {
     pub(super) engine: Arc<dyn Engine>,
@@ -86,7 +88,7 @@ impl ClusterStore {
     /// - [`Error::Conflict`] if a check does not hold: nothing was done. Read again, and decide anew.
     /// - [`Error::Invalid`] if it breaks a limit of transactions.
     /// - [`Error::NotFound`] if it names a lease that is gone.
-    /// - [`Error::Unavailable`] if it was not done for certain.
+    /// - [`Error::Unavailable`] if it was not done for certain; [`Error::NoSpace`] if that is for want of room.
     /// - [`Error::OutcomeUnknown`] if it may have been done, or may yet be.
     pub async fn commit(&self, transaction: Transaction) -> Result<Revision> {
         transaction.validate()?;

@@ -1,7 +1,4 @@
-//! All entries of a store in a file, and back: for copies, and to move from one engine to the other.
-//!
-//! The file is JSON, one document a line: a head, an entry each, and an end with a digest of all before it. It holds what the store
-//! holds, so it is for its owner alone (`0600`). History and entries with a lease are left out.
+//! The file of an export: written whole before it has its name, and read twice (`man 2 rename`, `man 2 flock`).
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
@@ -12,19 +9,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::entry::Entry;
-use super::key::{Key, Scope};
-use super::page::{PAGE_DEFAULT, Query};
-use super::record::{BYTES_MAX, Record, Stored};
-use super::revision::Revision;
-use super::store::ClusterStore;
-use super::transaction::{Transaction, Write as Change};
 use crate::error::{Error, Result};
+use crate::state::entry::Entry;
+use crate::state::key::Key;
+use crate::state::record::{BYTES_MAX, Stored};
+use crate::state::revision::Revision;
+use crate::state::store::ClusterStore;
+use crate::state::transaction::Write as Change;
 
 /// The newest form of the file that is known.
 const VERSION: u32 = 1;
 /// How many entries, and how many bytes of them, one transaction of an import has.
-const BATCH_ENTRIES: usize = 100;
+pub(super) const BATCH_ENTRIES: usize = 100;
 const BATCH_BYTES: usize = 512 << 10;
 
 /// A line of the file.
@@ -36,17 +32,6 @@ enum Line {
     End { entries: u64, sha256: String },
 }
 
-/// That an import is under way, under [`ClusterStore::IMPORT_MARK`]. Another attempt takes it over.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mark {
-    sha256: String,
-}
-
-impl Record for Mark {
-    const KIND: &'static str = "import";
-}
-
 fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::os(call, format!("`{}`", path.display()), error)
 }
@@ -56,7 +41,7 @@ fn damaged(path: &Path, reason: impl Into<String>) -> Error {
 }
 
 /// A file that is being written, and takes its name when it is whole.
-struct Writer {
+pub(super) struct Writer {
     path: PathBuf,
     partial: PathBuf,
     file: BufWriter<File>,
@@ -65,7 +50,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn create(path: &Path, revision: Revision) -> Result<Self> {
+    pub(super) fn create(path: &Path, revision: Revision) -> Result<Self> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
@@ -83,7 +68,7 @@ impl Writer {
         self.file.write_all(&text).map_err(failed("write", &self.partial))
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<()> {
+    pub(super) fn entry(&mut self, entry: &Entry) -> Result<()> {
         if entry.key.as_str() == ClusterStore::IMPORT_MARK {
             let reason = "an import into it is under way, or was not finished: import again".into();
             return Err(Error::Busy { what: "the store".into(), reason });
@@ -96,7 +81,7 @@ impl Writer {
         self.line(&Line::Entry { key: entry.key.clone(), value })
     }
 
-    fn finish(mut self) -> Result<()> {
+    pub(super) fn finish(mut self) -> Result<()> {
         let sha256 = hex(&self.digest.clone());
         self.line(&Line::End { entries: self.entries, sha256 })?;
         let file =
@@ -148,7 +133,7 @@ fn check(key: &Key, value: &Stored) -> Result<()> {
 }
 
 /// The lines of a file, one after the other. It is read twice: to be verified, and to be put.
-struct Reader {
+pub(super) struct Reader {
     path: PathBuf,
     file: BufReader<File>,
     number: usize,
@@ -161,7 +146,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let file = BufReader::new(File::open(path).map_err(failed("open", path))?);
         let digest = Sha256::new();
         let mut reader = Self {
@@ -245,7 +230,7 @@ impl Reader {
     }
 
     /// Reads a file that is whole to its end and back to its beginning. Its digest.
-    fn verify(mut self) -> Result<(String, Self)> {
+    pub(super) fn verify(mut self) -> Result<(String, Self)> {
         while self.entry()?.is_some() {}
         let sha256 = hex(&self.digest);
         let mut file = self.file;
@@ -266,7 +251,7 @@ impl Reader {
     }
 
     /// Entries for one transaction. Empty behind the last, if the file is what it was when it had this digest.
-    fn batch(&mut self, sha256: &str) -> Result<Vec<Change>> {
+    pub(super) fn batch(&mut self, sha256: &str) -> Result<Vec<Change>> {
         let (mut batch, mut size) = (Vec::new(), 0);
         while batch.len() < BATCH_ENTRIES {
             let next = self.rest.take().map_or_else(|| self.entry(), |rest| Ok(Some(rest)))?;
@@ -284,118 +269,5 @@ impl Reader {
             batch.push(put);
         }
         Ok(batch)
-    }
-}
-
-/// Runs what waits for a disk where it may.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-impl ClusterStore {
-    /// The key that stands in a store from the beginning of an [`import`](Self::import) to its end. A store that has it is not whole:
-    /// import again.
-    pub const IMPORT_MARK: &str = ".import";
-
-    /// Writes all entries, as they are at one revision, to the file `path`, which appears, or is replaced, when it is whole and on the
-    /// disk. Entries that hang on a lease are left out, and so is the history. The revision.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], [`Error::Os`]; [`Error::Conflict`] if the revision is compacted away meanwhile.
-    pub async fn export(&self, path: &Path) -> Result<Revision> {
-        let mut query = Query { limit: PAGE_DEFAULT, ..Query::new(Scope::All) };
-        let mut writer = None;
-        loop {
-            let page = self.page(query.clone()).await?;
-            let (revision, more) = (page.revision, page.more);
-            (query.at, query.after) = (Some(revision), page.entries.last().map(|entry| entry.key.clone()));
-            let path = path.to_owned();
-            let begun = writer.take();
-            let written = blocking(move || {
-                let mut writer = begun.map_or_else(|| Writer::create(&path, revision), Ok)?;
-                for entry in page.entries.iter().filter(|entry| entry.lease.is_none()) {
-                    writer.entry(entry)?;
-                }
-                if more { Ok(Some(writer)) } else { writer.finish().map(|()| None) }
-            });
-            writer = written.await?;
-            if !more {
-                return Ok(revision);
-            }
-        }
-    }
-
-    /// Puts the entries of an exported file into this store, which must be empty. The file is checked before the first one is put. A store
-    /// with an import that was not finished is emptied first, of what others have put there meanwhile, too. The store's revision after it.
-    ///
-    /// # Errors
-    /// - [`Error::Differs`] if the store is not empty.
-    /// - [`Error::Damaged`] if the file is not whole, [`Error::Unsupported`] if it is of a newer form.
-    /// - [`Error::Conflict`] if another import begins meanwhile, or somebody uses the store.
-    /// - [`Error::Os`], [`Error::Unavailable`], [`Error::OutcomeUnknown`]: import again.
-    pub async fn import(&self, path: &Path) -> Result<Revision> {
-        let source = path.to_owned();
-        let (sha256, mut reader) = blocking(move || Reader::open(&source)?.verify()).await?;
-        let key = Key::new(Self::IMPORT_MARK)?;
-        let mark = self.begin_import(&key, Mark { sha256: sha256.clone() }).await?;
-        loop {
-            let verified = sha256.clone();
-            let (batch, rest) =
-                blocking(move || reader.batch(&verified).map(|batch| (batch, reader))).await?;
-            if batch.is_empty() {
-                return self.commit(Transaction::new().if_modified_at(&key, mark).delete(&key)).await;
-            }
-            let puts = Transaction::new().if_modified_at(&key, mark);
-            self.commit(batch.into_iter().fold(puts, Transaction::write)).await?;
-            reader = rest;
-        }
-    }
-
-    /// Marks an empty store, or takes over one that is marked and empties it. The mark's revision.
-    async fn begin_import(&self, key: &Key, mark: Mark) -> Result<Revision> {
-        let former = self.get::<Mark>(key).await?;
-        if former.is_none() {
-            self.must_hold_only(key).await?;
-        }
-        let take = match &former {
-            Some(former) => Transaction::new().if_unchanged(former),
-            None => Transaction::new().if_absent(key),
-        };
-        let mark = self.commit(take.put(key, &mark)?).await?;
-        if former.is_some() {
-            self.empty_but(key, mark).await?;
-        } else if let Err(error) = self.must_hold_only(key).await {
-            // Somebody was faster than the mark.
-            self.commit(Transaction::new().if_modified_at(key, mark).delete(key)).await?;
-            return Err(error);
-        }
-        Ok(mark)
-    }
-
-    async fn must_hold_only(&self, key: &Key) -> Result<()> {
-        let page = self.page(Query { limit: 2, ..Query::new(Scope::All) }).await?;
-        match page.entries.iter().find(|entry| entry.key != *key) {
-            None => Ok(()),
-            Some(entry) => Err(Error::Differs {
-                what: "the store".into(),
-                difference: format!("it holds key `{}`: import into an empty one", entry.key),
-            }),
-        }
-    }
-
-    /// Deletes everything else, as long as the mark is as it was made at `mark`.
-    async fn empty_but(&self, key: &Key, mark: Revision) -> Result<()> {
-        loop {
-            let page = self.page(Query { limit: BATCH_ENTRIES, ..Query::new(Scope::All) }).await?;
-            let others: Vec<_> = page.entries.into_iter().filter(|entry| entry.key != *key).collect();
-            if others.is_empty() {
-                return Ok(());
-            }
-            let deletes = Transaction::new().if_modified_at(key, mark);
-            self.commit(others.iter().fold(deletes, |changes, entry| changes.delete(&entry.key))).await?;
-        }
     }
 }
