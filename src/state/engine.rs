@@ -46,8 +46,8 @@ pub(super) trait Engine: fmt::Debug + Send + Sync {
     fn commit<'a>(&'a self, transaction: &'a Transaction) -> Reply<'a, Outcome>;
     /// All changes of `scope` from this revision on, also of leases that ended.
     fn watch(&self, scope: Scope, from: Revision) -> Reply<'_, Box<dyn Feed>>;
-    /// A new lease, of at least this time. What it is given is told.
-    fn grant(&self, time_to_live: Duration) -> Reply<'_, (LeaseId, Duration)>;
+    /// A new lease, of at least so many seconds. What it is given is told.
+    fn grant(&self, seconds: u64) -> Reply<'_, (LeaseId, Duration)>;
     /// Gives a lease its whole time again, and tells it. [`Error::NotFound`] if it is gone.
     fn keep_alive(&self, lease: LeaseId) -> Reply<'_, Duration>;
     /// Ends a lease, with its keys. It may be gone already.

@@ -169,8 +169,8 @@ impl Engine for Faulty {
         })
     }
 
-    fn grant(&self, time_to_live: Duration) -> Reply<'_, (LeaseId, Duration)> {
-        Box::pin(self.faults.pass(Some("a new lease".into()), self.engine.grant(time_to_live)))
+    fn grant(&self, seconds: u64) -> Reply<'_, (LeaseId, Duration)> {
+        Box::pin(self.faults.pass(Some("a new lease".into()), self.engine.grant(seconds)))
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Reply<'_, Duration> {

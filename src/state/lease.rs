@@ -58,6 +58,11 @@ impl Drop for Inner {
     }
 }
 
+/// What is told of a lease that is not there.
+pub(super) fn gone(id: LeaseId) -> Error {
+    Error::NotFound { what: format!("lease {id}, which may have ended,") }
+}
+
 /// The time since boot.
 pub(super) fn now() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
@@ -75,8 +80,9 @@ impl Lease {
             let rule = "must be 2 seconds to 1 day";
             return Err(Error::invalid("time to live", format!("{time_to_live:?}"), rule));
         }
+        let seconds = time_to_live.as_secs() + u64::from(time_to_live.subsec_nanos() > 0);
         let asked = now();
-        let (id, time_to_live) = engine.grant(time_to_live).await?;
+        let (id, time_to_live) = engine.grant(seconds).await?;
         let deadline = watch::Sender::new(Some(deadline(asked, time_to_live)));
         // The task holds the engine for single requests only: a store is closed with the last handle to it.
         let keeper = keep(Arc::downgrade(&engine), id, time_to_live, deadline.clone());
@@ -90,7 +96,7 @@ impl Lease {
         self.0.id
     }
 
-    /// The time that it was given: at least what was asked for.
+    /// The time that it was given, in whole seconds: at least what was asked for.
     #[must_use]
     pub fn time_to_live(&self) -> Duration {
         self.0.time_to_live

@@ -12,7 +12,7 @@ pub(super) const PAGE_DEFAULT: usize = 1_000;
 /// How large the pages of a whole listing grow, in bytes.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// Which entries to read. The next page is the same query with `after` set to the last key and `at` to the page's revision.
+/// Which entries to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// Which keys.
@@ -30,6 +30,13 @@ impl Query {
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         Self { scope, after: None, limit: PAGE_DEFAULT, at: None }
+    }
+
+    /// The page behind `page`, as things were then. `None` behind the last one.
+    #[must_use]
+    pub fn behind<T>(&self, page: &Page<T>) -> Option<Self> {
+        let last = page.entries.last().filter(|_| page.more)?;
+        Some(Self { after: Some(last.key.clone()), at: Some(page.revision), ..self.clone() })
     }
 }
 
@@ -68,12 +75,12 @@ pub(super) async fn all(engine: &dyn Engine, scope: &Scope) -> Result<(Revision,
                 page => page?,
             };
             let bytes: usize = page.entries.iter().map(|entry| entry.value.as_bytes().len()).sum();
+            let next = query.behind(&page);
             entries.extend(page.entries);
-            if !page.more {
-                return Ok((page.revision, entries));
-            }
-            query.after = entries.last().map(|entry| entry.key.clone());
-            query.at = Some(page.revision);
+            query = match next {
+                None => return Ok((page.revision, entries)),
+                Some(next) => next,
+            };
             // etcd 3.4 counts all that is left for each page: small entries take fewer and larger ones.
             if bytes < PAGE_BYTES {
                 query.limit *= 2;

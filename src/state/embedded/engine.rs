@@ -113,7 +113,7 @@ impl fmt::Debug for Embedded {
 }
 
 /// Reads the file where that may take long.
-pub(super) async fn blocking<T: Send + 'static>(
+pub(super) async fn read_blocking<T: Send + 'static>(
     shared: &Shared,
     read: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
 ) -> Result<T> {
@@ -133,7 +133,7 @@ impl Engine for Embedded {
             let found = if short {
                 read().map_err(|trouble| failure::of(&self.shared.path, trouble))
             } else {
-                blocking(&self.shared, read).await
+                read_blocking(&self.shared, read).await
             };
             let reason = match found? {
                 Found::Page(page) => return Ok(page),
@@ -163,8 +163,8 @@ impl Engine for Embedded {
         async move { Ok(feed) }.boxed()
     }
 
-    fn grant(&self, time_to_live: Duration) -> Reply<'_, (LeaseId, Duration)> {
-        async move { self.order("a new lease", |answer| Order::Grant(time_to_live, answer)).await }.boxed()
+    fn grant(&self, seconds: u64) -> Reply<'_, (LeaseId, Duration)> {
+        async move { self.order("a new lease", |answer| Order::Grant(seconds, answer)).await }.boxed()
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Reply<'_, Duration> {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::super::change::{Batch, Change};
 use super::super::engine::{End, Feed};
 use super::super::key::Scope;
-use super::engine::blocking;
+use super::engine::read_blocking;
 use super::shared::Shared;
 use super::table::{self, COMPACTED, LOG, NUMBERS};
 
@@ -66,7 +66,7 @@ impl LogFeed {
             }
             table::batches(&transaction.open_table(LOG)?, next, READ_MAX).map(Some)
         };
-        match blocking(&self.shared, read).await.map_err(End::Broken)? {
+        match read_blocking(&self.shared, read).await.map_err(End::Broken)? {
             Some(found) => Ok(found.into_iter().map(Arc::new).collect()),
             None => Err(End::Compacted),
         }

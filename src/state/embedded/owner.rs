@@ -94,7 +94,7 @@ impl Owner {
             match order {
                 Order::KeepAlive(id, answer) => {
                     let kept = self.deadlines.renew(id.0, now);
-                    let _ = answer.send(kept.ok_or_else(|| lease_gone(id)));
+                    let _ = answer.send(kept.ok_or_else(|| lease::gone(id)));
                 }
                 order => rest.push(order),
             }
@@ -222,11 +222,10 @@ fn carry_out(ledger: &mut Ledger<'_>, order: &Order) -> Result<Fate, Trouble> {
     Ok(match order {
         Order::Commit(transaction, _) => match ledger.carry_out(transaction)? {
             Verdict::Decided(outcome) => Fate::Decided(outcome),
-            Verdict::LeaseGone(id) => Fate::Refused(lease_gone(id)),
+            Verdict::LeaseGone(id) => Fate::Refused(lease::gone(id)),
         },
-        Order::Grant(time_to_live, _) => {
-            let seconds = time_to_live.as_secs() + u64::from(time_to_live.subsec_nanos() > 0);
-            Fate::Granted(LeaseId(ledger.grant(seconds)?), Duration::from_secs(seconds))
+        Order::Grant(seconds, _) => {
+            Fate::Granted(LeaseId(ledger.grant(*seconds)?), Duration::from_secs(*seconds))
         }
         // Answered already.
         Order::KeepAlive(..) => Fate::Done,
@@ -246,8 +245,4 @@ fn carry_out(ledger: &mut Ledger<'_>, order: &Order) -> Result<Fate, Trouble> {
             Fate::Done
         }
     })
-}
-
-fn lease_gone(id: LeaseId) -> Error {
-    Error::NotFound { what: format!("lease {id}, which may have ended,") }
 }

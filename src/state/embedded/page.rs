@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use redb::{Error as Trouble, ReadTransaction};
 
-use super::super::key::Scope;
 use super::super::page::{Page, Query};
 use super::super::revision::Revision;
 use super::table::{COMPACTED, ENTRIES, Held, LOG, NUMBERS, REVISION_FIRST, key, number, revision};
@@ -80,8 +79,7 @@ fn entry(text: &str, held: Option<Held>) -> Result<Option<super::super::entry::E
 
 /// From where, and up to where, keys are asked for.
 fn bounds(query: &Query) -> (String, Option<String>) {
-    let scope: &Scope = &query.scope;
-    let (first, end) = scope.bounds();
+    let (first, end) = query.scope.bounds();
     match &query.after {
         // Nothing is between a text and itself with a zero behind it.
         Some(after) if after.as_str() >= first.as_str() => (format!("{after}\0"), end),

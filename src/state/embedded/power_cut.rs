@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
 
 use proptest::prelude::RngExt;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -199,7 +198,7 @@ fn order(chance: &mut TestRng, revision: u64) -> Order {
     let key = |chance: &mut TestRng| Key::new(format!("key/{}", chance.random_range(0..8))).unwrap();
     let lease = LeaseId(chance.random_range(1..6));
     match chance.random_range(0..20) {
-        0..2 => Order::Grant(Duration::from_secs(60), oneshot::channel().0),
+        0..2 => Order::Grant(60, oneshot::channel().0),
         2 => Order::Revoke(lease, oneshot::channel().0),
         3 => Order::Compact(Revision(chance.random_range(1..=revision)), oneshot::channel().0),
         _ => {

@@ -18,7 +18,7 @@ pub(super) struct Request {
 
 pub(super) enum Order {
     Commit(Transaction, Answer<Outcome>),
-    Grant(Duration, Answer<(LeaseId, Duration)>),
+    Grant(u64, Answer<(LeaseId, Duration)>),
     KeepAlive(LeaseId, Answer<Duration>),
     Revoke(LeaseId, Answer<()>),
     Compact(Revision, Answer<()>),

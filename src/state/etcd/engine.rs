@@ -10,7 +10,7 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp
 
 use super::super::engine::{Engine, Feed, Outcome, Reply};
 use super::super::key::{Key, Scope};
-use super::super::lease::LeaseId;
+use super::super::lease::{self, LeaseId};
 use super::super::page::{Page, Query};
 use super::super::revision::Revision;
 use super::super::store::ClusterStore;
@@ -214,11 +214,11 @@ impl Etcd {
             self.members.revision(answer.header())?;
             match u64::try_from(answer.ttl()) {
                 Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
-                _ => Err(Fault::Final(lease_gone(id))),
+                _ => Err(Fault::Final(lease::gone(id))),
             }
         };
         self.members.ask(Request::Read, renew).await.map_err(|error| match error {
-            Error::NotFound { .. } => lease_gone(id),
+            Error::NotFound { .. } => lease::gone(id),
             error => error,
         })
     }
@@ -239,10 +239,6 @@ fn ranges(answer: PbTxnResponse) -> Vec<Vec<PbKeyValue>> {
     responses.filter_map(found).collect()
 }
 
-fn lease_gone(id: LeaseId) -> Error {
-    Error::NotFound { what: format!("lease {id}") }
-}
-
 impl Engine for Etcd {
     fn read(&self, query: Query) -> Reply<'_, Page> {
         Box::pin(self.page(query))
@@ -256,8 +252,7 @@ impl Engine for Etcd {
         Box::pin(self.follow(scope, from))
     }
 
-    fn grant(&self, time_to_live: Duration) -> Reply<'_, (LeaseId, Duration)> {
-        let seconds = time_to_live.as_secs() + u64::from(time_to_live.subsec_nanos() > 0);
+    fn grant(&self, seconds: u64) -> Reply<'_, (LeaseId, Duration)> {
         Box::pin(self.members.ask(
             Request::Repeatable("a new lease"),
             move |client: Arc<Client>| async move {

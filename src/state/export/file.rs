@@ -15,7 +15,7 @@ use crate::state::key::Key;
 use crate::state::record::{BYTES_MAX, Stored};
 use crate::state::revision::Revision;
 use crate::state::store::ClusterStore;
-use crate::state::transaction::Write as Change;
+use crate::state::transaction;
 
 /// The newest form of the file that is known.
 const VERSION: u32 = 1;
@@ -82,7 +82,7 @@ impl Writer {
     }
 
     pub(super) fn finish(mut self) -> Result<()> {
-        let sha256 = hex(&self.digest.clone());
+        let sha256 = hex(&self.digest);
         self.line(&Line::End { entries: self.entries, sha256 })?;
         let file =
             self.file.into_inner().map_err(|error| failed("write", &self.partial)(error.into_error()))?;
@@ -141,19 +141,23 @@ pub(super) struct Reader {
     entries: u64,
     last: Option<Key>,
     /// What was too much for the last batch.
-    rest: Option<(Change, usize)>,
+    rest: Option<(transaction::Write, usize)>,
     is_at_end: bool,
 }
 
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = BufReader::new(File::open(path).map_err(failed("open", path))?);
-        let digest = Sha256::new();
+        let file = File::open(path).map_err(failed("open", path))?;
+        Self::begin(path.into(), BufReader::new(file))
+    }
+
+    /// A reader of a file that stands at its beginning.
+    fn begin(path: PathBuf, file: BufReader<File>) -> Result<Self> {
         let mut reader = Self {
-            path: path.into(),
+            path,
             file,
             number: 0,
-            digest,
+            digest: Sha256::new(),
             entries: 0,
             last: None,
             rest: None,
@@ -197,7 +201,7 @@ impl Reader {
     }
 
     /// The next entry, with the size of its line. `None` at the end of a file that is whole.
-    fn entry(&mut self) -> Result<Option<(Change, usize)>> {
+    fn entry(&mut self) -> Result<Option<(transaction::Write, usize)>> {
         if self.is_at_end {
             return Ok(None);
         }
@@ -214,7 +218,7 @@ impl Reader {
                 }
                 self.digest.update(&text);
                 self.entries += 1;
-                Ok(Some((Change::Put { key, value, lease: None }, text.len())))
+                Ok(Some((transaction::Write::Put { key, value, lease: None }, text.len())))
             }
             Some((Line::End { entries, sha256 }, _))
                 if entries == self.entries && sha256 == hex(&self.digest) =>
@@ -235,23 +239,11 @@ impl Reader {
         let sha256 = hex(&self.digest);
         let mut file = self.file;
         file.rewind().map_err(failed("lseek", &self.path))?;
-        let digest = Sha256::new();
-        let mut again = Self {
-            path: self.path,
-            file,
-            number: 0,
-            digest,
-            entries: 0,
-            last: None,
-            rest: None,
-            is_at_end: false,
-        };
-        again.head()?;
-        Ok((sha256, again))
+        Ok((sha256, Self::begin(self.path, file)?))
     }
 
     /// Entries for one transaction. Empty behind the last, if the file is what it was when it had this digest.
-    pub(super) fn batch(&mut self, sha256: &str) -> Result<Vec<Change>> {
+    pub(super) fn batch(&mut self, sha256: &str) -> Result<Vec<transaction::Write>> {
         let (mut batch, mut size) = (Vec::new(), 0);
         while batch.len() < BATCH_ENTRIES {
             let next = self.rest.take().map_or_else(|| self.entry(), |rest| Ok(Some(rest)))?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use self::file::{BATCH_ENTRIES, Reader, Writer};
 use super::key::{Key, Scope};
-use super::page::{PAGE_DEFAULT, Query};
+use super::page::Query;
 use super::record::Record;
 use super::revision::Revision;
 use super::store::ClusterStore;
@@ -48,12 +48,12 @@ impl ClusterStore {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Os`]; [`Error::Conflict`] if the revision is compacted away meanwhile.
     pub async fn export(&self, path: &Path) -> Result<Revision> {
-        let mut query = Query { limit: PAGE_DEFAULT, ..Query::new(Scope::All) };
+        let mut query = Query::new(Scope::All);
         let mut writer = None;
         loop {
             let page = self.page(query.clone()).await?;
-            let (revision, more) = (page.revision, page.more);
-            (query.at, query.after) = (Some(revision), page.entries.last().map(|entry| entry.key.clone()));
+            let (revision, next) = (page.revision, query.behind(&page));
+            let more = next.is_some();
             let path = path.to_owned();
             let begun = writer.take();
             let written = blocking(move || {
@@ -64,8 +64,9 @@ impl ClusterStore {
                 if more { Ok(Some(writer)) } else { writer.finish().map(|()| None) }
             });
             writer = written.await?;
-            if !more {
-                return Ok(revision);
+            match next {
+                None => return Ok(revision),
+                Some(next) => query = next,
             }
         }
     }
