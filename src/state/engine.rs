@@ -40,7 +40,7 @@ pub(super) enum End {
 /// [`Error::Unavailable`] if it was certainly not done, [`Error::OutcomeUnknown`] if a change may have been done or may yet be;
 /// no operation waits longer than the engine's time-out.
 pub(super) trait Engine: fmt::Debug + Send + Sync {
-    /// Reads a page. [`Error::Conflict`] if `at` was compacted away or is still to come.
+    /// Reads a page. [`Error::Conflict`] if `at` was compacted away, [`Error::Invalid`] if it is still to come.
     fn read(&self, query: Query) -> Reply<'_, Page>;
     /// Carries a valid transaction out. [`Error::NotFound`] if it names a lease that is gone.
     fn commit<'a>(&'a self, transaction: &'a Transaction) -> Reply<'a, Outcome>;

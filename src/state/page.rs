@@ -63,6 +63,17 @@ impl Page {
     }
 }
 
+/// What is told of a query at a revision that was compacted away.
+pub(super) fn compacted() -> Error {
+    let reason = "it was compacted away: read it as it is now".into();
+    Error::Conflict { what: "what the store was at that revision".into(), reason }
+}
+
+/// What is told of a query at a revision that no change has yet.
+pub(super) fn still_to_come(at: Revision) -> Error {
+    Error::invalid("revision", at.to_string(), "is still to come: read the store as it is now")
+}
+
 /// All entries of `scope`, and the one revision they were read at.
 pub(super) async fn all(engine: &dyn Engine, scope: &Scope) -> Result<(Revision, Vec<Entry>)> {
     'anew: loop {

@@ -48,7 +48,7 @@ impl ClusterStore {
     ///
     /// # Errors
     /// - [`Error::Invalid`] if the limit is 0.
-    /// - [`Error::Conflict`] if the revision was compacted away, or is still to come.
+    /// - [`Error::Conflict`] if the revision was compacted away.
     /// - [`Error::Unavailable`].
     pub async fn page(&self, query: Query) -> Result<Page> {
         if query.limit == 0 {

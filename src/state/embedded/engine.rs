@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::super::engine::{Engine, Feed, Outcome, Reply};
 use super::super::key::Scope;
 use super::super::lease::LeaseId;
-use super::super::page::{Page, Query};
+use super::super::page::{Page, Query, compacted, still_to_come};
 use super::super::revision::Revision;
 use super::super::store::ClusterStore;
 use super::super::transaction::Transaction;
@@ -135,17 +135,11 @@ impl Engine for Embedded {
             } else {
                 read_blocking(&self.shared, read).await
             };
-            let reason = match found? {
-                Found::Page(page) => return Ok(page),
-                Found::Compacted(kept) => {
-                    format!("what was before revision {kept} is forgotten: read it as it is now")
-                }
-                Found::StillToCome(now) => format!("revision {now} is the last: read it as it is now"),
-            };
-            Err(Error::Conflict {
-                what: format!("the store at revision {}", at.unwrap_or(Revision(0))),
-                reason,
-            })
+            match found? {
+                Found::Page(page) => Ok(page),
+                Found::Compacted => Err(compacted()),
+                Found::StillToCome => Err(still_to_come(at.unwrap_or(Revision(0)))),
+            }
         }
         .boxed()
     }

@@ -36,6 +36,7 @@ impl Failure {
                     available_bytes: available_bytes(path),
                 }
             }
+            Trouble::Corrupted(reason) => damaged(path, reason),
             _ => unavailable(path, &format!("nothing was changed, because writing it failed: {trouble}")),
         }
     }

@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Result as IoResult};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -21,8 +22,28 @@ pub(super) struct Claim(Arc<File>);
 impl Claim {
     /// The file of this name. `None` if there is none.
     pub(super) fn of(path: &Path) -> Result<Option<Self>> {
+        let invalid = |rule: &str| Error::invalid("store", path.to_string_lossy(), rule);
+        if path.file_name().is_none() || path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(invalid("must be the path of a file"));
+        }
+        // Opening a device can have effects: look first.
+        match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => {}
+            Ok(_) => {
+                return Err(invalid(
+                    "is a directory or a device: give the path of an ordinary file, or of none",
+                ));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::os("stat", path.display(), error)),
+        }
         match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => Self::lock(path, file).map(Some),
+            Ok(file) => {
+                let claim = Self::lock(path, file)?;
+                // Whoever gave it its name may have died before the name was durable.
+                sync_directory(path)?;
+                Ok(Some(claim))
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::os("open", path.display(), error)),
         }
@@ -64,9 +85,7 @@ impl Claim {
             Err(Errno::EXIST) => return Ok(false),
             Err(error) => return Err(Error::os("linkat", path.display(), error)),
         }
-        let directory = directory(path);
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|e| Error::os("fsync", directory.display(), e))?;
+        sync_directory(path)?;
         Ok(true)
     }
 
@@ -121,6 +140,13 @@ impl StorageBackend for Storage {
 
 fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the names in the directory of `path` durable.
+fn sync_directory(path: &Path) -> Result<()> {
+    let directory = directory(path);
+    let synced = File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|error| Error::os("fsync", directory.display(), error))
 }
 
 /// Which process has `file` locked, in words.

@@ -140,12 +140,11 @@ impl Owner {
         self.broken = true;
         let reopened = self.reopen();
         let Some(written) = written else { return Err(Failure { trouble, is_unknown: false }) };
-        // All of a commit is there or nothing, and the last revision tells which.
-        match (reopened, written.batches.last()) {
-            (Ok(revision), Some(last)) if revision == last.revision.0 => Ok(written),
-            (Ok(_), Some(_)) => Err(Failure { trouble, is_unknown: false }),
-            _ => Err(Failure { trouble, is_unknown: true }),
-        }
+        // All of a commit is there or nothing, and the last revision tells which. One that is there was written, but the disk has
+        // not said that it keeps it: that is no more than unknown.
+        let is_gone =
+            matches!((reopened, written.batches.last()), (Ok(now), Some(last)) if now < last.revision.0);
+        Err(Failure { trouble, is_unknown: !is_gone })
     }
 
     /// The inner result is the commit's: it may have been done all the same. An outer failure did nothing.

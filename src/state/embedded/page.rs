@@ -11,10 +11,9 @@ use super::table::{COMPACTED, ENTRIES, Held, LOG, NUMBERS, REVISION_FIRST, key, 
 /// What was found of a query.
 pub(super) enum Found {
     Page(Page),
-    /// What was then is forgotten: this is the first revision that is not.
-    Compacted(u64),
-    /// It is still to come: this is the revision now.
-    StillToCome(u64),
+    /// What was then is forgotten.
+    Compacted,
+    StillToCome,
 }
 
 pub(super) fn read(transaction: &ReadTransaction, query: &Query) -> Result<Found, Trouble> {
@@ -22,11 +21,11 @@ pub(super) fn read(transaction: &ReadTransaction, query: &Query) -> Result<Found
     let now = revision(&log)?;
     let at = query.at.map_or(now, |at| at.0);
     if at > now {
-        return Ok(Found::StillToCome(now));
+        return Ok(Found::StillToCome);
     }
     let kept = number(&transaction.open_table(NUMBERS)?, COMPACTED)?.max(REVISION_FIRST);
     if at < kept {
-        return Ok(Found::Compacted(kept));
+        return Ok(Found::Compacted);
     }
     let (first, end) = bounds(query);
     let mut undone: BTreeMap<String, Option<Held>> = BTreeMap::new();

@@ -11,11 +11,11 @@ use etcd_client::{Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp
 use super::super::engine::{Engine, Feed, Outcome, Reply};
 use super::super::key::{Key, Scope};
 use super::super::lease::{self, LeaseId};
-use super::super::page::{Page, Query};
+use super::super::page::{Page, Query, compacted, still_to_come};
 use super::super::revision::Revision;
 use super::super::store::ClusterStore;
 use super::super::transaction::{Check, Condition, Transaction, Write};
-use super::fault::{COMPACTED, FUTURE, Fault, compacted, says};
+use super::fault::{COMPACTED, FUTURE, Fault, says};
 use super::feed::{self, EtcdFeed};
 use super::layout::{FORMAT, Layout};
 use super::members::{Members, Request};
@@ -128,7 +128,13 @@ impl Etcd {
                     }
                 }
             };
-            if let Some((answer, now)) = self.members.ask(Request::Read, read).await? {
+            let answer =
+                self.members.ask(Request::Read, read).await.map_err(|error| match (error, query.at) {
+                    // Nothing else of a read can be wrong.
+                    (Error::Invalid { .. }, Some(at)) => still_to_come(at),
+                    (error, _) => error,
+                });
+            if let Some((answer, now)) = answer? {
                 let entries =
                     answer.kvs.into_iter().map(|found| self.layout.entry(found)).collect::<Result<_>>()?;
                 return Ok(Page { entries, more: answer.more, revision: query.at.unwrap_or(now) });

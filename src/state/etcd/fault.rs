@@ -7,6 +7,7 @@ use std::error::Error as StdError;
 use etcd_client::Error as EtcdError;
 use tonic::{Code, ConnectError, Status};
 
+use super::super::page::compacted;
 use crate::error::{Chain, Error};
 
 /// Why a request was not answered.
@@ -58,15 +59,6 @@ pub(super) fn says(error: &EtcdError, text: &str) -> bool {
 
 pub(super) const COMPACTED: &str = "required revision has been compacted";
 pub(super) const FUTURE: &str = "required revision is a future revision";
-
-fn conflict(reason: &str) -> Error {
-    Error::Conflict { what: "what the store was at that revision".into(), reason: reason.into() }
-}
-
-/// What is told of a revision that was compacted away.
-pub(super) fn compacted() -> Error {
-    conflict("it was compacted away: list anew")
-}
 
 /// What is told of a user without the right, or whom etcd no longer knows.
 pub(super) fn denied() -> Error {
@@ -120,7 +112,7 @@ fn of_answer(message: &str) -> Fault {
     } else if has("decoded message length too large") {
         Fault::TooLarge
     } else if has(FUTURE) {
-        Fault::Final(conflict("it is still to come"))
+        Fault::Final(Error::invalid("revision", "", "is still to come"))
     } else if has("requested lease not found") {
         Fault::Final(lease_gone())
     } else if has("too large") || has("larger than max") || has("too many operations") {
@@ -193,7 +185,7 @@ mod tests {
         check("etcdserver: user name is empty", "Final(Denied");
         check("etcdserver: authentication failed, invalid user ID or password", "Final(Denied");
         check("etcdserver: mvcc: required revision has been compacted", "Final(Conflict");
-        check("etcdserver: mvcc: required revision is a future revision", "Final(Conflict");
+        check("etcdserver: mvcc: required revision is a future revision", "Final(Invalid");
         check("etcdserver: requested lease not found", "Final(NotFound");
         check("etcdserver: request is too large", "Final(Invalid");
         check("etcdserver: too many operations in txn request", "Final(Invalid");

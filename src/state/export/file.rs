@@ -32,6 +32,13 @@ enum Line {
     End { entries: u64, sha256: String },
 }
 
+/// What is known of a head of any version.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum AnyLine {
+    Head { version: u32 },
+}
+
 fn failed(call: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |error| Error::os(call, format!("`{}`", path.display()), error)
 }
@@ -47,6 +54,18 @@ pub(super) struct Writer {
     file: BufWriter<File>,
     digest: Sha256,
     entries: u64,
+    is_whole: bool,
+}
+
+impl Drop for Writer {
+    /// What has not become whole is of no use. It is locked still: nobody else writes it.
+    fn drop(&mut self) {
+        if !self.is_whole
+            && let Err(error) = fs::remove_file(&self.partial)
+        {
+            tracing::warn!(path = %self.partial.display(), %error, "what an export began is left");
+        }
+    }
 }
 
 impl Writer {
@@ -55,7 +74,8 @@ impl Writer {
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         let file = BufWriter::new(own(&partial)?);
-        let mut writer = Self { path: path.into(), partial, file, digest: Sha256::new(), entries: 0 };
+        let mut writer =
+            Self { path: path.into(), partial, file, digest: Sha256::new(), entries: 0, is_whole: false };
         writer.line(&Line::Head { version: VERSION, revision })?;
         Ok(writer)
     }
@@ -84,10 +104,10 @@ impl Writer {
     pub(super) fn finish(mut self) -> Result<()> {
         let sha256 = hex(&self.digest);
         self.line(&Line::End { entries: self.entries, sha256 })?;
-        let file =
-            self.file.into_inner().map_err(|error| failed("write", &self.partial)(error.into_error()))?;
-        file.sync_all().map_err(failed("fsync", &self.partial))?;
+        self.file.flush().map_err(failed("write", &self.partial))?;
+        self.file.get_ref().sync_all().map_err(failed("fsync", &self.partial))?;
         fs::rename(&self.partial, &self.path).map_err(failed("rename", &self.path))?;
+        self.is_whole = true;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed("fsync", parent))
@@ -169,6 +189,14 @@ impl Reader {
 
     /// The next line, and its text.
     fn line(&mut self) -> Result<Option<(Line, Vec<u8>)>> {
+        let Some(text) = self.text()? else { return Ok(None) };
+        match serde_json::from_slice(&text) {
+            Ok(line) => Ok(Some((line, text))),
+            Err(error) => Err(damaged(&self.path, format!("line {}: {error}", self.number))),
+        }
+    }
+
+    fn text(&mut self) -> Result<Option<Vec<u8>>> {
         let mut text = Vec::new();
         // A line holds one value at most: what is longer is none of ours, and is not read into memory.
         let limit = 2 * BYTES_MAX as u64;
@@ -179,22 +207,24 @@ impl Reader {
             return Ok(None);
         }
         self.number += 1;
-        match serde_json::from_slice(&text) {
-            Ok(line) if text.ends_with(b"\n") => Ok(Some((line, text))),
-            Ok(_) => Err(damaged(&self.path, format!("it ends in line {}", self.number))),
-            Err(error) => Err(damaged(&self.path, format!("line {}: {error}", self.number))),
+        if text.ends_with(b"\n") {
+            return Ok(Some(text));
         }
+        Err(damaged(&self.path, format!("line {} is cut off, or too long", self.number)))
     }
 
     fn head(&mut self) -> Result<()> {
-        match self.line()? {
-            Some((Line::Head { version: VERSION, .. }, text)) => self.digest.update(text),
-            Some((Line::Head { version, .. }, _)) => {
-                return Err(Error::Unsupported {
-                    what: format!("the export `{}` of version {version}", self.path.display()),
-                    needs: format!("this program knows version {VERSION}: use another one"),
-                });
-            }
+        let text = self.text()?.unwrap_or_default();
+        if let Ok(AnyLine::Head { version }) = serde_json::from_slice(&text)
+            && version != VERSION
+        {
+            return Err(Error::Unsupported {
+                what: format!("the export `{}` of version {version}", self.path.display()),
+                needs: format!("this program knows version {VERSION}: use another one"),
+            });
+        }
+        match serde_json::from_slice(&text) {
+            Ok(Line::Head { .. }) => self.digest.update(text),
             _ => return Err(damaged(&self.path, "it does not begin as an export does")),
         }
         Ok(())

@@ -70,6 +70,10 @@ pub(crate) async fn a_damaged_export_changes_nothing<S: Stage>(stage: S) {
     }
     import(&[&whole[..], b"\n"].concat()).await;
     import(&vec![b'{'; 5 << 20]).await;
+    let newer = r#"{"head":{"version":2,"revision":1,"compressed":true}}"#;
+    fs::write(&bad, format!("{newer}\n")).expect("write");
+    let error = empty.store().import(&bad).await.expect_err("newer");
+    assert!(matches!(error, Error::Unsupported { .. }), "{error}");
     assert!(told(&empty.store()).await.is_empty());
     fs::write(&bad, &whole).expect("write");
     empty.store().import(&bad).await.expect("the whole one");
@@ -107,6 +111,7 @@ pub(crate) async fn an_import_is_all_or_marked<S: Stage>(stage: S) {
         if marked {
             let error = target.store().export(&scratch.path().join("partial")).await.expect_err("not whole");
             assert!(matches!(error, Error::Busy { .. }), "{error}");
+            assert!(!scratch.path().join("partial.partial").exists(), "what was begun of it is gone");
         }
     }
     assert!(broken > 5);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use docklet::Error;
@@ -33,6 +34,17 @@ async fn one_process_has_it_and_others_are_told_which() {
     let (error, text) = refused(&spec(&path)).await;
     assert!(matches!(error, Error::Busy { .. }) && text.contains(&std::process::id().to_string()), "{text}");
     store.put(&key("k"), &note("v")).await.expect("the first is not disturbed");
+}
+
+#[tokio::test]
+async fn only_an_ordinary_file_can_be_one() {
+    let scratch = Scratch::new();
+    let slash = scratch.path().join("store/");
+    for path in [Path::new(""), Path::new("/"), Path::new("/dev/null"), scratch.path(), &slash] {
+        let (error, text) = refused(&spec(path)).await;
+        assert!(matches!(error, Error::Invalid { .. }), "{}: {text}", path.display());
+    }
+    assert_eq!(fs::read_dir(scratch.path()).expect("directory").count(), 0, "nothing is made");
 }
 
 #[tokio::test]
@@ -124,8 +136,6 @@ async fn files_that_are_none_of_ours_are_left_as_they_are() {
     std::os::unix::fs::symlink("nowhere", &dangling).expect("link");
     let (error, text) = refused(&spec(&dangling)).await;
     assert!(matches!(error, Error::Differs { .. }) && text.contains("link"), "{text}");
-    let (_, text) = refused(&spec(scratch.path())).await;
-    assert!(text.contains("directory"), "{text}");
 
     let store = ClusterStore::embedded(&ours).await.expect("it is as it was");
     assert!(store.get::<Note>(&key("k")).await.expect("get").is_some());
