@@ -174,7 +174,7 @@ impl Engine for Faulty {
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Reply<'_, Duration> {
-        Box::pin(self.faults.pass(None, self.engine.keep_alive(lease)))
+        Box::pin(self.faults.pass(Some(format!("lease {lease}")), self.engine.keep_alive(lease)))
     }
 
     fn revoke(&self, lease: LeaseId) -> Reply<'_, ()> {

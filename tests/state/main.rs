@@ -49,7 +49,8 @@ macro_rules! keeps_the_contract {
             },
             leases::{
                 an_ended_lease_takes_its_keys, a_lease_is_kept_while_it_is_held, a_lost_lease_is_known_before_it_is_over,
-                a_lease_outlives_short_trouble, odd_leases_are_refused,
+                a_lease_outlives_short_trouble, odd_leases_are_refused, a_lease_is_kept_for_another_by_its_id,
+                a_lease_of_another_is_ended_by_its_id, it_is_told_what_became_of_a_lease,
             },
             locks::{
                 one_holds_at_a_time, the_first_in_the_queue_is_the_next, who_gives_up_is_not_waited_for,

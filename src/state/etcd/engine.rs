@@ -212,6 +212,7 @@ impl Etcd {
     }
 
     async fn renew(&self, id: LeaseId) -> Result<Duration> {
+        let what = format!("lease {id}");
         let renew = |client: Arc<Client>| async move {
             let (mut keeper, mut answers) = client.lease_client().keep_alive(signed(id.0)).await?;
             // The client keeps the time in the first answer to itself.
@@ -223,7 +224,7 @@ impl Etcd {
                 _ => Err(Fault::Final(lease::gone(id))),
             }
         };
-        self.members.ask(Request::Read, renew).await.map_err(|error| match error {
+        self.members.ask(Request::Repeatable(&what), renew).await.map_err(|error| match error {
             Error::NotFound { .. } => lease::gone(id),
             error => error,
         })
