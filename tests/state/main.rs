@@ -55,6 +55,7 @@ macro_rules! keeps_the_contract {
             locks::{
                 one_holds_at_a_time, the_first_in_the_queue_is_the_next, who_gives_up_is_not_waited_for,
                 a_lost_lock_is_fenced, a_leader_is_known_to_all, only_places_are_waited_for, a_lost_answer_does_not_lose_the_lock,
+                a_place_that_comes_too_late_holds_nobody_up,
             },
             exports::{
                 an_export_comes_back, a_damaged_export_changes_nothing, an_import_is_all_or_marked,

@@ -13,15 +13,15 @@ use crate::contract::{Note, batch, key, note, soon};
 use crate::stage::cluster;
 
 /// Three members, and ways between them, and to them, that can be cut.
-struct Members {
-    servers: Vec<Server>,
+pub(crate) struct Members {
+    pub(crate) servers: Vec<Server>,
     /// Where each is reached by the others, and by clients.
     ways: Vec<[String; 2]>,
     cuts: Cuts,
 }
 
 impl Members {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let cuts = Cuts::default();
         let peers: Vec<_> = (0..3).map(|_| port()).collect();
         let urls: Vec<String> = peers.iter().map(|peer| proxy(*peer, &cuts)).collect();
@@ -52,7 +52,7 @@ impl Members {
     }
 
     /// How to reach them, `first` before the others.
-    fn spec(&self, first: usize) -> EtcdSpec {
+    pub(crate) fn spec(&self, first: usize) -> EtcdSpec {
         hasty(EtcdSpec::new(cluster(), (0..3).map(|n| &*self.ways[(first + n) % 3][1])))
     }
 
@@ -64,7 +64,7 @@ impl Members {
         [&status["leader"], &status["header"]["member_id"]].map(|id| id.as_u64().expect("id"))
     }
 
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         (0..3).find(|member| self.status(*member)[0] == self.status(*member)[1]).expect("a leader")
     }
 

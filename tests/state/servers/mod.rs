@@ -6,6 +6,7 @@ mod faults;
 mod holder;
 mod members;
 mod proxy;
+mod queues;
 mod server;
 
 pub(crate) use server::Etcd;
