@@ -7,6 +7,7 @@ mod holder;
 mod members;
 mod proxy;
 mod queues;
+mod replaced;
 mod server;
 
 pub(crate) use server::Etcd;
