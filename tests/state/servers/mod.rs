@@ -3,6 +3,7 @@
 mod access;
 mod certificates;
 mod faults;
+mod harm;
 mod holder;
 mod members;
 mod proxy;
