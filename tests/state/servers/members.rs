@@ -232,3 +232,34 @@ async fn a_lease_whose_holder_is_away_ends() {
     soon("the holder to be back", async { while holder.get::<Note>(&key("a")).await.is_err() {} }).await;
     assert!(!lease.is_held(), "what is lost stays lost");
 }
+
+/// A member that only learns yet answers no client: it is named, and another one is asked.
+#[tokio::test]
+async fn a_learner_is_passed_over() {
+    let voter = Server::start().await;
+    let listens = format!("http://{}", port());
+    let added = voter.etcdctl(&["member", "add", "learner", "--learner", "--peer-urls", &listens]);
+    let all = added.lines().find_map(|line| line.strip_prefix("ETCD_INITIAL_CLUSTER=")).expect("its members");
+    let mut learner = Server::prepare(
+        "http",
+        &[
+            ["--name", "learner"],
+            ["--listen-peer-urls", &*listens],
+            ["--initial-advertise-peer-urls", &*listens],
+            ["--initial-cluster", all.trim_matches('"')],
+            ["--initial-cluster-state", "existing"],
+        ]
+        .concat(),
+    );
+    learner.restart().await;
+    let alone = hasty(learner.spec(&cluster()));
+    let error = ends("connect", ClusterStore::etcd(&alone)).await.expect_err("it only learns");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(docklet::error::Chain(&error).to_string().contains("learner"), "{error}");
+
+    let both = EtcdSpec { endpoints: vec![learner.endpoint().into(), voter.endpoint().into()], ..alone };
+    let store = ClusterStore::etcd(&both).await.expect("the other answers");
+    let mut watch = store.watch(Scope::All).await.expect("watch");
+    store.put(&key("a"), &note("1")).await.expect("put");
+    assert_eq!(crate::contract::told(&batch(&mut watch).await), ["a=1"]);
+}
