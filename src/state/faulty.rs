@@ -32,6 +32,9 @@ pub enum Fault {
     RequestLost,
     /// It waits for this time, then it is carried out.
     Late(Duration),
+    /// The caller gets no answer, as with [`RequestLost`](Self::RequestLost); but it only waits somewhere, and is carried out after this
+    /// time all the same. What the caller does next comes before it.
+    DoneLater(Duration),
 }
 
 /// Decides about each call: its number, counted from 1, gives what happens to it.
@@ -112,7 +115,11 @@ impl Faults {
     }
 
     /// Lets `call` through as it is decided. `changes` says what it changes, if it does.
-    async fn pass<T>(&self, changes: Option<String>, call: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn pass<T: Send + 'static>(
+        &self,
+        changes: Option<String>,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         match self.fault() {
             None => return call.await,
             Some(Fault::Late(time)) => {
@@ -122,6 +129,12 @@ impl Faults {
             Some(Fault::Refused) => return Err(unavailable("the call was refused on command")),
             Some(Fault::AnswerLost) => drop(call.await),
             Some(Fault::RequestLost) => {}
+            Some(Fault::DoneLater(time)) => {
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    drop(call.await);
+                });
+            }
         }
         let reason = "the answer was lost on command";
         match changes {
@@ -153,36 +166,46 @@ struct Faulty {
 
 impl Engine for Faulty {
     fn read(&self, query: Query) -> Reply<'_, Page> {
-        Box::pin(self.faults.pass(None, self.engine.read(query)))
+        let engine = Arc::clone(&self.engine);
+        Box::pin(self.faults.pass(None, async move { engine.read(query).await }))
     }
 
     fn commit<'a>(&'a self, transaction: &'a Transaction) -> Reply<'a, Outcome> {
-        Box::pin(self.faults.pass(Some(transaction.subject()), self.engine.commit(transaction)))
+        let (engine, transaction) = (Arc::clone(&self.engine), transaction.clone());
+        let what = transaction.subject();
+        Box::pin(self.faults.pass(Some(what), async move { engine.commit(&transaction).await }))
     }
 
     fn watch(&self, scope: Scope, from: Revision) -> Reply<'_, Box<dyn Feed>> {
         Box::pin(async move {
             let line = self.faults.0.line.subscribe();
             let opened = line.borrow().breaks;
-            let feed = self.faults.pass(None, self.engine.watch(scope, from)).await?;
+            let engine = Arc::clone(&self.engine);
+            let feed = self.faults.pass(None, async move { engine.watch(scope, from).await }).await?;
             Ok(Box::new(FaultyFeed { feed, line, opened }) as Box<dyn Feed>)
         })
     }
 
     fn grant(&self, seconds: u64) -> Reply<'_, (LeaseId, Duration)> {
-        Box::pin(self.faults.pass(Some("a new lease".into()), self.engine.grant(seconds)))
+        let engine = Arc::clone(&self.engine);
+        Box::pin(self.faults.pass(Some("a new lease".into()), async move { engine.grant(seconds).await }))
     }
 
     fn keep_alive(&self, lease: LeaseId) -> Reply<'_, Duration> {
-        Box::pin(self.faults.pass(None, self.engine.keep_alive(lease)))
+        let engine = Arc::clone(&self.engine);
+        let what = format!("lease {lease}");
+        Box::pin(self.faults.pass(Some(what), async move { engine.keep_alive(lease).await }))
     }
 
     fn revoke(&self, lease: LeaseId) -> Reply<'_, ()> {
-        Box::pin(self.faults.pass(Some(format!("lease {lease}")), self.engine.revoke(lease)))
+        let engine = Arc::clone(&self.engine);
+        let what = format!("lease {lease}");
+        Box::pin(self.faults.pass(Some(what), async move { engine.revoke(lease).await }))
     }
 
     fn compact(&self, revision: Revision) -> Reply<'_, ()> {
-        Box::pin(self.faults.pass(Some("the history".into()), self.engine.compact(revision)))
+        let engine = Arc::clone(&self.engine);
+        Box::pin(self.faults.pass(Some("the history".into()), async move { engine.compact(revision).await }))
     }
 }
 

@@ -47,6 +47,7 @@
 //! - **A [`Watch`] tells each revision once, whole and in order.** After an interruption it goes on where it was ([`Notice::Resumed`]); if
 //!   that was compacted away meanwhile, it begins anew with all there is ([`Notice::Relisted`]), and says so.
 //! - **A [`Lease`] is known to be lost before it is over.** Its holder counts from before it asked, and less an eighth.
+//!   One that is kept for another ([`ClusterStore::keep_lease`]) is kept by whoever has its id.
 //! - **What is [`Held`] is fenced.** Locks and offices hang on leases; their [`Fence`] refuses the writes of whoever lost them.
 //! - **A value is of a kind and a version** ([`Record`]). None is read as what it is not.
 //!

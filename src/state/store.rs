@@ -1,12 +1,10 @@
 //! The store of one cluster, whichever engine keeps it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::engine::{Engine, Outcome};
 use super::entry::Entry;
 use super::key::{Key, Scope};
-use super::lease::Lease;
 use super::page::{self, Page, Query};
 use super::record::Record;
 use super::revision::Revision;
@@ -112,16 +110,6 @@ impl ClusterStore {
     #[must_use]
     pub fn watch_from(&self, scope: Scope, from: Revision) -> Watch {
         Watch::new(Arc::clone(&self.engine), scope, from)
-    }
-
-    /// A lease that is kept until it is dropped, lost or ended. `time_to_live` is 2 seconds to 1 day; whole seconds, rounded up.
-    ///
-    /// Call it within a tokio runtime: a task of it keeps the lease.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for another time, [`Error::Unavailable`], [`Error::OutcomeUnknown`].
-    pub async fn lease(&self, time_to_live: Duration) -> Result<Lease> {
-        Lease::grant(Arc::clone(&self.engine), time_to_live).await
     }
 
     /// Forgets what the store was before `revision`: pages of that time and watches from it are no longer possible.

@@ -19,15 +19,29 @@ const KEYS: u64 = 5;
 const CLIENTS: u64 = 8;
 
 /// How many operations a run has: a sample, unless `DOCKLET_STATE_OPERATIONS` says otherwise.
-fn operations() -> u64 {
+pub(crate) fn operations() -> u64 {
     let asked = std::env::var("DOCKLET_STATE_OPERATIONS").ok();
     asked.map_or(4_000, |text| text.parse().expect("DOCKLET_STATE_OPERATIONS is a number"))
 }
 
 /// What the clients share.
-struct Course {
+pub(crate) struct Course {
     clock: AtomicU64,
     left: AtomicU64,
+}
+
+impl Course {
+    /// Waits until so many more operations were begun. False once there are no more.
+    pub(crate) async fn goes_on(&self, count: u64) -> bool {
+        let end = self.left.load(Ordering::SeqCst).saturating_sub(count);
+        loop {
+            match self.left.load(Ordering::SeqCst) {
+                0 => return false,
+                left if left <= end => return true,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
 }
 
 struct Client<'a> {
@@ -141,22 +155,24 @@ async fn follow(store: ClusterStore, from: Revision) -> Log {
     }
 }
 
-/// Runs the clients, each through a way of its own that is as bad as `plan` wants, and beside them `meanwhile`; then checks.
-pub(crate) async fn run<S: Stage>(stage: &S, meanwhile: impl Future<Output = ()>) {
-    let store = stage.store();
+/// Runs the clients, each on a handle of `another` through a way of its own that is bad, and beside them `meanwhile`, which may do
+/// harm until the course is over; then checks.
+pub(crate) async fn run(another: impl AsyncFn() -> ClusterStore, meanwhile: impl AsyncFnOnce(&Course)) {
+    let store = another().await;
     let from = store.revision().await.expect("revision").next();
     let course = Course { clock: AtomicU64::new(0), left: AtomicU64::new(operations()) };
     let mut clients = Vec::new();
     for number in 0..CLIENTS {
         let seed = [u8::try_from(number).expect("few"); 32];
         let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
-        let (store, faults) = stage.another().await.with_faults();
+        let (store, faults) = another().await.with_faults();
         let mut chance = random.clone();
         faults.plan(move |_| match chance.random_range(0..100) {
             0 => Some(Fault::Refused),
             1 => Some(Fault::AnswerLost),
             2 => Some(Fault::RequestLost),
-            3..6 => Some(Fault::Late(Duration::from_micros(chance.random_range(0..3_000)))),
+            3 => Some(Fault::DoneLater(Duration::from_millis(chance.random_range(0..50)))),
+            4..7 => Some(Fault::Late(Duration::from_micros(chance.random_range(0..3_000)))),
             _ => None,
         });
         let _ = random.next_u64();
@@ -165,7 +181,8 @@ pub(crate) async fn run<S: Stage>(stage: &S, meanwhile: impl Future<Output = ()>
     }
     let work = async {
         let (calls, ()) =
-            futures_util::future::join(join_all(clients.into_iter().map(Client::run)), meanwhile).await;
+            futures_util::future::join(join_all(clients.into_iter().map(Client::run)), meanwhile(&course))
+                .await;
         // What may yet be done is done before the end is told, or never.
         loop {
             match store.put(&key("end"), &note("")).await.and(store.delete(&key("end")).await) {
@@ -177,7 +194,7 @@ pub(crate) async fn run<S: Stage>(stage: &S, meanwhile: impl Future<Output = ()>
             }
         }
     };
-    let (calls, log) = futures_util::future::join(work, follow(stage.another().await, from)).await;
+    let (calls, log) = futures_util::future::join(work, follow(another().await, from)).await;
     let count = |is: fn(&Saw) -> bool| calls.iter().filter(|call| is(&call.saw)).count();
     assert!(count(|saw| matches!(saw, Saw::Refused { .. })) > 0, "clients got into each other's way");
     assert!(count(|saw| matches!(saw, Saw::Unknown { .. })) > 0, "answers were lost");
@@ -186,5 +203,5 @@ pub(crate) async fn run<S: Stage>(stage: &S, meanwhile: impl Future<Output = ()>
 }
 
 pub(crate) async fn one_order_explains_everything<S: Stage>(stage: S) {
-    run(&stage, async {}).await;
+    run(async || stage.another().await, async |_| {}).await;
 }

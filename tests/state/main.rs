@@ -49,11 +49,13 @@ macro_rules! keeps_the_contract {
             },
             leases::{
                 an_ended_lease_takes_its_keys, a_lease_is_kept_while_it_is_held, a_lost_lease_is_known_before_it_is_over,
-                a_lease_outlives_short_trouble, odd_leases_are_refused,
+                a_lease_outlives_short_trouble, odd_leases_are_refused, a_lease_is_kept_for_another_by_its_id,
+                a_lease_of_another_is_ended_by_its_id, it_is_told_what_became_of_a_lease,
             },
             locks::{
                 one_holds_at_a_time, the_first_in_the_queue_is_the_next, who_gives_up_is_not_waited_for,
                 a_lost_lock_is_fenced, a_leader_is_known_to_all, only_places_are_waited_for, a_lost_answer_does_not_lose_the_lock,
+                a_place_that_comes_too_late_holds_nobody_up,
             },
             exports::{
                 an_export_comes_back, a_damaged_export_changes_nothing, an_import_is_all_or_marked,

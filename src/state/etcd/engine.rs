@@ -20,7 +20,7 @@ use super::feed::{self, EtcdFeed};
 use super::layout::{FORMAT, Layout};
 use super::members::{Members, Request};
 use super::spec::EtcdSpec;
-use crate::error::{Error, Result};
+use crate::error::{Chain, Error, Result};
 
 /// The largest answer that is taken. A page that is larger is read in parts.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -43,6 +43,11 @@ impl ClusterStore {
     /// Call it within the tokio runtime that the store is used in: its connections are tasks of it.
     ///
     /// No call waits longer than the spec's time-out. While a member does not answer, the others are asked.
+    ///
+    /// If another etcd takes the place of this one behind an endpoint, or an older state of it that was restored, all calls and watches
+    /// end with [`Error::Differs`] from then on: connect anew, and read everything again. A change that met it first is
+    /// [`Error::OutcomeUnknown`]. It is known by its cluster's id, or by a revision that is less than one that was seen; one that has the
+    /// same id, and has passed that revision before the next call, is not told from this one.
     ///
     /// # Errors
     /// - [`Error::Invalid`] if the spec breaks a rule, [`Error::Os`] if a file of `tls` cannot be read.
@@ -97,16 +102,21 @@ impl Etcd {
         first: String,
         options: GetOptions,
     ) -> Result<(PbRangeResponse, Revision), Fault> {
+        let seen = self.members.seen();
         let mut kv = client.kv_client().max_decoding_message_size(ANSWER_BYTES_MAX);
         let answer = kv.get(first, Some(options)).await?;
-        let revision = self.members.revision(answer.header())?;
+        let revision = self.members.revision(answer.header(), seen)?;
         Ok((answer.0, revision))
     }
 
     async fn done(&self, client: Arc<Client>, txn: Txn) -> Result<(PbTxnResponse, Revision), Fault> {
+        let seen = self.members.seen();
         let answer = client.kv_client().txn(txn).await?;
-        let revision = self.members.revision(answer.header())?;
-        Ok((answer.0, revision))
+        match self.members.revision(answer.header(), seen) {
+            // It was done, but where?
+            Err(Fault::Final(error)) if answer.succeeded() => Err(Fault::Lost(Chain(&error).to_string())),
+            revision => Ok((answer.0, revision?)),
+        }
     }
 
     async fn page(&self, query: Query) -> Result<Page> {
@@ -206,24 +216,34 @@ impl Etcd {
 
     async fn follow(&self, scope: Scope, from: Revision) -> Result<Box<dyn Feed>> {
         let (first, end) = self.layout.range(&scope, None);
-        let open = |client| feed::open(client, first.clone(), end.clone(), signed(from.0));
+        let open = |client: Arc<Client>| {
+            let stream = feed::open(Arc::clone(&client), first.clone(), end.clone(), signed(from.0));
+            let look = self.found(client, self.layout.format(), GetOptions::new().with_keys_only());
+            async move {
+                let stream = stream.await?;
+                // Another etcd in the place of this one would let a watch wait for a revision that was here long ago.
+                look.await?;
+                Ok(stream)
+            }
+        };
         let stream = self.members.ask(Request::Read, open).await?;
         Ok(Box::new(EtcdFeed::new(stream, self.layout.clone(), from)))
     }
 
     async fn renew(&self, id: LeaseId) -> Result<Duration> {
+        let what = format!("lease {id}");
         let renew = |client: Arc<Client>| async move {
             let (mut keeper, mut answers) = client.lease_client().keep_alive(signed(id.0)).await?;
             // The client keeps the time in the first answer to itself.
             keeper.keep_alive().await.map_err(|error| Fault::Lost(error.to_string()))?;
             let answer = answers.message().await?.ok_or_else(|| Fault::Lost("the stream ended".into()))?;
-            self.members.revision(answer.header())?;
+            self.members.check_cluster(answer.header())?;
             match u64::try_from(answer.ttl()) {
                 Ok(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
                 _ => Err(Fault::Final(lease::gone(id))),
             }
         };
-        self.members.ask(Request::Read, renew).await.map_err(|error| match error {
+        self.members.ask(Request::Repeatable(&what), renew).await.map_err(|error| match error {
             Error::NotFound { .. } => lease::gone(id),
             error => error,
         })
@@ -263,7 +283,7 @@ impl Engine for Etcd {
             Request::Repeatable("a new lease"),
             move |client: Arc<Client>| async move {
                 let answer = client.lease_client().grant(signed(seconds), None).await?;
-                self.members.revision(answer.header())?;
+                self.members.check_cluster(answer.header())?;
                 let given = Duration::from_secs(answer.ttl().cast_unsigned());
                 Ok((LeaseId(answer.id().cast_unsigned()), given))
             },

@@ -41,11 +41,13 @@ impl From<EtcdError> for Fault {
             EtcdError::GRpcStatus(status) => of_status(&status),
             // How the client tells of an answer with no time in it.
             EtcdError::LeaseKeepAliveError(_) => Self::Final(lease_gone()),
-            EtcdError::InvalidArgs(reason) => Self::Final(Error::invalid("etcd endpoint", "", reason)),
+            EtcdError::InvalidArgs(reason) => {
+                Self::Final(Error::invalid("etcd endpoint", reason, "is not what the client takes"))
+            }
             EtcdError::TransportError(error) => Self::Final(Error::invalid(
                 "tls",
-                "",
-                format!("certificates or key cannot be used: {}", Chain(&error)),
+                "its certificates or key",
+                format!("cannot be used: {}", Chain(&error)),
             )),
             error => Self::Lost(error.to_string()),
         }
@@ -95,6 +97,10 @@ fn of_answer(message: &str) -> Fault {
         )
     } else if has("too many requests") {
         unready("it has more requests than it keeps up with")
+    } else if has("not supported for learner") {
+        unready(
+            "it is a learner, which answers no client before it is a voting member (`etcdctl member promote`)",
+        )
     } else if has("not capable") {
         unready("its members are not of one version yet")
     } else if has("invalid auth token") || has("auth store is old") {
@@ -112,7 +118,7 @@ fn of_answer(message: &str) -> Fault {
     } else if has("decoded message length too large") {
         Fault::TooLarge
     } else if has(FUTURE) {
-        Fault::Final(Error::invalid("revision", "", "is still to come"))
+        Fault::Final(Error::invalid("revision", "the one asked for", "is still to come"))
     } else if has("requested lease not found") {
         Fault::Final(lease_gone())
     } else if has("too large") || has("larger than max") || has("too many operations") {
@@ -179,6 +185,7 @@ mod tests {
         check("etcdserver: not leader", "Unready");
         check("etcdserver: too many requests", "Unready");
         check("raft proposal dropped", "Unready");
+        check("etcdserver: rpc not supported for learner", "Unready");
         check("etcdserver: invalid auth token", "TokenExpired");
         check("etcdserver: revision of auth store is old", "TokenExpired");
         check("etcdserver: permission denied", "Final(Denied");

@@ -4,7 +4,7 @@
 //! answers, and each failure tells whether the request may be sent again.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,6 +39,10 @@ pub(super) struct Members {
     timeout: Duration,
     /// Which etcd they are of (`etcdctl member list -w json`).
     cluster_id: OnceLock<u64>,
+    /// The greatest revision that an answer had.
+    seen: AtomicU64,
+    /// Whether another etcd has answered in the place of this one. From then on nothing is sent any more.
+    replaced: AtomicBool,
 }
 
 struct Member {
@@ -61,6 +65,8 @@ impl Members {
             current: AtomicUsize::new(0),
             timeout: spec.timeout(),
             cluster_id: OnceLock::new(),
+            seen: AtomicU64::new(0),
+            replaced: AtomicBool::new(false),
         })
     }
 
@@ -139,6 +145,10 @@ impl Members {
     where
         F: Future<Output = Result<T, Fault>>,
     {
+        if self.replaced.load(Ordering::Relaxed) {
+            let difference = "another one answers in its place, or an older state of it: what was read before may never have been there; connect anew";
+            return Err(Fault::Final(Error::Differs { what: "etcd".into(), difference: difference.into() }));
+        }
         let silent = || format!("it did not answer within {limit:?}");
         let deadline = Instant::now() + limit;
         let client = match timeout_at(deadline, self.client(member)).await {
@@ -187,12 +197,40 @@ impl Members {
                 needs: "etcd 3.4 or newer".into(),
             }));
         }
-        self.revision(status.header())?;
+        self.check_cluster(status.header())?;
         Ok(Arc::new(client))
     }
 
-    /// The revision of an answer.
-    pub(super) fn revision(&self, header: Option<&ResponseHeader>) -> Result<Revision, Fault> {
+    /// What [`revision`](Self::revision) is to be given: taken before the request is sent.
+    pub(super) fn seen(&self) -> Revision {
+        Revision(self.seen.load(Ordering::Relaxed))
+    }
+
+    /// The revision of an answer that knows of all that was committed before it was asked for, and so of what was `seen` then.
+    pub(super) fn revision(
+        &self,
+        header: Option<&ResponseHeader>,
+        seen: Revision,
+    ) -> Result<Revision, Fault> {
+        let checked = self.check_cluster(header).and_then(|revision| {
+            if revision >= seen {
+                return Ok(revision);
+            }
+            let difference = format!(
+                "it is at revision {revision}, and was at {seen} before: it was replaced, or restored from a copy; connect anew"
+            );
+            Err(Fault::Final(Error::Differs { what: "etcd".into(), difference }))
+        });
+        match &checked {
+            Ok(revision) => drop(self.seen.fetch_max(revision.0, Ordering::Relaxed)),
+            Err(Fault::Final(Error::Differs { .. })) => self.replaced.store(true, Ordering::Relaxed),
+            Err(_) => {}
+        }
+        checked
+    }
+
+    /// That an answer is of the same etcd as the others. What its member knows may be old.
+    pub(super) fn check_cluster(&self, header: Option<&ResponseHeader>) -> Result<Revision, Fault> {
         let header = header.ok_or_else(|| Fault::Lost("an answer without a header".into()))?;
         let first = *self.cluster_id.get_or_init(|| header.cluster_id());
         if first != header.cluster_id() {

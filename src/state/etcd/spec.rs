@@ -92,7 +92,7 @@ impl EtcdSpec {
             return Err(Error::invalid("timeout_ms", self.timeout_ms.to_string(), "must be 500 to 60,000"));
         }
         if self.endpoints.is_empty() {
-            return Err(Error::invalid("endpoints", "", "names at least one: http://127.0.0.1:2379"));
+            return Err(Error::invalid("endpoints", "[]", "names at least one: http://127.0.0.1:2379"));
         }
         for endpoint in &self.endpoints {
             self.check_endpoint(endpoint)?;
@@ -147,9 +147,14 @@ impl EtcdTls {
                 Ok(options.identity(identity))
             }
             (None, None) => Ok(options),
-            _ => Err(Error::invalid("tls", "", "`certificate` and `key` go together: give both or none")),
+            (Some(_), None) => Err(half("a `certificate` without a `key`")),
+            (None, Some(_)) => Err(half("a `key` without a `certificate`")),
         }
     }
+}
+
+fn half(given: &str) -> Error {
+    Error::invalid("tls", given, "they go together: give both or none")
 }
 
 /// A PEM file that holds at least one `kind`.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use docklet::Error;
-use docklet::state::{Scope, Transaction};
+use docklet::state::{ClusterStore, Query, Scope, Transaction};
 use futures_util::future::join_all;
 
 use super::{Note, beneath, key, note, soon};
@@ -14,11 +14,9 @@ const LONG: Duration = Duration::from_secs(600);
 const SHORT: Duration = Duration::from_secs(2);
 
 /// Waits until so many stand in the queue.
-async fn queued(store: &docklet::state::ClusterStore, count: usize) {
+async fn queued(store: &ClusterStore, count: usize) {
     let look = async {
-        while store.page(docklet::state::Query::new(beneath("lock"))).await.expect("page").entries.len()
-            < count
-        {
+        while store.page(Query::new(beneath("lock"))).await.expect("page").entries.len() < count {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -44,9 +42,7 @@ pub(crate) async fn one_holds_at_a_time<S: Stage>(stage: S) {
         lease.end().await.expect("end");
     });
     join_all(work).await;
-    assert!(
-        stage.store().page(docklet::state::Query::new(Scope::All)).await.expect("page").entries.is_empty()
-    );
+    assert!(stage.store().page(Query::new(Scope::All)).await.expect("page").entries.is_empty());
 }
 
 /// First come, first served; also of two with one lease. Fences grow.
@@ -134,8 +130,7 @@ pub(crate) async fn a_leader_is_known_to_all<S: Stage>(stage: S) {
     let second = note("two");
     let next = store.campaign(&office, &second, &two);
     let end = async {
-        while store.page(docklet::state::Query::new(beneath("leader"))).await.expect("page").entries.len() < 2
-        {
+        while store.page(Query::new(beneath("leader"))).await.expect("page").entries.len() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         one.end().await.expect("end");
@@ -175,6 +170,59 @@ pub(crate) async fn a_lost_answer_does_not_lose_the_lock<S: Stage>(stage: S) {
         let held = soon("the lock", bad.lock(&name, &lease)).await.expect("lock");
         store.commit(Transaction::new().if_held(held.fence())).await.expect("held");
         held.release().await.expect("release");
+        assert_eq!(places(&store, &name).await, 0);
     }
-    assert!(store.page(docklet::state::Query::new(beneath("lock"))).await.expect("page").entries.is_empty());
+}
+
+/// A place that is made only when nobody waits in it any more is in nobody's way, however long its lease lives.
+pub(crate) async fn a_place_that_comes_too_late_holds_nobody_up<S: Stage>(stage: S) {
+    use docklet::state::Fault;
+    const LATER: Duration = Duration::from_millis(300);
+    let store = stage.store();
+    let name = key("lock");
+    let (bad, faults) = store.with_faults();
+    let lease = bad.lease(LONG).await.expect("lease");
+    // Both of its attempts; the waiter is told that it is not known.
+    faults.next([Fault::DoneLater(LATER); 2]);
+    let error = bad.lock(&name, &lease).await.expect_err("no answer");
+    assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    // The second attempt has an answer: what was meant to be the first place comes when the lock is held, or was given back.
+    for pause in [Duration::ZERO, LATER * 2] {
+        faults.next([Fault::DoneLater(LATER)]);
+        let held = soon("the lock", bad.lock(&name, &lease)).await.expect("lock");
+        tokio::time::sleep(pause).await;
+        held.release().await.expect("release");
+    }
+    // A waiter who gives up while the store cannot be reached.
+    let first = store.lease(LONG).await.expect("lease");
+    let held = soon("the lock", store.lock(&name, &first)).await.expect("lock");
+    tokio::select! {
+        _ = bad.lock(&name, &lease) => panic!("it is held"),
+        () = async {
+            while places(&store, &name).await < 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            faults.cut();
+        } => {}
+    }
+    tokio::time::sleep(LATER).await;
+    faults.heal();
+    held.release().await.expect("release");
+    tokio::time::sleep(LATER * 2).await;
+    let mine = store.lease(LONG).await.expect("lease");
+    let held = soon("the lock", store.lock(&name, &mine)).await.expect("lock");
+    assert!(lease.is_held(), "it is not the end of the lease that has cleared the way");
+    held.release().await.expect("release");
+    assert_eq!(places(&store, &name).await, 0);
+    assert!(store.leader::<Note>(&name).await.expect("leader").is_none());
+    lease.end().await.expect("end");
+    let left = store.page(Query::new(beneath("lock"))).await.expect("page").entries;
+    assert!(left.is_empty(), "nothing is left once the lease has ended: {left:?}");
+}
+
+/// How many stand in the queue.
+async fn places(store: &ClusterStore, name: &docklet::state::Key) -> usize {
+    let page = store.page(Query::new(Scope::Beneath(name.clone()))).await.expect("page");
+    let stands = |entry: &&docklet::state::Entry| entry.value.kind(&entry.key).expect("kind") == "lock";
+    page.entries.iter().filter(stands).count()
 }

@@ -96,6 +96,32 @@ async fn everything_is_there_when_it_is_opened_again() {
     assert!(again.id() > found.entries[1].lease.expect("leased"), "no lease has an id twice");
 }
 
+/// Who kept a lease of another process goes on by its id: it has its whole time again, from when the file is opened, and no less if it
+/// was away for longer than that.
+#[tokio::test]
+async fn a_lease_of_another_outlives_the_process_that_has_the_file() {
+    let scratch = Scratch::new();
+    let spec = spec(&scratch.path().join("store"));
+    let store = ClusterStore::embedded(&spec).await.expect("open");
+    let (id, given) = store.grant_lease(Duration::from_secs(2)).await.expect("grant");
+    let put = Transaction::new().put_leased(&key("leased"), &note("1"), id).expect("put");
+    store.commit(put).await.expect("commit");
+    drop(store);
+    tokio::time::sleep(given + Duration::from_millis(500)).await;
+
+    let store = ClusterStore::embedded(&spec).await.expect("open");
+    assert_eq!(store.keep_lease(id).await.expect("it is there"), given);
+    let mut watch = store.watch(Scope::All).await.expect("watch");
+    assert!(store.get::<Note>(&key("leased")).await.expect("get").is_some());
+    assert_eq!(told(&batch(&mut watch).await), ["-leased"], "nobody keeps it now");
+    drop(watch);
+    drop(store);
+
+    let store = ClusterStore::embedded(&spec).await.expect("open");
+    let error = store.keep_lease(id).await.expect_err("what is gone stays gone");
+    assert!(matches!(error, Error::NotFound { .. }), "{error}");
+}
+
 #[tokio::test]
 async fn files_that_are_none_of_ours_are_left_as_they_are() {
     let scratch = Scratch::new();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use docklet::Error;
-use docklet::state::{ClusterStore, EtcdSpec, Notice, Query, Revision, Scope, Transaction, Watch};
+use docklet::state::{ClusterStore, EtcdSpec, LeaseId, Notice, Query, Revision, Scope, Transaction, Watch};
 
 use super::server::Server;
 use crate::contract::{Note, batch, beneath, key, note, soon, told};
@@ -104,6 +104,7 @@ async fn a_deletion_at_the_compaction_is_not_lost() {
 async fn a_server_that_stands_still_hangs_no_call() {
     let (server, spec, store) = begin().await;
     let first = store.put(&key("a"), &note("1")).await.expect("put");
+    let (id, _) = store.grant_lease(Duration::from_secs(60)).await.expect("grant");
     let mut watch = store.watch(Scope::All).await.expect("watch");
     server.stop().await;
     unavailable(ends("get", store.get::<Note>(&key("a"))).await);
@@ -115,6 +116,8 @@ async fn a_server_that_stands_still_hangs_no_call() {
     let unknown = [
         ends("put", store.put(&key("a"), &note("2"))).await.map(drop),
         ends("lease", store.lease(Duration::from_secs(60))).await.map(drop),
+        ends("keep", store.keep_lease(id)).await.map(drop),
+        ends("end", store.end_lease(LeaseId(12_345))).await,
         ends("compact", store.compact(first)).await,
     ];
     for answer in unknown {

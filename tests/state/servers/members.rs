@@ -13,15 +13,15 @@ use crate::contract::{Note, batch, key, note, soon};
 use crate::stage::cluster;
 
 /// Three members, and ways between them, and to them, that can be cut.
-struct Members {
-    servers: Vec<Server>,
+pub(crate) struct Members {
+    pub(crate) servers: Vec<Server>,
     /// Where each is reached by the others, and by clients.
     ways: Vec<[String; 2]>,
     cuts: Cuts,
 }
 
 impl Members {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let cuts = Cuts::default();
         let peers: Vec<_> = (0..3).map(|_| port()).collect();
         let urls: Vec<String> = peers.iter().map(|peer| proxy(*peer, &cuts)).collect();
@@ -52,7 +52,7 @@ impl Members {
     }
 
     /// How to reach them, `first` before the others.
-    fn spec(&self, first: usize) -> EtcdSpec {
+    pub(crate) fn spec(&self, first: usize) -> EtcdSpec {
         hasty(EtcdSpec::new(cluster(), (0..3).map(|n| &*self.ways[(first + n) % 3][1])))
     }
 
@@ -64,7 +64,7 @@ impl Members {
         [&status["leader"], &status["header"]["member_id"]].map(|id| id.as_u64().expect("id"))
     }
 
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         (0..3).find(|member| self.status(*member)[0] == self.status(*member)[1]).expect("a leader")
     }
 
@@ -231,4 +231,35 @@ async fn a_lease_whose_holder_is_away_ends() {
     cuts.heal();
     soon("the holder to be back", async { while holder.get::<Note>(&key("a")).await.is_err() {} }).await;
     assert!(!lease.is_held(), "what is lost stays lost");
+}
+
+/// A member that only learns yet answers no client: it is named, and another one is asked.
+#[tokio::test]
+async fn a_learner_is_passed_over() {
+    let voter = Server::start().await;
+    let listens = format!("http://{}", port());
+    let added = voter.etcdctl(&["member", "add", "learner", "--learner", "--peer-urls", &listens]);
+    let all = added.lines().find_map(|line| line.strip_prefix("ETCD_INITIAL_CLUSTER=")).expect("its members");
+    let mut learner = Server::prepare(
+        "http",
+        &[
+            ["--name", "learner"],
+            ["--listen-peer-urls", &*listens],
+            ["--initial-advertise-peer-urls", &*listens],
+            ["--initial-cluster", all.trim_matches('"')],
+            ["--initial-cluster-state", "existing"],
+        ]
+        .concat(),
+    );
+    learner.restart().await;
+    let alone = hasty(learner.spec(&cluster()));
+    let error = ends("connect", ClusterStore::etcd(&alone)).await.expect_err("it only learns");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(docklet::error::Chain(&error).to_string().contains("learner"), "{error}");
+
+    let both = EtcdSpec { endpoints: vec![learner.endpoint().into(), voter.endpoint().into()], ..alone };
+    let store = ClusterStore::etcd(&both).await.expect("the other answers");
+    let mut watch = store.watch(Scope::All).await.expect("watch");
+    store.put(&key("a"), &note("1")).await.expect("put");
+    assert_eq!(crate::contract::told(&batch(&mut watch).await), ["a=1"]);
 }

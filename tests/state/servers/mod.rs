@@ -3,9 +3,12 @@
 mod access;
 mod certificates;
 mod faults;
+mod harm;
 mod holder;
 mod members;
 mod proxy;
+mod queues;
+mod replaced;
 mod server;
 
 pub(crate) use server::Etcd;

@@ -157,6 +157,14 @@ impl Server {
         }
     }
 
+    /// Another one takes its place, without anything in it, with this token of its cluster.
+    pub(crate) async fn replace(&mut self, token: Option<&str>) {
+        self.kill();
+        docklet::storage::remove_tree(self.scratch.path(), "data".as_ref()).expect("remove its data");
+        self.args.extend(token.iter().flat_map(|token| ["--initial-cluster-token", token]).map(String::from));
+        self.restart().await;
+    }
+
     /// It stands still, with all its connections (SIGSTOP), once this returns.
     pub(crate) async fn stop(&self) {
         self.signal(Signal::SIGSTOP);
