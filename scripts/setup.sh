@@ -10,8 +10,8 @@ fail() {
 }
 
 demo="busybox-static ca-certificates e2fsprogs gcc iproute2 libc6-dev lxc make mount nftables util-linux"
-test="btrfs-progs etcd-client etcd-server findutils libprotobuf-dev mmdebstrap openssl procps protobuf-compiler skopeo"
-test="$test umoci xfsprogs xz-utils zstd"
+test="btrfs-progs etcd-client etcd-server findutils iputils-ping libprotobuf-dev mmdebstrap openssl procps"
+test="$test protobuf-compiler skopeo umoci xfsprogs xz-utils zstd"
 case "${1:-}" in
     demo) wanted=$demo ;;
     test) wanted="$demo $test" ;;
