@@ -107,6 +107,8 @@
 //! `protobuf-compiler`). `full` is all there is.
 
 pub mod cgroup;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod error;
 pub mod host;
 pub mod idmap;

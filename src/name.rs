@@ -176,6 +176,18 @@ name!(
     ClusterName, "cluster name", check_label
 );
 name!(
+    /// What a machine of a cluster is called. The same rules as for [`ContainerName`].
+    NodeName, "node name", check_label
+);
+name!(
+    /// What a user calls a set of containers in a cluster. The same rules as for [`ContainerName`].
+    VirtualClusterName, "virtual cluster name", check_label
+);
+name!(
+    /// A property of a cluster's machine, or what it is there: "disk", "ssd". The same rules as for [`ContainerName`].
+    Label, "label", check_label
+);
+name!(
     /// What a volume is called. The same rules as for [`ContainerName`].
     VolumeName, "volume name", check_label
 );

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lxc", &["cgroup", "sys", "name", "idmap", "error"]),
     ("state", &["name", "error"]),
     ("host", &["storage", "net", "cgroup", "lxc", "sys", "paths", "name", "idmap", "error"]),
+    ("cluster", &["host", "state", "net", "name", "error"]),
 ];
 
 /// Text that may not occur: where, what, and what to do about it. Split so that this file does not hold it.

@@ -1,0 +1,10 @@
+//! Many machines as one: what is wished is kept in the store, masters decide, workers carry it out through [`Host`](crate::host::Host).
+//!
+//! [`records`] is what the store keeps. [`decide`] is every decision of masters and workers, as pure functions over those records: no
+//! clock, no store, no host. A simulation runs them with faults of all kinds, and checks that no container ever runs twice, that no node
+//! and no quota is ever overdrawn, and that all is as wished once the faults stop.
+//!
+//! What connects the decisions to a store and to hosts (the master, the worker, and what they say to each other) is not there yet.
+
+pub mod decide;
+pub mod records;

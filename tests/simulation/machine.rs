@@ -1,0 +1,144 @@
+//! A simulated machine: its containers, its worker and its fencer, and a clock that does not run like others.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use docklet::cluster::decide::{Actual, Moment, Order, Step, reported_state, steps};
+use docklet::cluster::records::{
+    ContainerId, ContainerState, ContainerStatus, Epoch, NodeId, NodeLost, Report,
+};
+
+pub(crate) struct Machine {
+    pub(crate) id: NodeId,
+    /// What its clock shows of a thousand milliseconds that pass.
+    pub(crate) rate: u32,
+    /// Whether masters are reached.
+    pub(crate) connected: bool,
+    pub(crate) containers: BTreeMap<ContainerId, Actual>,
+    /// Until when what could run elsewhere may run here. It outlives the worker, not the machine.
+    pub(crate) over_at: Moment,
+    /// `None`: its process does not run.
+    pub(crate) worker: Option<Worker>,
+    /// Whether it is gone for good.
+    pub(crate) dead: bool,
+    /// Counts the machine's starts: what was under way before is not carried on.
+    pub(crate) boots: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Worker {
+    /// Counts the processes, so that no answer to an earlier one is taken.
+    pub(crate) process: u64,
+    pub(crate) stopped: bool,
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) orders: BTreeMap<ContainerId, Order>,
+    /// The store's revision that the orders are of.
+    pub(crate) revision: u64,
+    /// What is being carried out.
+    pub(crate) busy: BTreeMap<ContainerId, Step>,
+    pub(crate) reports: u64,
+}
+
+impl Machine {
+    pub(crate) fn new(id: NodeId, rate: u32) -> Self {
+        let (containers, over_at) = (BTreeMap::new(), Moment::default());
+        Self {
+            id,
+            rate,
+            connected: true,
+            containers,
+            over_at,
+            worker: Some(Worker::default()),
+            dead: false,
+            boots: 0,
+        }
+    }
+
+    /// What its clock shows at `now`.
+    pub(crate) fn clock(&self, now: Duration) -> Moment {
+        Moment(now * self.rate / 1000)
+    }
+
+    /// When its clock will show `moment`.
+    pub(crate) fn when(&self, moment: Moment) -> Duration {
+        moment.0 * 1000 / self.rate + Duration::from_millis(1)
+    }
+
+    /// Its worker, if it is there and not stopped.
+    pub(crate) fn active(&mut self) -> Option<&mut Worker> {
+        self.worker.as_mut().filter(|worker| !worker.stopped)
+    }
+
+    /// Kills what may run elsewhere, if the lease is over. Those that ran.
+    pub(crate) fn fence(&mut self, now: Duration) {
+        if self.clock(now) < self.over_at {
+            return;
+        }
+        for container in self.containers.values_mut() {
+            if container.node_lost == NodeLost::Restart && container.state == ContainerState::Running {
+                container.state = ContainerState::Stopped;
+            }
+        }
+    }
+
+    /// What the worker begins now.
+    pub(crate) fn begin(&mut self) -> BTreeMap<ContainerId, Step> {
+        let containers = &self.containers;
+        let Some(worker) = self.worker.as_mut().filter(|worker| !worker.stopped && worker.epoch.is_some())
+        else {
+            return BTreeMap::new();
+        };
+        let mut begun = steps(&worker.orders, containers);
+        begun.retain(|id, _| !worker.busy.contains_key(id));
+        worker.busy.extend(begun.clone());
+        begun
+    }
+
+    /// Carries out a step that was begun, on what there is by now.
+    pub(crate) fn carry_out(
+        &mut self,
+        id: &ContainerId,
+        step: &Step,
+        order: Option<&Order>,
+        node_lost: NodeLost,
+    ) {
+        let fence = order.map(|order| order.fence);
+        match step {
+            Step::Launch => {
+                let fence = fence.expect("it was ordered");
+                let state = ContainerState::Running;
+                self.containers.insert(id.clone(), Actual { state, fence, node_lost, saved: None });
+            }
+            Step::Remove => drop(self.containers.remove(id)),
+            Step::Start | Step::Stop | Step::Save(_) => {
+                let Some(container) = self.containers.get_mut(id) else { return };
+                container.fence = fence.map_or(container.fence, |fence| fence.max(container.fence));
+                match step {
+                    Step::Start => {
+                        container.state = ContainerState::Running;
+                        container.saved = None;
+                    }
+                    Step::Save(image) => container.saved = Some(image.clone()),
+                    _ => container.state = ContainerState::Stopped,
+                }
+            }
+        }
+    }
+
+    /// What the worker says of all its containers.
+    pub(crate) fn statuses(&mut self) -> Vec<(ContainerId, ContainerStatus)> {
+        let containers = &self.containers;
+        let Some(worker) = self.worker.as_mut().filter(|worker| !worker.stopped) else { return Vec::new() };
+        let Some(epoch) = worker.epoch else { return Vec::new() };
+        worker.reports += 1;
+        let report = Report { epoch, number: worker.reports };
+        let idle = worker.orders.iter().filter(|(id, _)| !worker.busy.contains_key(*id));
+        let said = idle.filter_map(|(id, order)| {
+            let actual = containers.get(id);
+            let state = reported_state(order, actual)?;
+            let saved = actual.and_then(|actual| actual.saved.clone());
+            Some((id.clone(), ContainerStatus { report, fence: order.fence, state, saved, reason: None }))
+        });
+        said.collect()
+    }
+}
