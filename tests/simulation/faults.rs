@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use docklet::cluster::decide::Moment;
 use docklet::cluster::records::ContainerState;
 
+use super::machine::NONE;
 use super::world::{Event, TROUBLE, World};
 
 /// What ends.
@@ -30,7 +30,11 @@ pub(crate) fn happen(world: &mut World) {
     // Short ones that leases outlive, and long ones that they do not.
     let most = if world.random.percent(50) { 8_000 } else { 60_000 };
     let time = world.random.millis(100, most);
-    match world.random.below(12) {
+    let kind = world.random.below(12);
+    if world.told {
+        println!("{:?} fault {kind} of node {node} or master {master} for {time:?}", world.now);
+    }
+    match kind {
         0 | 1 => {
             world.masters[master].kill();
             world.after(time, Event::Heal(Heal::Master(master)));
@@ -62,6 +66,9 @@ pub(crate) fn happen(world: &mut World) {
         }
         10 => {
             shut_down(world, node);
+            if world.random.percent(10) {
+                lose_disk(world, node);
+            }
             world.after(time, Event::Heal(Heal::Boot(node)));
         }
         _ => {
@@ -85,7 +92,8 @@ fn kill_worker(world: &mut World, node: usize) {
     for (id, step) in &worker.busy {
         if world.random.percent(50) {
             let node_lost = world.policy(id);
-            world.carry_out(node, id, step, worker.orders.get(id), node_lost);
+            let epoch = worker.epoch.unwrap_or_default();
+            world.carry_out(node, id, step, (worker.orders.get(id), epoch), node_lost);
         }
     }
 }
@@ -94,9 +102,20 @@ fn shut_down(world: &mut World, node: usize) {
     kill_worker(world, node);
     let machine = &mut world.machines[node];
     machine.boots += 1;
-    machine.over_at = Moment::default();
+    machine.permit = NONE;
     for container in machine.containers.values_mut() {
         container.state = ContainerState::Stopped;
+    }
+}
+
+/// It will come back with an empty disk. What it has not told anybody of yet may be made again.
+fn lose_disk(world: &mut World, node: usize) {
+    let machine = &mut world.machines[node];
+    for id in std::mem::take(&mut machine.containers).into_keys() {
+        let said = world.store.view.statuses.get(&(machine.id.clone(), id.clone()));
+        if said.is_none_or(|status| status.state == ContainerState::Absent) {
+            *world.allowed.entry(id).or_default() += 1;
+        }
     }
 }
 

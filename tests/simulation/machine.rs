@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use docklet::cluster::decide::{Actual, Moment, Order, Step, reported_state, steps};
+use docklet::cluster::decide::{Actual, Moment, Order, Permit, Step, reported_state, steps};
 use docklet::cluster::records::{
     ContainerId, ContainerState, ContainerStatus, Epoch, NodeId, NodeLost, Report,
 };
@@ -15,8 +15,8 @@ pub(crate) struct Machine {
     /// Whether masters are reached.
     pub(crate) connected: bool,
     pub(crate) containers: BTreeMap<ContainerId, Actual>,
-    /// Until when what could run elsewhere may run here. It outlives the worker, not the machine.
-    pub(crate) over_at: Moment,
+    /// What allows to run here what could run elsewhere. It outlives the worker, not the machine.
+    pub(crate) permit: Permit,
     /// `None`: its process does not run.
     pub(crate) worker: Option<Worker>,
     /// Whether it is gone for good.
@@ -24,6 +24,9 @@ pub(crate) struct Machine {
     /// Counts the machine's starts: what was under way before is not carried on.
     pub(crate) boots: u64,
 }
+
+/// No right at all.
+pub(crate) const NONE: Permit = Permit { epoch: Epoch(0), over_at: Moment(Duration::ZERO) };
 
 #[derive(Default)]
 pub(crate) struct Worker {
@@ -41,13 +44,13 @@ pub(crate) struct Worker {
 
 impl Machine {
     pub(crate) fn new(id: NodeId, rate: u32) -> Self {
-        let (containers, over_at) = (BTreeMap::new(), Moment::default());
+        let (containers, permit) = (BTreeMap::new(), NONE);
         Self {
             id,
             rate,
             connected: true,
             containers,
-            over_at,
+            permit,
             worker: Some(Worker::default()),
             dead: false,
             boots: 0,
@@ -71,7 +74,7 @@ impl Machine {
 
     /// Kills what may run elsewhere, if the lease is over. Those that ran.
     pub(crate) fn fence(&mut self, now: Duration) {
-        if self.clock(now) < self.over_at {
+        if self.clock(now) < self.permit.over_at {
             return;
         }
         for container in self.containers.values_mut() {

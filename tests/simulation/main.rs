@@ -2,7 +2,7 @@
 //! that no container runs twice, no node and no quota is overdrawn, no address is shared, and that all is as wished once the faults end.
 //!
 //! What is simulated is all around the decisions; the decisions are the library's own. A history follows from its seed:
-//! `DOCKLET_SIMULATION_SEED` runs one, and `DOCKLET_SIMULATION_HISTORIES` says how many are run.
+//! `DOCKLET_SIMULATION_SEED` runs and tells one, and `DOCKLET_SIMULATION_HISTORIES` says how many are run.
 
 mod check;
 mod faults;
@@ -37,6 +37,7 @@ struct Told {
 
 fn history(seed: u64) -> Told {
     let mut world = World::new(seed);
+    world.told = number("DOCKLET_SIMULATION_SEED").is_some();
     world.run(TROUBLE);
     faults::heal_all(&mut world);
     world.run(TROUBLE + QUIET);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use docklet::cluster::decide::View;
 use docklet::cluster::decide::admission;
 use docklet::cluster::records::{
-    ContainerId, MemberSpec, Node, NodeId, NodeLost, Quota, Resources, Role, Schedule, Size, User, UserId,
-    VirtualClusterId, Wish,
+    ContainerId, ContainerState, ContainerStatus, MemberSpec, Node, NodeId, NodeLost, Quota, Resources, Role,
+    Schedule, Size, User, UserId, VirtualClusterId, Wish,
 };
 use docklet::host::{Forward, RestartPolicy};
 use docklet::name::ObjectId;
@@ -129,7 +129,15 @@ pub(crate) fn act(world: &mut World) {
             12 => admission::set_running(view, &known()?, &members, false).ok(),
             13..=14 => {
                 let cluster = &view.virtual_clusters.get(&known()?)?.members;
-                again.extend(members.iter().filter(|id| cluster.get(*id).is_some_and(|m| m.lost)).cloned());
+                let is_gone = |id: &&ContainerId| {
+                    let missing = |status: &ContainerStatus| status.state == ContainerState::Missing;
+                    cluster.get(*id).is_some_and(|member| {
+                        let node = member.node.as_ref();
+                        let answer = node.and_then(|node| view.answer(node, id, member.placed));
+                        member.lost || answer.is_some_and(missing)
+                    })
+                };
+                again.extend(members.iter().filter(is_gone).cloned());
                 admission::set_running(view, &known()?, &members, true).ok()
             }
             15 => admission::resize(view, &known()?, members.first()?, size).ok(),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use docklet::cluster::decide::{Moment, Order, Step, Timing, may_run, orders};
+use docklet::cluster::decide::{Moment, Order, Permit, Step, Timing, may_run, orders};
 use docklet::cluster::records::{
     ContainerId, ContainerState, ContainerStatus, Epoch, NodeId, NodeLost, VirtualClusterId,
 };
@@ -14,7 +14,7 @@ use super::faults::Heal;
 use super::machine::{Machine, Worker};
 use super::master::Master;
 use super::random::Random;
-use super::store::Store;
+use super::store::{Change, Store};
 use super::{check, faults, users};
 
 /// How long a history has faults, and how long it may take to become quiet.
@@ -40,6 +40,8 @@ pub(crate) enum Event {
         id: ContainerId,
         step: Step,
         order: Option<Order>,
+        /// In which it was begun.
+        epoch: Epoch,
         node_lost: NodeLost,
     },
     /// A fencer wakes.
@@ -81,6 +83,8 @@ pub(crate) struct World {
     pub(crate) allowed: BTreeMap<ContainerId, u64>,
     /// Virtual clusters that were created, for users to go on with.
     pub(crate) created: Vec<VirtualClusterId>,
+    /// Whether what happens is printed.
+    pub(crate) told: bool,
     /// How many times a container was started.
     pub(crate) runs: u64,
     /// How many times somebody asked for something that was done.
@@ -108,6 +112,7 @@ impl World {
             launched: BTreeMap::new(),
             allowed: BTreeMap::new(),
             created: Vec::new(),
+            told: false,
             runs: 0,
             granted: 0,
         };
@@ -145,11 +150,32 @@ impl World {
             let event = self.events.remove(&number).expect("it was scheduled");
             self.happen(event);
             if self.store.revision != revision {
+                self.print(revision);
                 self.tell();
                 check::records(self);
             }
         }
         self.now = end;
+    }
+
+    /// Prints what was changed after `revision`.
+    fn print(&self, revision: u64) {
+        if !self.told {
+            return;
+        }
+        for change in &self.store.changes[usize::try_from(revision).expect("few")..] {
+            match change {
+                Change::Decided(decision) => println!("{:?} {}", self.now, decision.reason),
+                Change::Came(node, epoch) => println!("{:?} {node} came, {epoch:?}", self.now),
+                Change::Went(node) => println!("{:?} {node} went", self.now),
+                Change::Said(node, container, status) => {
+                    println!(
+                        "{:?} {node} says {container} {:?} fence {}",
+                        self.now, status.state, status.fence
+                    );
+                }
+            }
+        }
     }
 
     /// Masters see a change some time after it was made.
@@ -182,8 +208,8 @@ impl World {
             Event::Poll(node, process) => self.poll(node, process),
             Event::Request(node, request) => self.request(node, request),
             Event::Answer(node, process, answer) => self.answer(node, process, answer),
-            Event::Done { node, boot, process, id, step, order, node_lost } => {
-                self.done((node, boot, process), &id, &step, order.as_ref(), node_lost);
+            Event::Done { node, boot, process, id, step, order, epoch, node_lost } => {
+                self.done((node, boot, process), &id, &step, (order.as_ref(), epoch), node_lost);
             }
             Event::Fence(node) => {
                 let now = self.now;
@@ -262,9 +288,10 @@ impl World {
         if revision >= worker.revision {
             (worker.revision, worker.orders) = (revision, orders);
         }
-        machine.over_at = machine.over_at.max(timing.over_at(answer.sent, timing.lease));
+        let over_at = machine.permit.over_at.max(timing.over_at(answer.sent, timing.lease));
+        machine.permit = Permit { epoch, over_at };
         // The fencer wakes when it is over, and a little late.
-        let wake = machine.when(machine.over_at).saturating_sub(self.now);
+        let wake = machine.when(over_at).saturating_sub(self.now);
         let late = self.random.millis(0, 1000);
         self.after(wake + late, Event::Fence(node));
         self.work(node);
@@ -274,13 +301,14 @@ impl World {
     pub(crate) fn work(&mut self, node: usize) {
         let begun = self.machines[node].begin();
         let process = self.machines[node].worker.as_ref().map_or(0, |worker| worker.process);
+        let epoch = self.machines[node].worker.as_ref().and_then(|worker| worker.epoch).unwrap_or_default();
         let boot = self.machines[node].boots;
         for (id, step) in begun {
             let order =
                 self.machines[node].worker.as_ref().and_then(|worker| worker.orders.get(&id).cloned());
             let node_lost = self.policy(&id);
             let takes = self.random.millis(20, 3000);
-            self.after(takes, Event::Done { node, boot, process, id, step, order, node_lost });
+            self.after(takes, Event::Done { node, boot, process, id, step, order, epoch, node_lost });
         }
     }
 
@@ -295,7 +323,7 @@ impl World {
         (node, boot, process): (usize, u64, u64),
         id: &ContainerId,
         step: &Step,
-        order: Option<&Order>,
+        (order, epoch): (Option<&Order>, Epoch),
         node_lost: NodeLost,
     ) {
         let machine = &mut self.machines[node];
@@ -308,13 +336,13 @@ impl World {
             let (id, step) = (id.clone(), step.clone());
             self.after(
                 Duration::from_secs(1),
-                Event::Done { node, boot, process, id, step, order, node_lost },
+                Event::Done { node, boot, process, id, step, order, epoch, node_lost },
             );
             return;
         }
         if let Some(worker) = worker {
             worker.busy.remove(id);
-            self.carry_out(node, id, step, order, node_lost);
+            self.carry_out(node, id, step, (order, epoch), node_lost);
             self.work(node);
         }
     }
@@ -325,14 +353,17 @@ impl World {
         node: usize,
         id: &ContainerId,
         step: &Step,
-        order: Option<&Order>,
+        (order, epoch): (Option<&Order>, Epoch),
         node_lost: NodeLost,
     ) {
         let now = self.now;
         let machine = &mut self.machines[node];
         let killable = node_lost == NodeLost::Restart;
-        if killable && !may_run(step, machine.clock(now), machine.over_at) {
+        if killable && !may_run(step, epoch, &machine.permit, machine.clock(now)) {
             return;
+        }
+        if self.told {
+            println!("{:?} {} {id} {step:?} {order:?}", self.now, self.machines[node].id);
         }
         check::data(self, node, id, step, node_lost);
         self.machines[node].carry_out(id, step, order, node_lost);

@@ -8,8 +8,8 @@ use super::due::{beside, moved};
 use super::network::{member_addresses, new_network, room, set_gateways};
 use super::{Absences, Decision, Moment, Need, Timing, Usage, View, Write, place};
 use crate::cluster::records::{
-    ContainerId, Member, MemberSpec, Node, NodeId, Resource, Resources, Schedule, Size, UserId,
-    VirtualCluster, VirtualClusterId, Wish,
+    ContainerId, ContainerState, Member, MemberSpec, Node, NodeId, Resource, Resources, Schedule, Size,
+    UserId, VirtualCluster, VirtualClusterId, Wish,
 };
 use crate::error::{Error, Result};
 use crate::name::{ObjectId, VirtualClusterName};
@@ -99,11 +99,14 @@ pub fn set_running(
 ) -> Result<Decision> {
     let mut cluster = open(view, id)?.clone();
     let asked = |id: &ContainerId, member: &Member| members.contains(id) && member.wish != Wish::Remove;
-    for (_, member) in cluster.members.iter_mut().filter(|(id, member)| asked(id, member)) {
+    for (id, member) in cluster.members.iter_mut().filter(|(id, member)| asked(id, member)) {
         member.wish = if run { Wish::Run } else { Wish::Stop };
         if run && member.moving_to.is_none() {
             member.fence += 1;
             member.lost = false;
+            if is_missing(view, id, member) {
+                (member.placed, member.saved) = (member.fence, None);
+            }
         }
     }
     let word = if run { "started" } else { "stopped" };
@@ -184,6 +187,12 @@ pub fn remove_node(
     }
     let reason = format!("node `{}` is removed", node.name);
     Ok(Decision { writes: vec![Write::RemoveNode(id.clone())], absent, reason })
+}
+
+/// Whether the node of `member` said that its data is gone.
+pub(super) fn is_missing(view: &View, id: &ContainerId, member: &Member) -> bool {
+    let answer = member.node.as_ref().and_then(|node| view.answer(node, id, member.placed));
+    answer.is_some_and(|status| status.state == ContainerState::Missing)
 }
 
 fn open<'a>(view: &'a View, id: &VirtualClusterId) -> Result<&'a VirtualCluster> {

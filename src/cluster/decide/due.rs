@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::admission::is_missing;
 use super::network::set_gateways;
 use super::orders::saved_image;
 use super::{Absences, Decision, Moment, Need, Timing, Usage, View, Write, place};
@@ -175,7 +176,7 @@ impl Look<'_> {
     ) -> Option<Next> {
         let Some(target) = &member.moving_to else {
             let is_drained = self.view.nodes[node].schedule == Schedule::Drain;
-            if !is_drained || !self.view.presences.contains_key(node) || self.is_missing(node, id, member) {
+            if !is_drained || !self.view.presences.contains_key(node) || is_missing(self.view, id, member) {
                 return None;
             }
             let to = self.place(usage, cluster, member)?;
@@ -211,11 +212,6 @@ impl Look<'_> {
 
     fn is_there(&self, node: &NodeId) -> bool {
         self.view.nodes.contains_key(node) && self.view.presences.contains_key(node)
-    }
-
-    fn is_missing(&self, node: &NodeId, id: &ContainerId, member: &Member) -> bool {
-        let answer = self.view.answer(node, id, member.placed);
-        answer.is_some_and(|status| status.state == ContainerState::Missing)
     }
 
     fn place(&self, usage: &Usage, cluster: &VirtualCluster, member: &Member) -> Option<NodeId> {

@@ -16,6 +16,9 @@
 //! fencer beside it. That the node has not come back meanwhile is a check of the transaction: its [`Epoch`](super::records::Epoch) is the same, and there is
 //! no [`Presence`](super::records::Presence).
 //!
+//! A worker that comes anew gets another epoch. What it had begun to start before is not started under the new lease ([`may_run`]): the
+//! container may have got another node between the two.
+//!
 //! Each order has the fence of the decision behind it. It grows with each decision on where a container is to be, and a node carries out
 //! none that is older than what it knows. What is confirmed is confirmed for a fence, and reports are numbered within an epoch: one that
 //! comes late confirms nothing.
@@ -34,6 +37,6 @@ pub use due::due;
 pub use lease::{Absences, Moment, Timing};
 pub use orders::{Order, What, orders};
 pub use placement::{Need, place};
-pub use steps::{Actual, Step, may_run, reported_state, steps};
+pub use steps::{Actual, Permit, Step, may_run, reported_state, steps};
 pub use usage::Usage;
 pub use view::{Decision, View, Write};

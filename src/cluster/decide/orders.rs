@@ -44,8 +44,10 @@ fn order(view: &View, node: &NodeId, id: &ContainerId, member: &Member) -> Optio
     if member.node.as_ref() != Some(node) {
         return None;
     }
-    let existed =
-        view.answer(node, id, member.placed).is_some_and(|status| status.state != ContainerState::Absent);
+    let answer = view.answer(node, id, member.placed);
+    // One whose data may be lost is made anew.
+    let existed = member.spec.node_lost == NodeLost::Wait
+        && answer.is_some_and(|status| status.state != ContainerState::Absent);
     let what = match (member.wish, &member.moving_to, member.spec.node_lost) {
         (Wish::Remove, _, _) | (_, Some(_), NodeLost::Restart) => What::Remove,
         (_, Some(_), NodeLost::Wait) => What::Save(saved_image(id, member.fence)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Moment, Order, What};
-use crate::cluster::records::{ContainerId, ContainerState, NodeLost};
+use crate::cluster::records::{ContainerId, ContainerState, Epoch, NodeLost};
 use crate::name::ImageName;
 
 /// A container as it is on its host.
@@ -68,10 +68,21 @@ fn step(order: &Order, actual: Option<&Actual>) -> Option<Step> {
     }
 }
 
-/// Whether a worker may take `step` at `now`, if its lease is over at `over_at`: without one nothing begins to run.
+/// What a worker has from its lease: the right to run what could run elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permit {
+    /// Of which coming.
+    pub epoch: Epoch,
+    /// Until when, by [`Timing::over_at`](super::Timing::over_at).
+    pub over_at: Moment,
+}
+
+/// Whether a worker may take `step` at `now` that was begun in `begun`: without a lease nothing begins to run.
+///
+/// What was begun before the node came anew is not done under the new lease: its order may be over.
 #[must_use]
-pub fn may_run(step: &Step, now: Moment, over_at: Moment) -> bool {
-    !matches!(step, Step::Launch | Step::Start) || now < over_at
+pub fn may_run(step: &Step, begun: Epoch, permit: &Permit, now: Moment) -> bool {
+    !matches!(step, Step::Launch | Step::Start) || (begun == permit.epoch && now < permit.over_at)
 }
 
 /// What the worker reports of a container: `None` if it has nothing to say, since it knows of a later decision than the order's.
