@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use docklet::cluster::decide::{Need, Step, Usage, orders, place, steps};
-use docklet::cluster::records::{ContainerId, ContainerState, NodeLost, Resource, Resources, Wish};
+use docklet::cluster::records::{ContainerId, ContainerState, NodeId, NodeLost, Resource, Resources, Wish};
 
 use super::world::World;
 
@@ -39,16 +39,24 @@ pub(crate) fn data(world: &mut World, node: usize, id: &ContainerId, step: &Step
 /// No node and no quota is overdrawn, and no address is given out twice.
 pub(crate) fn records(world: &World) {
     let view = &world.store.view;
-    let usage = Usage::of(view);
     for node in view.nodes.values() {
-        let taken = usage.of_node(&node.id);
+        let members = view.virtual_clusters.values().flat_map(|cluster| cluster.members.values());
+        let taken = members.fold(Resources::default(), |taken, member| {
+            let is_here = |at: &Option<NodeId>| at.as_ref() == Some(&node.id);
+            let taken =
+                if is_here(&member.node) { taken.plus(&Resources::of(member.spec.size)) } else { taken };
+            let taken =
+                if is_here(&member.moving_to) { taken.plus(&Resources::of(member.spec.size)) } else { taken };
+            let left = if member.remains.contains_key(&node.id) { member.spec.size.disk_bytes } else { 0 };
+            Resources { disk_bytes: taken.disk_bytes + left, ..taken }
+        });
         let lacks = node.capacity.lacks(&taken);
+        let capacity = node.capacity;
         assert!(
             lacks.is_none(),
-            "at {:?} node {} is overdrawn: {taken:?} of {:?}",
+            "at {:?} node {} is overdrawn: {taken:?} of {capacity:?}",
             world.now,
-            node.id,
-            node.capacity
+            node.id
         );
     }
     let mut used = BTreeMap::<_, Resources>::new();

@@ -186,6 +186,12 @@ impl World {
         }
     }
 
+    /// How long a message is on its way. Some are overtaken.
+    fn way(&mut self) -> Duration {
+        let most = if self.random.percent(5) { 8_000 } else { 300 };
+        self.random.millis(1, most)
+    }
+
     pub(crate) fn master_clock(&self, master: usize) -> Moment {
         // The second master's clock runs fast.
         Moment(self.now * (1000 + 10 * u32::try_from(master).expect("few")) / 1000)
@@ -229,7 +235,7 @@ impl World {
     }
 
     fn poll(&mut self, node: usize, process: u64) {
-        let (again, way) = (self.random.millis(1500, 2500), self.random.millis(1, 200));
+        let (again, way) = (self.random.millis(1500, 2500), self.way());
         let master = usize::try_from(self.random.below(2)).expect("small");
         let machine = &mut self.machines[node];
         if machine.worker.as_ref().is_none_or(|worker| worker.process != process) {
@@ -263,7 +269,7 @@ impl World {
             self.store.hear(&id, &container, status);
         }
         let lease = epoch.map(|epoch| (epoch, self.store.revision, orders(&self.store.view, &id)));
-        let way = self.random.millis(1, 400);
+        let way = self.way();
         if !self.random.percent(3) {
             self.after(way, Event::Answer(node, request.process, Answer { sent: request.sent, lease }));
         }
