@@ -7,7 +7,7 @@ CARGO = PATH="$(CARGO_DIR):$$PATH" cargo
 PROFILE =
 ROOT = $(if $(filter 0,$(shell id -u)),,$(error make $(or $(MAKECMDGOALS),$@) needs root: run it with sudo, or as root))
 
-.PHONY: help demo quickstart test test-unit test-state test-host test-kill test-vm test-all bench lint doc setup-demo setup-test clean-host
+.PHONY: help demo quickstart test test-unit test-simulation test-state test-host test-kill test-vm test-all bench lint doc setup-demo setup-test clean-host
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -18,16 +18,19 @@ quickstart: ## run one container with every limit proven from inside (root)
 	@$(ROOT)$(CARGO) run $(PROFILE) --example quickstart -- $(ARGS)
 
 test: setup-test ## every tier but the long ones: what CI runs (root)
-	@scripts/test.sh lint build unit tidy state host kill vm
+	@scripts/test.sh lint build unit tidy simulation state host kill vm
 
 test-all: setup-test ## every tier, the long ones too (root)
-	@scripts/test.sh lint build unit tidy state-full host kill-full vm-full
+	@scripts/test.sh lint build unit tidy simulation-full state-full host kill-full vm-full
 
 test-unit: ## what needs no root: unit tests, doc tests, the rules of the code
 	@scripts/test.sh unit tidy
 
 test-state: setup-test ## the store on each of its engines, 100,000 operations of concurrent clients (root for the set-up)
 	@scripts/test.sh state-full
+
+test-simulation: ## the cluster's decisions under faults of all kinds, 100,000 random histories
+	@scripts/test.sh simulation-full
 
 test-host: setup-test ## the tests against the real kernel (root)
 	@scripts/test.sh host

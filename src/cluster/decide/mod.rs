@@ -30,6 +30,8 @@ mod network;
 mod orders;
 mod placement;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod view;
 
