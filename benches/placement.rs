@@ -8,9 +8,10 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use docklet::cluster::decide::{Absences, Moment, Need, Timing, Usage, View, admission, due, place};
+use docklet::cluster::decide::{Absences, Moment, Need, Usage, View, admission, due, place};
 use docklet::cluster::records::{
-    Epoch, MemberSpec, Node, NodeId, NodeLost, Presence, Quota, Resources, Role, Schedule, Size, User, UserId,
+    Epoch, MemberSpec, Node, NodeId, NodeLost, Presence, Quota, Resources, Role, Schedule, Size, Timing,
+    User, UserId,
 };
 use docklet::host::RestartPolicy;
 use docklet::name::ObjectId;

@@ -4,6 +4,8 @@
 //! What is simulated is all around the decisions; the decisions are the library's own. A history follows from its seed:
 //! `DOCKLET_SIMULATION_SEED` runs and tells one, and `DOCKLET_SIMULATION_HISTORIES` says how many are run.
 
+#![allow(clippy::print_stdout, reason = "what happened, for who asks")]
+
 mod check;
 mod faults;
 mod machine;

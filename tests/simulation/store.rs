@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use docklet::cluster::decide::{Decision, Timing, View, Write};
-use docklet::cluster::records::{ContainerId, ContainerStatus, Epoch, NodeId, Presence};
+use docklet::cluster::decide::{Decision, View, Write};
+use docklet::cluster::records::{ContainerId, ContainerStatus, Epoch, NodeId, Presence, Timing};
 
 /// How long a master leads without keeping its office.
 pub(crate) const OFFICE: Duration = Duration::from_secs(10);

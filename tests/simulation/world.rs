@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use docklet::cluster::decide::{Moment, Order, Permit, Step, Timing, may_run, orders};
+use docklet::cluster::decide::{Moment, Order, Permit, Step, may_run, orders, over_at};
 use docklet::cluster::records::{
-    ContainerId, ContainerState, ContainerStatus, Epoch, NodeId, NodeLost, VirtualClusterId,
+    ContainerId, ContainerState, ContainerStatus, Epoch, NodeId, NodeLost, Timing, VirtualClusterId,
 };
 use docklet::name::ObjectId;
 
@@ -294,7 +294,7 @@ impl World {
         if revision >= worker.revision {
             (worker.revision, worker.orders) = (revision, orders);
         }
-        let over_at = machine.permit.over_at.max(timing.over_at(answer.sent, timing.lease));
+        let over_at = machine.permit.over_at.max(over_at(&timing, answer.sent, timing.lease));
         machine.permit = Permit { epoch, over_at };
         // The fencer wakes when it is over, and a little late.
         let wake = machine.when(over_at).saturating_sub(self.now);

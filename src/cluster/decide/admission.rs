@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::due::{beside, moved};
 use super::network::{member_addresses, new_network, room, set_gateways};
-use super::{Absences, Decision, Moment, Need, Timing, Usage, View, Write, place};
+use super::{Absences, Decision, Moment, Need, Usage, View, Write, place};
 use crate::cluster::records::{
     ContainerId, ContainerState, Member, MemberSpec, Node, NodeId, Resource, Resources, Schedule, Size,
-    UserId, VirtualCluster, VirtualClusterId, Wish,
+    Timing, UserId, VirtualCluster, VirtualClusterId, Wish,
 };
 use crate::error::{Error, Result};
 use crate::name::{ObjectId, VirtualClusterName};

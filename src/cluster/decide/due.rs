@@ -1,14 +1,17 @@
 //! What follows from what there is: the leading master's decisions that nobody asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::admission::is_missing;
 use super::network::set_gateways;
 use super::orders::saved_image;
-use super::{Absences, Decision, Moment, Need, Timing, Usage, View, Write, place};
+use super::{Absences, Decision, Moment, Need, Usage, View, Write, place};
 use crate::cluster::records::{
-    ContainerId, ContainerState, Epoch, Member, NodeId, NodeLost, Schedule, VirtualCluster, Wish,
+    ContainerId, ContainerState, Epoch, Member, NodeId, NodeLost, Schedule, Timing, VirtualCluster, Wish,
 };
+
+/// How many words of nodes are done with in one decision.
+const SWEPT_MAX: usize = 100;
 
 /// What is to be decided now, at most one decision for each virtual cluster. Once they are carried out there may be more.
 #[must_use]
@@ -19,7 +22,20 @@ pub fn due(view: &View, absences: &Absences, now: Moment, timing: &Timing) -> Ve
         let look = Look { view, absences, now, timing, cluster };
         due.extend(look.decide(&mut usage));
     }
-    due
+    // What was decided may concern what nobody else asks for.
+    if due.is_empty() { sweep(view).into_iter().collect() } else { due }
+}
+
+/// Words of nodes on containers that nobody wishes there.
+fn sweep(view: &View) -> Option<Decision> {
+    let members = || view.virtual_clusters.values().flat_map(|cluster| &cluster.members);
+    let concerned: BTreeSet<(&NodeId, &ContainerId)> =
+        members().flat_map(|(id, member)| member.nodes().map(move |node| (node, id))).collect();
+    let idle = view.statuses.keys().filter(|(node, id)| !concerned.contains(&(node, id)));
+    let writes: Vec<_> =
+        idle.take(SWEPT_MAX).map(|(node, id)| Write::RemoveStatus(node.clone(), id.clone())).collect();
+    let reason = format!("{} words of nodes are forgotten", writes.len());
+    (!writes.is_empty()).then_some(Decision { writes, absent: BTreeMap::new(), reason })
 }
 
 /// What is looked at for one virtual cluster.

@@ -5,7 +5,7 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use super::View;
-use crate::cluster::records::{Epoch, NodeId};
+use crate::cluster::records::{Epoch, NodeId, Timing};
 
 /// A point of time on one machine's clock: what has passed since that clock began. It means nothing on another machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,30 +27,11 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// How long things take, the same on all machines of a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timing {
-    /// How long a node's lease holds without being kept. Default: 20 s.
-    pub lease: Duration,
-    /// How much earlier than that the node takes it for over: for clocks that do not run alike. Default: 2 s.
-    pub margin: Duration,
-    /// How long after the lease's end was seen what ran there may be started elsewhere: for killing what runs. Default: 5 s.
-    pub fence: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { lease: Duration::from_secs(20), margin: Duration::from_secs(2), fence: Duration::from_secs(5) }
-    }
-}
-
-impl Timing {
-    /// When a node's lease is over by its own clock, if it was kept by a request that was sent at `sent`, and holds for `lease` by the
-    /// answer.
-    #[must_use]
-    pub fn over_at(&self, sent: Moment, lease: Duration) -> Moment {
-        sent + lease.saturating_sub(self.margin)
-    }
+/// When a node's lease is over by its own clock, if it was kept by a request that was sent at `sent`, and holds for `lease` by the
+/// answer.
+#[must_use]
+pub fn over_at(timing: &Timing, sent: Moment, lease: Duration) -> Moment {
+    sent + lease.saturating_sub(timing.margin)
 }
 
 /// Since when the leading master sees each node absent. It begins with nothing when a master begins to lead.

@@ -11,8 +11,8 @@
 //! A container is at one node by its record. It gets another node only if the old one has confirmed that it is gone there or stopped
 //! for good, if an administrator has removed the old node, or if the node is lost and the container may be restarted ([`NodeLost::Restart`](super::records::NodeLost::Restart)).
 //!
-//! A node is lost when its lease has been over for [`Timing::fence`], as the leading master saw it. The worker counts its lease from before it asked for it,
-//! and less [`Timing::margin`]: on its node each container that may be restarted elsewhere is dead by then, killed by the worker or by the
+//! A node is lost when its lease has been over for [`Timing::fence`](super::records::Timing::fence), as the leading master saw it. The worker counts its lease from before it asked for it,
+//! and less [`Timing::margin`](super::records::Timing::margin): on its node each container that may be restarted elsewhere is dead by then, killed by the worker or by the
 //! fencer beside it. That the node has not come back meanwhile is a check of the transaction: its [`Epoch`](super::records::Epoch) is the same, and there is
 //! no [`Presence`](super::records::Presence).
 //!
@@ -36,7 +36,7 @@ mod usage;
 mod view;
 
 pub use due::due;
-pub use lease::{Absences, Moment, Timing};
+pub use lease::{Absences, Moment, over_at};
 pub use orders::{Order, What, orders};
 pub use placement::{Need, place};
 pub use steps::{Actual, Permit, Step, may_run, reported_state, steps};

@@ -73,7 +73,7 @@ fn step(order: &Order, actual: Option<&Actual>) -> Option<Step> {
 pub struct Permit {
     /// Of which coming.
     pub epoch: Epoch,
-    /// Until when, by [`Timing::over_at`](super::Timing::over_at).
+    /// Until when, by [`over_at`](super::over_at).
     pub over_at: Moment,
 }
 

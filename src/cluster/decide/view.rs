@@ -36,7 +36,7 @@ pub enum Write {
     User(User),
     /// The node is this from now on.
     Node(Node),
-    /// The node is none any more, nor is what it said.
+    /// The node is none any more, and is not there.
     RemoveNode(NodeId),
     /// The virtual cluster is this from now on.
     VirtualCluster(VirtualCluster),
@@ -85,7 +85,6 @@ impl View {
                     self.nodes.remove(&id);
                     self.epochs.remove(&id);
                     self.presences.remove(&id);
-                    self.statuses.retain(|(node, _), _| *node != id);
                 }
                 Write::VirtualCluster(cluster) => {
                     drop(self.virtual_clusters.insert(cluster.id.clone(), cluster));

@@ -6,6 +6,7 @@
 mod id;
 mod node;
 mod resources;
+mod settings;
 mod status;
 mod user;
 mod virtual_cluster;
@@ -13,6 +14,7 @@ mod virtual_cluster;
 pub use id::{ContainerId, NodeId, UserId, VirtualClusterId};
 pub use node::{Epoch, Node, Presence, Schedule};
 pub use resources::{Resource, Resources, Size};
+pub use settings::{Settings, Timing};
 pub use status::{ContainerState, ContainerStatus, Report};
 pub use user::{Quota, Role, User};
 pub use virtual_cluster::{Member, MemberSpec, NodeLost, PrivateNetwork, VirtualCluster, Wish};
