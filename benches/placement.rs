@@ -93,7 +93,7 @@ fn main() -> Outcome {
     for _ in 0..ROUNDS {
         let begin = Instant::now();
         let need = Need { spec: &spec, not_on: &[], beside: &BTreeMap::new() };
-        black_box(place(&view, &usage, &need)?);
+        black_box(place(&usage, &need)?);
         placed.push(begin.elapsed());
 
         let (name, six) = ("new".parse()?, specs(6)?);

@@ -7,4 +7,5 @@
 //! What connects the decisions to a store and to hosts (the master, the worker, and what they say to each other) is not there yet.
 
 pub mod decide;
+pub mod master;
 pub mod records;

@@ -60,8 +60,16 @@ impl ClusterStore {
     /// # Errors
     /// [`Error::Unavailable`]; and as [`Stored::decode`](super::Stored::decode).
     pub async fn list<T: Record>(&self, scope: &Scope) -> Result<Page<T>> {
+        self.entries(scope).await?.decode()
+    }
+
+    /// All entries of `scope` of any kind at one revision, as one page however many there are, not read as a type yet.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn entries(&self, scope: &Scope) -> Result<Page> {
         let (revision, entries) = page::all(&*self.engine, scope).await?;
-        Page { entries, more: false, revision }.decode()
+        Ok(Page { entries, more: false, revision })
     }
 
     /// Lets `key` hold `record`, whatever it held. The revision of the change.

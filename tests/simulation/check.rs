@@ -110,7 +110,7 @@ pub(crate) fn quiet(world: &World) {
                     let except: Vec<_> = member.nodes().collect();
                     let need = Need { spec: &member.spec, not_on: &except, beside: &BTreeMap::new() };
                     let waits = member.wish == Wish::Remove || member.spec.node_lost == NodeLost::Wait;
-                    assert!(waits || place(view, &usage, &need).is_err(), "{id} is not started elsewhere");
+                    assert!(waits || place(&usage, &need).is_err(), "{id} is not started elsewhere");
                     continue;
                 }
                 assert_ne!(member.wish, Wish::Remove, "{id} is not removed from {node}");
@@ -125,7 +125,7 @@ pub(crate) fn quiet(world: &World) {
                 assert!(running.is_empty(), "{id} has no node, and runs");
                 let except: Vec<_> = member.nodes().collect();
                 let need = Need { spec: &member.spec, not_on: &except, beside: &BTreeMap::new() };
-                let room = place(view, &usage, &need).is_ok();
+                let room = place(&usage, &need).is_ok();
                 let is_over = member.wish == Wish::Remove && member.remains.is_empty();
                 assert!(!is_over, "{id} is not forgotten");
                 assert!(member.lost || member.wish == Wish::Remove || !room, "{id} is not placed");

@@ -235,7 +235,7 @@ fn with_members(
             return Err(Error::invalid("member name", spec.name.as_str(), rule));
         }
         let need = Need { spec: &spec, not_on: &[], beside: &beside(&cluster) };
-        let node = place(view, &usage, &need)
+        let node = place(&usage, &need)
             .map_err(|reason| Error::Busy { what: format!("virtual cluster `{}`", cluster.name), reason })?;
         usage.take(&node, &spec);
         let member = Member {

@@ -60,7 +60,7 @@ struct Next {
 }
 
 impl Look<'_> {
-    fn decide(&self, usage: &mut Usage) -> Option<Decision> {
+    fn decide(&self, usage: &mut Usage<'_>) -> Option<Decision> {
         if self.cluster.removing && self.cluster.members.is_empty() {
             let reason = format!("virtual cluster `{}` is gone", self.cluster.name);
             let writes = vec![Write::RemoveVirtualCluster(self.cluster.id.clone())];
@@ -96,7 +96,7 @@ impl Look<'_> {
 
     fn next(
         &self,
-        usage: &Usage,
+        usage: &Usage<'_>,
         cluster: &VirtualCluster,
         id: &ContainerId,
         member: &Member,
@@ -163,7 +163,7 @@ impl Look<'_> {
     /// A member whose node is lost, and which may be started elsewhere.
     fn failed_over(
         &self,
-        usage: &Usage,
+        usage: &Usage<'_>,
         cluster: &VirtualCluster,
         member: &Member,
         node: &NodeId,
@@ -184,7 +184,7 @@ impl Look<'_> {
     /// A member whose node is drained: the next part of its way.
     fn drained(
         &self,
-        usage: &Usage,
+        usage: &Usage<'_>,
         cluster: &VirtualCluster,
         id: &ContainerId,
         member: &Member,
@@ -230,10 +230,10 @@ impl Look<'_> {
         self.view.nodes.contains_key(node) && self.view.presences.contains_key(node)
     }
 
-    fn place(&self, usage: &Usage, cluster: &VirtualCluster, member: &Member) -> Option<NodeId> {
+    fn place(&self, usage: &Usage<'_>, cluster: &VirtualCluster, member: &Member) -> Option<NodeId> {
         let not_on: Vec<_> = member.nodes().collect();
         let need = Need { spec: &member.spec, not_on: &not_on, beside: &beside(cluster) };
-        place(self.view, usage, &need).ok()
+        place(usage, &need).ok()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Usage, View};
-use crate::cluster::records::{MemberSpec, Node, NodeId, Resource, Resources, Schedule};
+use super::Usage;
+use super::usage::Site;
+use crate::cluster::records::{MemberSpec, NodeId, Resource, Resources, Schedule};
 
 /// What a node must have room for.
 #[derive(Debug, Clone, Copy)]
@@ -38,12 +39,12 @@ enum Obstacle {
 ///
 /// # Errors
 /// A sentence that says what is wanted, and how many nodes lack what.
-pub fn place(view: &View, usage: &Usage, need: &Need<'_>) -> Result<NodeId, String> {
+pub fn place(usage: &Usage<'_>, need: &Need<'_>) -> Result<NodeId, String> {
     let mut best: Option<((usize, u64), &NodeId)> = None;
     let mut obstacles = BTreeMap::<Obstacle, (usize, u64)>::new();
-    for (id, node) in &view.nodes {
-        let free = node.capacity.minus(&usage.of_node(id));
-        if let Some(obstacle) = obstacle(view, usage, need, node, &free) {
+    for site in usage.sites() {
+        let (id, free) = (&site.node.id, site.free());
+        if let Some(obstacle) = obstacle(site, &free, need) {
             let most = if let Obstacle::Little(resource) = obstacle { free.get(resource) } else { 0 };
             let (count, largest) = obstacles.entry(obstacle).or_default();
             *count += 1;
@@ -51,17 +52,22 @@ pub fn place(view: &View, usage: &Usage, need: &Need<'_>) -> Result<NodeId, Stri
             continue;
         }
         let beside = need.beside.get(id).copied().unwrap_or_default();
-        let rank = (beside, fullness(&node.capacity, &free.minus(&Resources::of(need.spec.size))));
+        if best.is_some_and(|((least, _), _)| beside > least) {
+            continue;
+        }
+        let left = free.minus(&Resources::of(need.spec.size));
+        let rank = (beside, fullness(&site.node.capacity, &left));
         if best.is_none_or(|(least, _)| rank < least) {
             best = Some((rank, id));
         }
     }
-    best.map(|(_, id)| id.clone()).ok_or_else(|| sentence(view, need, &obstacles))
+    best.map(|(_, id)| id.clone()).ok_or_else(|| sentence(need, &obstacles))
 }
 
-/// What keeps the container from `node`, of which `free` is free.
-fn obstacle(view: &View, usage: &Usage, need: &Need<'_>, node: &Node, free: &Resources) -> Option<Obstacle> {
-    if !view.presences.contains_key(&node.id) {
+/// What keeps the container from a node of which `free` is free.
+fn obstacle(site: &Site<'_>, free: &Resources, need: &Need<'_>) -> Option<Obstacle> {
+    let node = site.node;
+    if !site.is_there {
         return Some(Obstacle::Absent);
     }
     if node.schedule != Schedule::Open {
@@ -74,7 +80,7 @@ fn obstacle(view: &View, usage: &Usage, need: &Need<'_>, node: &Node, free: &Res
     if need.not_on.contains(&&node.id) {
         return Some(Obstacle::Excluded);
     }
-    if let Some(port) = usage.taken_port(&node.id, need.spec) {
+    if let Some(port) = site.taken_port(need.spec) {
         return Some(Obstacle::Port(port.get()));
     }
     free.lacks(&Resources::of(need.spec.size)).map(Obstacle::Little)
@@ -90,8 +96,8 @@ fn fullness(capacity: &Resources, free: &Resources) -> u64 {
     Resource::ALL.into_iter().map(share).max().unwrap_or_default()
 }
 
-fn sentence(view: &View, need: &Need<'_>, obstacles: &BTreeMap<Obstacle, (usize, u64)>) -> String {
-    if view.nodes.is_empty() {
+fn sentence(need: &Need<'_>, obstacles: &BTreeMap<Obstacle, (usize, u64)>) -> String {
+    if obstacles.is_empty() {
         return "there is no node: let one join".to_owned();
     }
     let told = obstacles.iter().map(|(obstacle, (count, largest))| {

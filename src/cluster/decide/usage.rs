@@ -4,24 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 
 use super::View;
-use crate::cluster::records::{Member, MemberSpec, NodeId, Resources, Size};
+use crate::cluster::records::{Member, MemberSpec, Node, NodeId, Resources};
 use crate::net::Protocol;
 
 /// What is taken of each node, by what is there, is to come, or may be left of it.
-#[derive(Debug, Clone, Default)]
-pub struct Usage(BTreeMap<NodeId, Taken>);
+#[derive(Debug, Clone)]
+pub struct Usage<'a>(BTreeMap<&'a NodeId, Site<'a>>);
 
-#[derive(Debug, Clone, Default)]
-struct Taken {
-    resources: Resources,
+/// A node, and what is taken of it.
+#[derive(Debug, Clone)]
+pub(super) struct Site<'a> {
+    pub(super) node: &'a Node,
+    /// Whether it is there now.
+    pub(super) is_there: bool,
+    taken: Resources,
     ports: BTreeSet<(Protocol, NonZeroU16)>,
 }
 
-impl Usage {
+impl<'a> Usage<'a> {
     /// What is taken in `view`.
     #[must_use]
-    pub fn of(view: &View) -> Self {
-        let mut usage = Self::default();
+    pub fn of(view: &'a View) -> Self {
+        let site = |node: &'a Node| {
+            let is_there = view.presences.contains_key(&node.id);
+            Site { node, is_there, taken: Resources::default(), ports: BTreeSet::new() }
+        };
+        let mut usage = Self(view.nodes.iter().map(|(id, node)| (id, site(node))).collect());
         for member in view.virtual_clusters.values().flat_map(|cluster| cluster.members.values()) {
             usage.add(member);
         }
@@ -31,15 +39,12 @@ impl Usage {
     /// What is taken of `node`.
     #[must_use]
     pub fn of_node(&self, node: &NodeId) -> Resources {
-        self.0.get(node).map_or_else(Resources::default, |taken| taken.resources)
+        self.0.get(node).map_or_else(Resources::default, |site| site.taken)
     }
 
-    /// The first port of `spec` that another member on `node` has.
-    #[must_use]
-    pub fn taken_port(&self, node: &NodeId, spec: &MemberSpec) -> Option<NonZeroU16> {
-        let taken = self.0.get(node)?;
-        let mut ports = spec.forwards.iter().map(|forward| (forward.protocol, forward.host_port));
-        ports.find(|port| taken.ports.contains(port)).map(|(_, number)| number)
+    /// All nodes.
+    pub(super) fn sites(&self) -> impl Iterator<Item = &Site<'a>> {
+        self.0.values()
     }
 
     /// Takes what `member` takes wherever it is.
@@ -48,20 +53,30 @@ impl Usage {
             self.take(node, &member.spec);
         }
         for node in member.remains.keys() {
-            self.leave(node, member.spec.size);
+            if let Some(site) = self.0.get_mut(node) {
+                site.taken = site.taken.plus(&Resources::remains_of(member.spec.size));
+            }
         }
     }
 
     /// Takes what a member of `spec` takes of `node`.
     pub fn take(&mut self, node: &NodeId, spec: &MemberSpec) {
-        let taken = self.0.entry(node.clone()).or_default();
-        taken.resources = taken.resources.plus(&Resources::of(spec.size));
-        taken.ports.extend(spec.forwards.iter().map(|forward| (forward.protocol, forward.host_port)));
+        if let Some(site) = self.0.get_mut(node) {
+            site.taken = site.taken.plus(&Resources::of(spec.size));
+            site.ports.extend(spec.forwards.iter().map(|forward| (forward.protocol, forward.host_port)));
+        }
+    }
+}
+
+impl Site<'_> {
+    /// What is not taken.
+    pub(super) fn free(&self) -> Resources {
+        self.node.capacity.minus(&self.taken)
     }
 
-    /// Takes what is left of a member of `size` on `node` until it is removed.
-    fn leave(&mut self, node: &NodeId, size: Size) {
-        let taken = self.0.entry(node.clone()).or_default();
-        taken.resources = taken.resources.plus(&Resources::remains_of(size));
+    /// The first port of `spec` that another member has.
+    pub(super) fn taken_port(&self, spec: &MemberSpec) -> Option<NonZeroU16> {
+        let mut ports = spec.forwards.iter().map(|forward| (forward.protocol, forward.host_port));
+        ports.find(|port| self.ports.contains(port)).map(|(_, number)| number)
     }
 }
