@@ -89,11 +89,9 @@ fn pick(world: &mut World, count: usize) -> usize {
 /// A worker's process is killed. What it was about to do has happened, or has not.
 fn kill_worker(world: &mut World, node: usize) {
     let Some(worker) = world.machines[node].worker.take() else { return };
-    for (id, step) in &worker.busy {
+    for (id, begun) in &worker.busy {
         if world.random.percent(50) {
-            let node_lost = world.policy(id);
-            let epoch = worker.epoch.unwrap_or_default();
-            world.carry_out(node, id, step, (worker.orders.get(id), epoch), node_lost);
+            world.carry_out(node, id, begun);
         }
     }
 }

@@ -25,6 +25,15 @@ pub(crate) struct Machine {
     pub(crate) boots: u64,
 }
 
+/// A step that is being carried out, with what it was begun for.
+#[derive(Clone)]
+pub(crate) struct Begun {
+    pub(crate) step: Step,
+    pub(crate) order: Option<Order>,
+    pub(crate) epoch: Epoch,
+    pub(crate) node_lost: NodeLost,
+}
+
 /// No right at all.
 pub(crate) const NONE: Permit = Permit { epoch: Epoch(0), over_at: Moment(Duration::ZERO) };
 
@@ -38,7 +47,7 @@ pub(crate) struct Worker {
     /// The store's revision that the orders are of.
     pub(crate) revision: u64,
     /// What is being carried out.
-    pub(crate) busy: BTreeMap<ContainerId, Step>,
+    pub(crate) busy: BTreeMap<ContainerId, Begun>,
     pub(crate) reports: u64,
 }
 
@@ -84,33 +93,38 @@ impl Machine {
         }
     }
 
-    /// What the worker begins now.
-    pub(crate) fn begin(&mut self) -> BTreeMap<ContainerId, Step> {
+    /// What the worker begins now; `policy` says what becomes of a container when its node is lost.
+    pub(crate) fn begin(
+        &mut self,
+        policy: impl Fn(&ContainerId) -> NodeLost,
+    ) -> BTreeMap<ContainerId, Begun> {
         let containers = &self.containers;
-        let Some(worker) = self.worker.as_mut().filter(|worker| !worker.stopped && worker.epoch.is_some())
-        else {
+        let Some(worker) = self.worker.as_mut().filter(|worker| !worker.stopped) else {
             return BTreeMap::new();
         };
-        let mut begun = steps(&worker.orders, containers);
-        begun.retain(|id, _| !worker.busy.contains_key(id));
+        let Some(epoch) = worker.epoch else { return BTreeMap::new() };
+        let mut steps = steps(&worker.orders, containers);
+        steps.retain(|id, _| !worker.busy.contains_key(id));
+        let begun = steps.into_iter().map(|(id, step)| {
+            let order = worker.orders.get(&id).cloned();
+            let node_lost = policy(&id);
+            (id, Begun { step, order, epoch, node_lost })
+        });
+        let begun: BTreeMap<_, _> = begun.collect();
         worker.busy.extend(begun.clone());
         begun
     }
 
-    /// Carries out a step that was begun, on what there is by now.
-    pub(crate) fn carry_out(
-        &mut self,
-        id: &ContainerId,
-        step: &Step,
-        order: Option<&Order>,
-        node_lost: NodeLost,
-    ) {
-        let fence = order.map(|order| order.fence);
+    /// A step that was begun has its effect on what there is by now.
+    pub(crate) fn carry_out(&mut self, id: &ContainerId, begun: &Begun) {
+        let Begun { step, node_lost, .. } = begun;
+        let fence = begun.order.as_ref().map(|order| order.fence);
         match step {
             Step::Launch => {
                 let fence = fence.expect("it was ordered");
                 let state = ContainerState::Running;
-                self.containers.insert(id.clone(), Actual { state, fence, node_lost, saved: None });
+                let made = Actual { state, fence, node_lost: *node_lost, saved: None };
+                self.containers.insert(id.clone(), made);
             }
             Step::Remove => drop(self.containers.remove(id)),
             Step::Start | Step::Stop | Step::Save(_) => {

@@ -11,7 +11,7 @@ use docklet::cluster::records::{
 use docklet::name::ObjectId;
 
 use super::faults::Heal;
-use super::machine::{Machine, Worker};
+use super::machine::{Begun, Machine, Worker};
 use super::master::Master;
 use super::random::Random;
 use super::store::{Change, Store};
@@ -38,11 +38,7 @@ pub(crate) enum Event {
         boot: u64,
         process: u64,
         id: ContainerId,
-        step: Step,
-        order: Option<Order>,
-        /// In which it was begun.
-        epoch: Epoch,
-        node_lost: NodeLost,
+        begun: Begun,
     },
     /// A fencer wakes.
     Fence(usize),
@@ -214,9 +210,7 @@ impl World {
             Event::Poll(node, process) => self.poll(node, process),
             Event::Request(node, request) => self.request(node, request),
             Event::Answer(node, process, answer) => self.answer(node, process, answer),
-            Event::Done { node, boot, process, id, step, order, epoch, node_lost } => {
-                self.done((node, boot, process), &id, &step, (order.as_ref(), epoch), node_lost);
-            }
+            Event::Done { node, boot, process, id, begun } => self.done((node, boot, process), id, begun),
             Event::Fence(node) => {
                 let now = self.now;
                 self.machines[node].fence(now);
@@ -305,74 +299,49 @@ impl World {
 
     /// The worker begins what it has to do.
     pub(crate) fn work(&mut self, node: usize) {
-        let begun = self.machines[node].begin();
+        let view = &self.store.view;
+        let policy = |id: &ContainerId| {
+            let mut clusters = view.virtual_clusters.values();
+            let member = clusters.find_map(|cluster| cluster.members.get(id));
+            member.map_or(NodeLost::Wait, |member| member.spec.node_lost)
+        };
+        let begun = self.machines[node].begin(policy);
         let process = self.machines[node].worker.as_ref().map_or(0, |worker| worker.process);
-        let epoch = self.machines[node].worker.as_ref().and_then(|worker| worker.epoch).unwrap_or_default();
         let boot = self.machines[node].boots;
-        for (id, step) in begun {
-            let order =
-                self.machines[node].worker.as_ref().and_then(|worker| worker.orders.get(&id).cloned());
-            let node_lost = self.policy(&id);
+        for (id, begun) in begun {
             let takes = self.random.millis(20, 3000);
-            self.after(takes, Event::Done { node, boot, process, id, step, order, epoch, node_lost });
+            self.after(takes, Event::Done { node, boot, process, id, begun });
         }
     }
 
-    pub(crate) fn policy(&self, id: &ContainerId) -> NodeLost {
-        let mut clusters = self.store.view.virtual_clusters.values();
-        let member = clusters.find_map(|cluster| cluster.members.get(id));
-        member.map_or(NodeLost::Wait, |member| member.spec.node_lost)
-    }
-
-    fn done(
-        &mut self,
-        (node, boot, process): (usize, u64, u64),
-        id: &ContainerId,
-        step: &Step,
-        (order, epoch): (Option<&Order>, Epoch),
-        node_lost: NodeLost,
-    ) {
+    fn done(&mut self, (node, boot, process): (usize, u64, u64), id: ContainerId, begun: Begun) {
         let machine = &mut self.machines[node];
         if machine.boots != boot {
             return;
         }
-        let worker = machine.worker.as_mut().filter(|worker| worker.process == process);
-        if worker.as_ref().is_some_and(|worker| worker.stopped) {
-            let order = order.cloned();
-            let (id, step) = (id.clone(), step.clone());
-            self.after(
-                Duration::from_secs(1),
-                Event::Done { node, boot, process, id, step, order, epoch, node_lost },
-            );
+        let Some(worker) = machine.worker.as_mut().filter(|worker| worker.process == process) else { return };
+        if worker.stopped {
+            self.after(Duration::from_secs(1), Event::Done { node, boot, process, id, begun });
             return;
         }
-        if let Some(worker) = worker {
-            worker.busy.remove(id);
-            self.carry_out(node, id, step, (order, epoch), node_lost);
-            self.work(node);
-        }
+        worker.busy.remove(&id);
+        self.carry_out(node, &id, &begun);
+        self.work(node);
     }
 
     /// A step has its effect, unless it is too late for it.
-    pub(crate) fn carry_out(
-        &mut self,
-        node: usize,
-        id: &ContainerId,
-        step: &Step,
-        (order, epoch): (Option<&Order>, Epoch),
-        node_lost: NodeLost,
-    ) {
-        let now = self.now;
-        let machine = &mut self.machines[node];
-        let killable = node_lost == NodeLost::Restart;
-        if killable && !may_run(step, epoch, &machine.permit, machine.clock(now)) {
+    pub(crate) fn carry_out(&mut self, node: usize, id: &ContainerId, begun: &Begun) {
+        let machine = &self.machines[node];
+        let Begun { step, order, epoch, node_lost } = begun;
+        let now = machine.clock(self.now);
+        if *node_lost == NodeLost::Restart && !may_run(step, *epoch, &machine.permit, now) {
             return;
         }
         if self.told {
-            println!("{:?} {} {id} {step:?} {order:?}", self.now, self.machines[node].id);
+            println!("{:?} {} {id} {step:?} {order:?}", self.now, machine.id);
         }
-        check::data(self, node, id, step, node_lost);
-        self.machines[node].carry_out(id, step, order, node_lost);
+        check::data(self, node, id, step, *node_lost);
+        self.machines[node].carry_out(id, begun);
         self.runs += u64::from(matches!(step, Step::Launch | Step::Start));
         check::runs_once(self, id);
     }
