@@ -1,7 +1,7 @@
 //! The work of a master: it follows the store, and decides while it holds the office.
 
 use std::future::Future;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -10,12 +10,14 @@ use tokio::time::{Instant, sleep};
 use super::{Master, MasterRecord, Standing};
 use crate::cluster::decide::{Absences, Decision, Moment, View, due};
 use crate::error::{Chain, Error, Result};
-use crate::state::{Held, Key};
+use crate::state::{Held, Key, Watch};
 
 /// How long the office outlasts a master that is gone.
 const OFFICE: Duration = Duration::from_secs(10);
 /// How long to wait before the store is asked again after it failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// How many requests wait for their turn.
+const WAITING_MAX: usize = 64;
 /// How many times a decision is made anew because the records changed meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -65,6 +67,15 @@ where
     }
 }
 
+/// Requests are taken while this lives. Those that wait at its end are told that the master is gone.
+struct Open<'a>(&'a Master);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        *self.0.requests() = None;
+    }
+}
+
 impl Master {
     pub(super) async fn ask<T, F>(&self, decide: F) -> Result<T>
     where
@@ -77,7 +88,8 @@ impl Master {
             what: "the master".to_owned(),
             reason: "it does not run: ask another".to_owned(),
         };
-        self.0.requests.send(request).await.map_err(|_| gone())?;
+        let requests = self.requests().clone().ok_or_else(gone)?;
+        requests.send(request).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -88,17 +100,23 @@ impl Master {
     /// decides on what it does not know; [`Error::Denied`].
     pub async fn run(&self, stop: impl Future<Output = ()>) -> Result<()> {
         let twice = || Error::Busy { what: "the master".to_owned(), reason: "it runs already".to_owned() };
-        let mut turns = self.0.turns.try_lock().map_err(|_| twice())?;
+        let mut watch = self.0.watch.try_lock().map_err(|_| twice())?;
+        let (requests, mut turns) = mpsc::channel(WAITING_MAX);
+        *self.requests() = Some(requests);
+        let _open = Open(self);
         tokio::select! {
-            error = self.follow() => Err(error),
+            error = self.follow(&mut watch) => Err(error),
             () = self.stand(&mut turns) => Ok(()),
             () = stop => Ok(()),
         }
     }
 
+    fn requests(&self) -> MutexGuard<'_, Option<mpsc::Sender<Request>>> {
+        self.0.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps the mirror as the store is.
-    async fn follow(&self) -> Error {
-        let mut watch = self.0.watch.lock().await;
+    async fn follow(&self, watch: &mut Watch) -> Error {
         loop {
             let notice = match watch.next().await {
                 Ok(notice) => notice,

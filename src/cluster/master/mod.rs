@@ -9,7 +9,7 @@ mod mirror;
 mod node;
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -20,10 +20,7 @@ pub use self::node::{NodeLease, NodeOrders};
 use super::decide::{Absences, Decision, Moment, View};
 use super::records::{Settings, Timing};
 use crate::error::{Error, Result};
-use crate::state::{ClusterStore, Key, Record, Revision, Transaction};
-
-/// How many requests wait for their turn.
-const WAITING_MAX: usize = 64;
+use crate::state::{ClusterStore, Key, Record, Revision, Transaction, Watch};
 
 /// What others see of a master: it stands under its place in the queue for the office.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,11 +45,10 @@ struct Inner {
     mirror: RwLock<Mirror>,
     /// The revision that the mirror shows: who waits for it is woken.
     seen: watch::Sender<Revision>,
-    requests: mpsc::Sender<Request>,
-    /// Taken by [`Master::run`].
-    turns: tokio::sync::Mutex<mpsc::Receiver<Request>>,
-    /// What the mirror is kept by, until [`Master::run`] takes it.
-    watch: tokio::sync::Mutex<crate::state::Watch>,
+    /// Where requests wait for their turn. `None`: it does not run.
+    requests: Mutex<Option<mpsc::Sender<Request>>>,
+    /// What the mirror is kept by, while it runs.
+    watch: tokio::sync::Mutex<Watch>,
 }
 
 impl fmt::Debug for Master {
@@ -109,7 +105,6 @@ impl Master {
             return Err(Error::NotFound { what: "a cluster in the store".to_owned() });
         };
         let (mirror, watch) = Mirror::open(&store, settings.clone()).await?;
-        let (requests, turns) = mpsc::channel(WAITING_MAX);
         let seen = watch::Sender::new(mirror.seen());
         Ok(Self(Arc::new(Inner {
             store,
@@ -117,8 +112,7 @@ impl Master {
             record,
             mirror: RwLock::new(mirror),
             seen,
-            requests,
-            turns: tokio::sync::Mutex::new(turns),
+            requests: Mutex::new(None),
             watch: tokio::sync::Mutex::new(watch),
         })))
     }
