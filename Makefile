@@ -18,10 +18,10 @@ quickstart: ## run one container with every limit proven from inside (root)
 	@$(ROOT)$(CARGO) run $(PROFILE) --example quickstart -- $(ARGS)
 
 test: setup-test ## every tier but the long ones: what CI runs (root)
-	@scripts/test.sh lint build unit tidy simulation state host kill vm
+	@scripts/test.sh lint build unit tidy simulation cluster state host kill vm
 
 test-all: setup-test ## every tier, the long ones too (root)
-	@scripts/test.sh lint build unit tidy simulation-full state-full host kill-full vm-full
+	@scripts/test.sh lint build unit tidy simulation-full cluster state-full host kill-full vm-full
 
 test-unit: ## what needs no root: unit tests, doc tests, the rules of the code
 	@scripts/test.sh unit tidy

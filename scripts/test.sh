@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs tiers of tests in the order given, and prints how long each took. A failed tier does not keep the later ones
 # from running, unless nothing can be built.
-# Usage: test.sh lint|build|unit|tidy|simulation|simulation-full|state|state-full|host|kill|kill-full|vm|vm-full ...
+# Usage: test.sh lint|build|unit|tidy|simulation|simulation-full|cluster|state|state-full|host|kill|kill-full|vm|vm-full ...
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -42,6 +42,7 @@ tier() {
         tidy) cargo test $full --test tidy ;;
         simulation) cargo test $full --test simulation ;;
         simulation-full) DOCKLET_SIMULATION_HISTORIES=100000 cargo test $full --test simulation ;;
+        cluster) cargo test $full --test cluster ;;
         # VLANs on bridges, GRE, logical volumes and quotas need what a kernel may lack: those run in the VM tier.
         host)
             cargo test $full --test host -- --include-ignored --skip bridge_vlan:: --skip gre_

@@ -68,6 +68,7 @@
 //! | [`lxc`] | a typed configuration, and one container's life | root; liblxc 5.0 with `lxc-start` and `lxc-attach` |
 //! | [`host`] | the composition of all of it on one machine | all of the above |
 //! | [`state`] | what the machines of a cluster agree on | a directory that can be written, or etcd 3.4; tokio |
+//! | `cluster` (feature) | what many machines are to do: decisions, and masters that make them; not yet whole | [`state`] |
 //!
 //! [`host::Doctor`] reports which of it a host has, and the remedy for what it has not.
 //!
@@ -104,7 +105,7 @@
 //! # Features
 //!
 //! By default the library builds with Rust and a C compiler alone. `etcd` adds the store on etcd; its build needs `protoc` (Debian:
-//! `protobuf-compiler`). `full` is all there is.
+//! `protobuf-compiler`). `cluster` adds what decides over many machines. `full` is all there is.
 
 pub mod cgroup;
 #[cfg(feature = "cluster")]

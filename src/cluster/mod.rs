@@ -4,7 +4,8 @@
 //! clock, no store, no host. A simulation runs them with faults of all kinds, and checks that no container ever runs twice, that no node
 //! and no quota is ever overdrawn, and that all is as wished once the faults stop.
 //!
-//! What connects the decisions to a store and to hosts (the master, the worker, and what they say to each other) is not there yet.
+//! [`master`] makes the decisions on a store. The worker, which carries them out on a host, and what master and worker say to each other over a
+//! network, are not there yet.
 
 pub mod decide;
 pub mod master;
