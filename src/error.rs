@@ -46,12 +46,12 @@ pub enum Error {
         /// Who or what uses it.
         reason: String,
     },
-    /// This host cannot do it as it is.
-    #[error("{what} is not possible on this host: {needs}")]
+    /// It cannot be done as things are: by this host, this server, or this version of the program.
+    #[error("{what} is not possible here: {needs}")]
     Unsupported {
         /// What was asked for.
         what: String,
-        /// What to enable: the kernel option, the boot parameter, the module, the package.
+        /// What to enable or to use: the kernel option, the boot parameter, the module, the package, the newer program.
         needs: String,
     },
     /// The data is there, but not whole: repeating will not help, a copy of it will. It was left as it is.

@@ -273,7 +273,7 @@ mod tests {
             probe.unified_controllers = probe.unified_controllers.replace(" memory", "");
         };
         // From 5.8 on swap needs no parameter of its own.
-        let expected = "the memory limit is not possible on this host: the memory controller is off: \
+        let expected = "the memory limit is not possible here: the memory controller is off: \
                         add cgroup_enable=memory to ";
         check(&changed(samples::v2(), off), &memory(), &format!("{expected}{EDIT}"));
         check(&changed(samples::hybrid(), off), &memory(), &format!("{expected}{EDIT}"));
@@ -291,7 +291,7 @@ mod tests {
             &host,
             &memory(),
             &format!(
-                "the memory limit is not possible on this host: the memory controller was turned off at boot: \
+                "the memory limit is not possible here: the memory controller was turned off at boot: \
                  remove memory from cgroup_disable= in {EDIT}"
             ),
         );
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn a_controller_can_be_held_by_v1_or_not_be_mounted_or_not_be_built() {
         let pids = CgroupLimits { pids_max: Some(Limit::At(9)), ..CgroupLimits::default() };
-        let prefix = "the pids limit is not possible on this host: ";
+        let prefix = "the pids limit is not possible here: ";
         let held = changed(samples::v2(), |probe| {
             probe.unified_controllers = "cpu memory\n".to_owned();
             probe.controllers = table(&[("cpu", 0, 1), ("memory", 0, 1), ("pids", 3, 1)]);
@@ -325,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_remedy_for_swap_depends_on_the_kernel() {
-        let prefix = "the swap limit is not possible on this host: ";
+        let prefix = "the swap limit is not possible here: ";
         for (release, parameters, expected) in [
             ("4.19.0-26-amd64\n", "quiet", format!("swap accounting is off: add swapaccount=1 to {EDIT}")),
             ("5.7.0", "", format!("swap accounting is off: add swapaccount=1 to {EDIT}")),

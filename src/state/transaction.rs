@@ -6,6 +6,7 @@ use super::lease::LeaseId;
 use super::lock::Fence;
 use super::record::{BYTES_MAX, Record, Stored};
 use super::revision::Revision;
+use super::store::ClusterStore;
 use crate::error::{Error, Result};
 
 /// The most checks, and the most changes, of a transaction (etcd's `--max-txn-ops`).
@@ -100,17 +101,25 @@ impl Transaction {
     /// Lets the key hold `record`. A lease that the key had is no longer its own.
     ///
     /// # Errors
-    /// As [`Stored::of`].
+    /// As [`Stored::of`]; [`Error::Invalid`] for [`ClusterStore::IMPORT_MARK`], which is the store's own.
     pub fn put<T: Record>(self, key: &Key, record: &T) -> Result<Self> {
-        Ok(self.write(Write::Put { key: key.clone(), value: Stored::of(record)?, lease: None }))
+        self.put_with(key, record, None)
     }
 
     /// Lets the key hold `record` for as long as `lease` lives.
     ///
     /// # Errors
-    /// As [`Stored::of`].
+    /// As [`put`](Self::put).
     pub fn put_leased<T: Record>(self, key: &Key, record: &T, lease: LeaseId) -> Result<Self> {
-        Ok(self.write(Write::Put { key: key.clone(), value: Stored::of(record)?, lease: Some(lease) }))
+        self.put_with(key, record, Some(lease))
+    }
+
+    fn put_with<T: Record>(self, key: &Key, record: &T, lease: Option<LeaseId>) -> Result<Self> {
+        if key.as_str() == ClusterStore::IMPORT_MARK {
+            let rule = "is where the store notes that an import is under way: use another key";
+            return Err(Error::invalid("key", key.as_str(), rule));
+        }
+        Ok(self.write(Write::Put { key: key.clone(), value: Stored::of(record)?, lease }))
     }
 
     /// Deletes the key. It may be gone already.

@@ -237,7 +237,7 @@ async fn vlan_filtering_is_made_or_unsupported() {
             assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
             assert_eq!(
                 error.to_string(),
-                "VLAN filtering on bridge `br0` is not possible on this host: it takes a kernel with \
+                "VLAN filtering on bridge `br0` is not possible here: it takes a kernel with \
                  CONFIG_BRIDGE_VLAN_FILTERING; leave `vlan_filtering` out to have a bridge without"
             );
         };

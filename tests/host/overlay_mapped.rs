@@ -281,7 +281,7 @@ fn layers_that_cannot_be_mapped() {
     let space = volume.mount().expect("mount");
     let refused = message(OverlayRoot::over(&[&under]).on(&space).id_map(&map()).mount(&fixture.target));
     assert!(
-        refused.contains("not possible on this host: it takes kernel 5.19, and layers on a file system"),
+        refused.contains("not possible here: it takes kernel 5.19, and layers on a file system"),
         "{refused}"
     );
     assert_eq!(kernel::mounts_beneath(&fixture.target), Vec::<String>::new());

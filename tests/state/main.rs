@@ -58,7 +58,7 @@ macro_rules! keeps_the_contract {
                 a_place_that_comes_too_late_holds_nobody_up,
             },
             exports::{
-                an_export_comes_back, a_damaged_export_changes_nothing, an_import_is_all_or_marked,
+                an_export_comes_back, a_damaged_export_changes_nothing, an_import_is_all_or_marked, the_mark_is_the_stores_own,
             },
             model::{agrees_with_the_model},
             linear::{one_order_explains_everything},

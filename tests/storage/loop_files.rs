@@ -77,7 +77,7 @@ fn volume_file_that_cannot_be_written_is_not_mounted() {
         let mut volume = pool.ensure(&smallest(filesystem)).expect("ensure");
         let file = volume.file();
         let shown = file.to_str().expect("UTF-8");
-        let unwritable = "volume `data` is not possible on this host: it takes a file that can be written";
+        let unwritable = "volume `data` is not possible here: it takes a file that can be written";
         kernel::run("mount", ["--bind", "-o", "ro", shown, shown]);
         let refused = message(volume.mount());
         kernel::unmount(shown);

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use self::file::{BATCH_ENTRIES, Reader, Writer};
 use super::key::{Key, Scope};
 use super::page::Query;
-use super::record::Record;
+use super::record::{Record, Stored};
 use super::revision::Revision;
 use super::store::ClusterStore;
-use super::transaction::Transaction;
+use super::transaction::{Transaction, Write};
 use crate::error::{Error, Result};
 
 /// That an import is under way, under [`ClusterStore::IMPORT_MARK`]. Another attempt takes it over.
@@ -39,7 +39,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 impl ClusterStore {
     /// The key that stands in a store from the beginning of an [`import`](Self::import) to its end. A store that has it is not whole:
-    /// import again.
+    /// import again. Nobody else [puts](Transaction::put) anything there.
     pub const IMPORT_MARK: &str = ".import";
 
     /// Writes all entries, as they are at one revision, to the file `path`, which appears, or is replaced, when it is whole and on the
@@ -107,7 +107,8 @@ impl ClusterStore {
             Some(former) => Transaction::new().if_unchanged(former),
             None => Transaction::new().if_absent(key),
         };
-        let mark = self.commit(take.put(key, &mark)?).await?;
+        let put = Write::Put { key: key.clone(), value: Stored::of(&mark)?, lease: None };
+        let mark = self.commit(take.write(put)).await?;
         if former.is_some() {
             self.empty_but(key, mark).await?;
         } else if let Err(error) = self.must_hold_only(key).await {

@@ -117,3 +117,14 @@ pub(crate) async fn an_import_is_all_or_marked<S: Stage>(stage: S) {
     assert!(broken > 5);
     assert_eq!(told(&target.store()).await, before);
 }
+
+/// Where an import leaves its mark nobody else can put anything: a store that has it would pass for one that is not whole.
+pub(crate) async fn the_mark_is_the_stores_own<S: Stage>(stage: S) {
+    let store = stage.store();
+    let mark = key(ClusterStore::IMPORT_MARK);
+    let error = store.put(&mark, &note("mine")).await.expect_err("it is the store's own");
+    assert!(matches!(&error, Error::Invalid { value, .. } if value == ".import"), "{error}");
+    store.put(&mark.join("a").expect("key"), &note("beneath it")).await.expect("put");
+    let scratch = Scratch::new();
+    store.export(&scratch.path().join("export")).await.expect("export");
+}
