@@ -17,7 +17,7 @@ use super::super::revision::Revision;
 use super::super::store::ClusterStore;
 use super::super::transaction::Transaction;
 use super::feed::LogFeed;
-use super::owner::Owner;
+use super::owner::{History, Owner};
 use super::page::{self, Found};
 use super::request::{Answer, Order, Request};
 use super::shared::Shared;
@@ -67,7 +67,8 @@ impl Embedded {
         let opened = open::open(spec)?;
         let (orders, waiting) = mpsc::channel();
         let shared = Arc::clone(&opened.shared);
-        let owner = Owner::new(opened, waiting, spec.history_max);
+        let history = History { revisions: spec.history_max, bytes: spec.history_bytes_max };
+        let owner = Owner::new(opened, waiting, history);
         let thread = std::thread::Builder::new().name("docklet-store".into());
         let owner = thread.spawn(move || owner.run()).map_err(|e| Error::os("clone", "a thread", e))?;
         let places = Arc::new(Semaphore::new(WAITING_MAX));

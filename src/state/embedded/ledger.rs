@@ -9,7 +9,8 @@ use super::super::lease::LeaseId;
 use super::super::revision::Revision;
 use super::super::transaction::{Transaction, Write};
 use super::table::{
-    COMPACTED, ENTRIES, Held, LAST_LEASE, LEASED, LEASES, LOG, NUMBERS, Row, Step, key, number, revision,
+    COMPACTED, ENTRIES, Held, LAST_LEASE, LEASED, LEASES, LOG, LOG_BYTES, NUMBERS, Row, Step, key, number,
+    revision, step_bytes,
 };
 
 /// The tables while they are written. It ends before redb's transaction is committed.
@@ -20,6 +21,8 @@ pub(super) struct Ledger<'t> {
     leased: Table<'t, (u64, &'static str), ()>,
     numbers: Table<'t, &'static str, u64>,
     revision: u64,
+    /// How many bytes of keys and values the log holds, now and when this began.
+    log_bytes: [u64; 2],
     /// What was done, for those who watch.
     batches: Vec<Batch>,
     /// Whether anything was written that is no revision.
@@ -37,13 +40,16 @@ impl<'t> Ledger<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Trouble> {
         let log = transaction.open_table(LOG)?;
         let revision = revision(&log)?;
+        let numbers = transaction.open_table(NUMBERS)?;
+        let log_bytes = number(&numbers, LOG_BYTES)?;
         Ok(Self {
             entries: transaction.open_table(ENTRIES)?,
             log,
             leases: transaction.open_table(LEASES)?,
             leased: transaction.open_table(LEASED)?,
-            numbers: transaction.open_table(NUMBERS)?,
+            numbers,
             revision,
+            log_bytes: [log_bytes; 2],
             batches: Vec::new(),
             aside: false,
         })
@@ -58,8 +64,13 @@ impl<'t> Ledger<'t> {
         self.revision
     }
 
-    pub(super) fn into_batches(self) -> Vec<Batch> {
-        self.batches
+    /// What was done, once there is no more to do.
+    pub(super) fn finish(mut self) -> Result<Vec<Batch>, Trouble> {
+        let [bytes, before] = self.log_bytes;
+        if bytes != before {
+            self.numbers.insert(LOG_BYTES, bytes)?;
+        }
+        Ok(self.batches)
     }
 
     /// Does all of `transaction` or nothing. A failure of the file leaves a part: then nothing of redb's transaction may be committed.
@@ -138,9 +149,32 @@ impl<'t> Ledger<'t> {
         number(&self.numbers, COMPACTED)
     }
 
+    /// How many bytes of keys and values the log holds.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.log_bytes[0]
+    }
+
+    /// The first revision before which the log holds at least so many bytes; no later than `last`.
+    pub(super) fn behind_bytes(&self, bytes: u64, last: u64) -> Result<u64, Trouble> {
+        let mut passed = 0;
+        for line in self.log.range((0, 0)..(last, 0))? {
+            let (at, step) = line?;
+            if passed >= bytes {
+                return Ok(at.value().0);
+            }
+            passed += step_bytes(step.value());
+        }
+        Ok(last)
+    }
+
     /// Forgets what was before `revision`, which is not still to come.
     pub(super) fn compact(&mut self, revision: u64) -> Result<(), Trouble> {
-        self.log.retain_in((0, 0)..(revision, 0), |_, _| false)?;
+        let mut bytes = 0;
+        self.log.retain_in((0, 0)..(revision, 0), |_, step| {
+            bytes += step_bytes(step);
+            false
+        })?;
+        self.log_bytes[0] = self.log_bytes[0].saturating_sub(bytes);
         self.numbers.insert(COMPACTED, revision)?;
         self.aside = true;
         Ok(())
@@ -194,7 +228,9 @@ impl<'t> Ledger<'t> {
         place: usize,
     ) -> Result<(), Trouble> {
         let place = u32::try_from(place).map_err(|_| Trouble::ValueTooLarge(place))?;
-        self.log.insert((at, place), (key.as_str(), after.map(Held::row), before.map(Held::row)))?;
+        let step = (key.as_str(), after.map(Held::row), before.map(Held::row));
+        self.log_bytes[0] += step_bytes(step);
+        self.log.insert((at, place), step)?;
         Ok(())
     }
 }

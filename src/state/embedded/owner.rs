@@ -29,22 +29,30 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Opens the file, again and again.
 pub(super) type Source = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
 
+/// How much of what was is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct History {
+    pub(super) revisions: u64,
+    /// Of keys and values.
+    pub(super) bytes: u64,
+}
+
 pub(super) struct Owner {
     pub(super) shared: Arc<Shared>,
     source: Source,
     waiting: Receiver<Request>,
     deadlines: Deadlines,
-    history_max: u64,
+    history: History,
     /// Whether a write failed: redb refuses more before the file is opened again.
     broken: bool,
 }
 
 impl Owner {
-    pub(super) fn new(opened: Opened, waiting: Receiver<Request>, history_max: u64) -> Self {
+    pub(super) fn new(opened: Opened, waiting: Receiver<Request>, history: History) -> Self {
         let Opened { shared, leases, source } = opened;
         let mut deadlines = Deadlines::default();
         deadlines.reconcile(&leases, lease::now());
-        Self { shared, source, waiting, deadlines, history_max, broken: false }
+        Self { shared, source, waiting, deadlines, history, broken: false }
     }
 
     /// Runs until nobody can order anything any more.
@@ -169,7 +177,7 @@ impl Owner {
         let added = ledger.revision() - first;
         let compacted = self.forget(&mut ledger, added)?;
         let is_changed = ledger.is_changed();
-        Ok((Written { fates, batches: ledger.into_batches(), compacted }, is_changed))
+        Ok((Written { fates, batches: ledger.finish()?, compacted }, is_changed))
     }
 
     #[cfg(test)]
@@ -192,12 +200,22 @@ impl Owner {
     /// for it. From which revision on there is history.
     fn forget(&self, ledger: &mut Ledger<'_>, added: u64) -> Result<u64, Trouble> {
         let compacted = ledger.compacted()?;
-        let due = ledger.revision().saturating_sub(self.history_max).saturating_sub(compacted);
-        if due < FORGOTTEN_MIN {
-            return Ok(compacted);
+        let most = FORGOTTEN_MIN.max(2 * added);
+        let mut revision = compacted;
+        let due = ledger.revision().saturating_sub(self.history.revisions).saturating_sub(compacted);
+        if due >= FORGOTTEN_MIN {
+            revision = compacted + due.min(most);
         }
-        let revision = compacted + due.min(FORGOTTEN_MIN.max(2 * added));
-        ledger.compact(revision)?;
+        let bytes = self.history.bytes;
+        if ledger.log_bytes() > bytes {
+            // Some more than that, so that it is not touched in each commit.
+            let over = ledger.log_bytes() - bytes + bytes / 16;
+            let last = ledger.revision().min(compacted + most.max(FORGOTTEN_MIN * 4));
+            revision = revision.max(ledger.behind_bytes(over, last)?);
+        }
+        if revision > compacted {
+            ledger.compact(revision)?;
+        }
         Ok(revision)
     }
 }

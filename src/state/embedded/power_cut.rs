@@ -15,7 +15,7 @@ use super::super::lease::LeaseId;
 use super::super::record::Stored;
 use super::super::revision::Revision;
 use super::super::transaction::{Transaction, Write};
-use super::owner::Owner;
+use super::owner::{History, Owner};
 use super::request::{Fate, Order};
 use super::shared::Shared;
 use super::table::{COMPACTED, ENTRIES, Held, LEASED, LEASES, LOG, NUMBERS, number};
@@ -187,7 +187,7 @@ fn new_store() -> Backend {
 
 fn open_on(backend: Backend) -> Owner {
     let opened = open::begin(&spec(), Box::new(move || database(&backend))).unwrap();
-    Owner::new(opened, mpsc::channel().1, 10_000)
+    Owner::new(opened, mpsc::channel().1, History { revisions: 10_000, bytes: 1 << 20 })
 }
 
 fn dump(shared: &Shared) -> Dump {

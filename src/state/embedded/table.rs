@@ -11,6 +11,8 @@ use super::super::revision::Revision;
 
 /// What a key holds: the revision that made it, the one that wrote it, its lease (0 for none), and the value.
 pub(super) type Row = (u64, u64, u64, &'static [u8]);
+/// The same, as it is read.
+type BorrowedRow<'a> = (u64, u64, u64, &'a [u8]);
 /// One change: the key, what it holds after it, and what it held before.
 pub(super) type Step = (&'static str, Option<Row>, Option<Row>);
 
@@ -30,6 +32,8 @@ pub(super) const NAMES: TableDefinition<&str, &str> = TableDefinition::new("name
 pub(super) const FORMAT: &str = "format";
 /// What was before this revision is forgotten.
 pub(super) const COMPACTED: &str = "compacted";
+/// How many bytes of keys and values the log holds.
+pub(super) const LOG_BYTES: &str = "log bytes";
 /// The last lease that was granted: none has an id twice.
 pub(super) const LAST_LEASE: &str = "last lease";
 /// Whose store it is.
@@ -76,6 +80,14 @@ pub(super) fn key(text: &str) -> Result<Key, Trouble> {
 /// The store's revision.
 pub(super) fn revision(log: &impl ReadableTable<(u64, u32), Step>) -> Result<u64, Trouble> {
     Ok(log.last()?.map_or(REVISION_FIRST, |(at, _)| at.value().0))
+}
+
+/// How many bytes of a key and its values a line of the log holds.
+pub(super) fn step_bytes(
+    (key, after, before): (&str, Option<BorrowedRow<'_>>, Option<BorrowedRow<'_>>),
+) -> u64 {
+    let values = [after, before].into_iter().flatten().map(|(.., value)| value.len()).sum::<usize>();
+    u64::try_from(key.len() + values).unwrap_or(u64::MAX)
 }
 
 /// A number about the file; 0 if it was never written.

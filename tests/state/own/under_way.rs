@@ -129,3 +129,30 @@ async fn forgetting_disturbs_neither_pages_nor_watches() {
     let early = store.page(Query { at: Some(Revision(2)), ..Query::new(Scope::All) }).await;
     assert!(matches!(early, Err(Error::Conflict { .. })), "the history was not kept short");
 }
+
+/// Large values over and over do not let the file grow without a bound, though there are few revisions.
+#[tokio::test]
+async fn the_history_is_bounded_in_bytes() {
+    const MOST: u64 = 1 << 20;
+    let scratch = Scratch::new();
+    let path = scratch.path().join("store");
+    let spec = EmbeddedSpec { history_bytes_max: MOST, ..EmbeddedSpec::new(&path, cluster()) };
+    let store = ClusterStore::embedded(&spec).await.expect("open");
+    let mut sizes = Vec::new();
+    for round in 0..10 {
+        for count in 0..40 {
+            let text = format!("{round} {count} {}", "x".repeat(50 << 10));
+            store.put(&key("large"), &note(text)).await.expect("put");
+        }
+        sizes.push(std::fs::metadata(&path).expect("metadata").len());
+    }
+    assert_eq!(sizes[9], sizes[3], "it has stopped growing: {sizes:?}");
+    // What is older than the history is told as it is behind a compaction, and what is not is there.
+    let early = store.page(Query { at: Some(Revision(2)), ..Query::new(Scope::All) }).await;
+    assert!(matches!(early, Err(Error::Conflict { .. })), "{early:?}");
+    let notice = soon("a notice", store.watch_from(Scope::All, Revision(2)).next()).await.expect("watch");
+    assert!(matches!(notice, Notice::Relisted { .. }), "it was compacted away");
+    let now = store.revision().await.expect("revision");
+    let recent = Query { at: Some(Revision(now.0 - 3)), ..Query::new(Scope::All) };
+    assert_eq!(store.page(recent).await.expect("page").entries.len(), 1);
+}
