@@ -56,6 +56,7 @@ mod scripted_root;
 mod sixteen;
 mod source_guard;
 mod storage_errors;
+mod store_full;
 mod tar_archive;
 mod tree;
 mod tunnel;
