@@ -34,6 +34,7 @@ mod ptrace;
 mod quotas;
 mod sandbox;
 mod snapshot;
+mod stores;
 mod subjects;
 mod syscalls;
 mod tracer;

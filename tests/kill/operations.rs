@@ -14,7 +14,7 @@ use docklet::error::Chain;
 
 use crate::{
     bridges, containers, exports, firewall, images, logical, mounts, networks, overlays, parts, ports,
-    quotas, tunnels,
+    quotas, stores, tunnels,
 };
 
 /// The argument that makes this binary one of the programs.
@@ -91,6 +91,10 @@ const PROGRAMS: &[(&str, Program)] = &[
     ("export-image", exports::export),
     ("export-state", exports::state),
     ("remove-export", exports::remove),
+    ("change-store", stores::change),
+    ("recover-store", stores::recover),
+    ("store-state", stores::state),
+    ("remove-store", stores::remove),
     ("prepare-lvm", logical::prepare),
     ("prepare-quota-ext4", quotas::prepare_ext4),
     ("prepare-quota-xfs", quotas::prepare_xfs),

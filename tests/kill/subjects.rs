@@ -147,6 +147,16 @@ const EXPORT: Recovery = Recovery {
     remove: "remove-export",
 };
 
+/// An embedded store that is made, or changed.
+const STORE: Recovery = Recovery {
+    recover: "recover-store",
+    state: "store-state",
+    states: &[State::Absent, State::Present],
+    remove: "remove-store",
+};
+/// One that is there before and after.
+const STANDING_STORE: Recovery = Recovery { states: &[State::Present], ..STORE };
+
 /// An operation of docklet that runs no program which goes on without it.
 const fn own(
     name: &'static str,
@@ -401,6 +411,8 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     own("rollback", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
     own("clone", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
     own("remove-snapshot", &["make-volume", "remove-volume"], &["keep-volume"], KEPT),
+    Subject { name: "make-store", ..own("change-store", &[], &[], STORE) },
+    own("change-store", &[], &["change-store"], STANDING_STORE),
 ];
 
 /// The same on thin LVM.
