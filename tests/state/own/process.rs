@@ -7,7 +7,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use docklet::name::ClusterName;
 use docklet::state::{ClusterStore, EmbeddedSpec, Transaction};
 
-use crate::contract::{key, note};
+use crate::contract::{Note, key, note};
+use crate::stage::Scratch;
 
 /// Which file the process is to open.
 const FILE: &str = "DOCKLET_TEST_STORE";
@@ -30,7 +31,7 @@ impl Writer {
     pub(super) fn begin(path: &Path) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut child = Command::new(program)
-            .args(["--exact", "own::process::writes_until_it_is_killed", "--ignored", "--nocapture"])
+            .args(["--exact", "own::process::what_a_killed_process_told_is_there", "--nocapture"])
             .env(FILE, path)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -71,15 +72,32 @@ impl Drop for Writer {
     }
 }
 
-/// Counts on in `a` and `b`, always together, in `c/0` to `c/9` by turns, and tells each number once it is durable.
+/// Run again by itself, with [`FILE`], it is the process that writes.
 #[tokio::test]
-#[ignore = "needs another test, which starts and kills it"]
-async fn writes_until_it_is_killed() {
-    let path = std::env::var_os(FILE).expect("the file's name");
-    let store = ClusterStore::embedded(&spec(Path::new(&path))).await.expect("open");
+async fn what_a_killed_process_told_is_there() {
+    if let Some(path) = std::env::var_os(FILE) {
+        return write_until_killed(Path::new(&path)).await;
+    }
+    let scratch = Scratch::new();
+    let path = scratch.path().join("store");
+    let mut writer = Writer::begin(&path);
+    let told: Vec<_> = (0..20).map_while(|_| writer.next()).collect();
+    assert_eq!(told, (1..=20).collect::<Vec<_>>());
+    writer.kill();
+    let store = ClusterStore::embedded(&spec(&path)).await.expect("open");
+    assert!(count(&store).await >= 20);
+}
+
+async fn count(store: &ClusterStore) -> u64 {
+    let found = store.get::<Note>(&key("a")).await.expect("get");
+    found.map_or(0, |entry| entry.value.text.parse().expect("number"))
+}
+
+/// Counts on in `a` and `b`, always together, in `c/0` to `c/9` by turns, and tells each number once it is durable.
+async fn write_until_killed(path: &Path) {
+    let store = ClusterStore::embedded(&spec(path)).await.expect("open");
     let lease = store.lease(std::time::Duration::from_secs(60)).await.expect("lease");
-    let found = store.get::<crate::contract::Note>(&key("a")).await.expect("get");
-    let mut count: u64 = found.map_or(0, |entry| entry.value.text.parse().expect("number"));
+    let mut count = count(&store).await;
     loop {
         count += 1;
         let value = note(count.to_string());
