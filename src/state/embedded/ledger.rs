@@ -9,8 +9,8 @@ use super::super::lease::LeaseId;
 use super::super::revision::Revision;
 use super::super::transaction::{Transaction, Write};
 use super::table::{
-    COMPACTED, ENTRIES, Held, LAST_LEASE, LEASED, LEASES, LOG, LOG_BYTES, NUMBERS, Row, Step, key, number,
-    revision, step_bytes,
+    COMPACTED, ENTRIES, Held, LAST_LEASE, LEASED, LEASES, LOG, NUMBERS, Row, Step, bytes, key, number,
+    revision,
 };
 
 /// The tables while they are written. It ends before redb's transaction is committed.
@@ -21,8 +21,8 @@ pub(super) struct Ledger<'t> {
     leased: Table<'t, (u64, &'static str), ()>,
     numbers: Table<'t, &'static str, u64>,
     revision: u64,
-    /// How many bytes of keys and values the log holds, now and when this began.
-    log_bytes: [u64; 2],
+    /// How many bytes of keys and values all changes so far have had.
+    bytes: u64,
     /// What was done, for those who watch.
     batches: Vec<Batch>,
     /// Whether anything was written that is no revision.
@@ -40,16 +40,15 @@ impl<'t> Ledger<'t> {
     pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, Trouble> {
         let log = transaction.open_table(LOG)?;
         let revision = revision(&log)?;
-        let numbers = transaction.open_table(NUMBERS)?;
-        let log_bytes = number(&numbers, LOG_BYTES)?;
+        let bytes = log.last()?.map_or(0, |(_, step)| step.value().3);
         Ok(Self {
             entries: transaction.open_table(ENTRIES)?,
             log,
             leases: transaction.open_table(LEASES)?,
             leased: transaction.open_table(LEASED)?,
-            numbers,
+            numbers: transaction.open_table(NUMBERS)?,
             revision,
-            log_bytes: [log_bytes; 2],
+            bytes,
             batches: Vec::new(),
             aside: false,
         })
@@ -64,13 +63,8 @@ impl<'t> Ledger<'t> {
         self.revision
     }
 
-    /// What was done, once there is no more to do.
-    pub(super) fn finish(mut self) -> Result<Vec<Batch>, Trouble> {
-        let [bytes, before] = self.log_bytes;
-        if bytes != before {
-            self.numbers.insert(LOG_BYTES, bytes)?;
-        }
-        Ok(self.batches)
+    pub(super) fn into_batches(self) -> Vec<Batch> {
+        self.batches
     }
 
     /// Does all of `transaction` or nothing. A failure of the file leaves a part: then nothing of redb's transaction may be committed.
@@ -149,32 +143,25 @@ impl<'t> Ledger<'t> {
         number(&self.numbers, COMPACTED)
     }
 
-    /// How many bytes of keys and values the log holds.
-    pub(super) fn log_bytes(&self) -> u64 {
-        self.log_bytes[0]
+    /// How many bytes of keys and values the log holds behind its first line.
+    pub(super) fn log_bytes(&self) -> Result<u64, Trouble> {
+        Ok(self.log.first()?.map_or(0, |(_, step)| self.bytes.saturating_sub(step.value().3)))
     }
 
-    /// The first revision before which the log holds at least so many bytes; no later than `last`.
-    pub(super) fn behind_bytes(&self, bytes: u64, last: u64) -> Result<u64, Trouble> {
-        let mut passed = 0;
+    /// The first revision behind which the log holds at most so many bytes; no later than `last`.
+    pub(super) fn before_bytes(&self, most: u64, last: u64) -> Result<u64, Trouble> {
         for line in self.log.range((0, 0)..(last, 0))? {
             let (at, step) = line?;
-            if passed >= bytes {
+            if self.bytes.saturating_sub(step.value().3) <= most {
                 return Ok(at.value().0);
             }
-            passed += step_bytes(step.value());
         }
         Ok(last)
     }
 
     /// Forgets what was before `revision`, which is not still to come.
     pub(super) fn compact(&mut self, revision: u64) -> Result<(), Trouble> {
-        let mut bytes = 0;
-        self.log.retain_in((0, 0)..(revision, 0), |_, step| {
-            bytes += step_bytes(step);
-            false
-        })?;
-        self.log_bytes[0] = self.log_bytes[0].saturating_sub(bytes);
+        self.log.retain_in((0, 0)..(revision, 0), |_, _| false)?;
         self.numbers.insert(COMPACTED, revision)?;
         self.aside = true;
         Ok(())
@@ -228,9 +215,9 @@ impl<'t> Ledger<'t> {
         place: usize,
     ) -> Result<(), Trouble> {
         let place = u32::try_from(place).map_err(|_| Trouble::ValueTooLarge(place))?;
-        let step = (key.as_str(), after.map(Held::row), before.map(Held::row));
-        self.log_bytes[0] += step_bytes(step);
-        self.log.insert((at, place), step)?;
+        let (after, before) = (after.map(Held::row), before.map(Held::row));
+        self.bytes += bytes(key.as_str(), after, before);
+        self.log.insert((at, place), (key.as_str(), after, before, self.bytes))?;
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use super::table::{CLUSTER, ENTRIES, FORMAT, LEASED, LEASES, LOG, NAMES, NUMBERS
 use crate::error::{Error, Result};
 
 /// The version of the tables.
-const FORMAT_NOW: u64 = 1;
+const FORMAT_NOW: u64 = 2;
 /// How much of the file is kept in memory.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -100,6 +100,13 @@ impl Names {
         }
         if self.format > FORMAT_NOW {
             let needs = format!("it has format {}, {FORMAT_NOW} is known: use a newer version", self.format);
+            return Err(Error::Unsupported { what: format!("opening {what}"), needs });
+        }
+        if self.format < FORMAT_NOW {
+            let needs = format!(
+                "it has format {}, which was never released: export it with the version that made it, and import that",
+                self.format
+            );
             return Err(Error::Unsupported { what: format!("opening {what}"), needs });
         }
         if self.cluster != spec.cluster.as_str() {

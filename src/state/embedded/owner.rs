@@ -177,7 +177,7 @@ impl Owner {
         let added = ledger.revision() - first;
         let compacted = self.forget(&mut ledger, added)?;
         let is_changed = ledger.is_changed();
-        Ok((Written { fates, batches: ledger.finish()?, compacted }, is_changed))
+        Ok((Written { fates, batches: ledger.into_batches(), compacted }, is_changed))
     }
 
     #[cfg(test)]
@@ -207,11 +207,10 @@ impl Owner {
             revision = compacted + due.min(most);
         }
         let bytes = self.history.bytes;
-        if ledger.log_bytes() > bytes {
+        if ledger.log_bytes()? > bytes {
             // Some more than that, so that it is not touched in each commit.
-            let over = ledger.log_bytes() - bytes + bytes / 16;
             let last = ledger.revision().min(compacted + most.max(FORGOTTEN_MIN * 4));
-            revision = revision.max(ledger.behind_bytes(over, last)?);
+            revision = revision.max(ledger.before_bytes(bytes - bytes / 16, last)?);
         }
         if revision > compacted {
             ledger.compact(revision)?;

@@ -32,7 +32,7 @@ pub(super) fn read(transaction: &ReadTransaction, query: &Query) -> Result<Found
     if at < now {
         for line in log.range((at + 1, 0)..)? {
             let line = line?.1;
-            let (text, _, before) = line.value();
+            let (text, _, before, _) = line.value();
             let inside = text >= first.as_str() && end.as_deref().is_none_or(|end| text < end);
             if inside && !undone.contains_key(text) {
                 undone.insert(text.to_owned(), before.map(Held::of));

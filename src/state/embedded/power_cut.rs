@@ -131,7 +131,7 @@ impl Dump {
         }
         for line in transaction.open_table(LOG).unwrap().iter().unwrap() {
             let (at, step) = line.unwrap();
-            let (key, after, before) = step.value();
+            let (key, after, before, _) = step.value();
             dump.log.push((at.value(), key.into(), after.map(Held::of), before.map(Held::of)));
         }
         for line in transaction.open_table(LEASES).unwrap().iter().unwrap() {

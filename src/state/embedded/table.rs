@@ -13,8 +13,8 @@ use super::super::revision::Revision;
 pub(super) type Row = (u64, u64, u64, &'static [u8]);
 /// The same, as it is read.
 type BorrowedRow<'a> = (u64, u64, u64, &'a [u8]);
-/// One change: the key, what it holds after it, and what it held before.
-pub(super) type Step = (&'static str, Option<Row>, Option<Row>);
+/// One change: the key, what it holds after it, what it held before, and how many bytes of keys and values all changes so far have had.
+pub(super) type Step = (&'static str, Option<Row>, Option<Row>, u64);
 
 pub(super) const ENTRIES: TableDefinition<&str, Row> = TableDefinition::new("entries");
 /// By revision and place in it. Its last line tells the store's revision.
@@ -32,8 +32,6 @@ pub(super) const NAMES: TableDefinition<&str, &str> = TableDefinition::new("name
 pub(super) const FORMAT: &str = "format";
 /// What was before this revision is forgotten.
 pub(super) const COMPACTED: &str = "compacted";
-/// How many bytes of keys and values the log holds.
-pub(super) const LOG_BYTES: &str = "log bytes";
 /// The last lease that was granted: none has an id twice.
 pub(super) const LAST_LEASE: &str = "last lease";
 /// Whose store it is.
@@ -82,10 +80,8 @@ pub(super) fn revision(log: &impl ReadableTable<(u64, u32), Step>) -> Result<u64
     Ok(log.last()?.map_or(REVISION_FIRST, |(at, _)| at.value().0))
 }
 
-/// How many bytes of a key and its values a line of the log holds.
-pub(super) fn step_bytes(
-    (key, after, before): (&str, Option<BorrowedRow<'_>>, Option<BorrowedRow<'_>>),
-) -> u64 {
+/// How many bytes of a key and its values a change has.
+pub(super) fn bytes(key: &str, after: Option<BorrowedRow<'_>>, before: Option<BorrowedRow<'_>>) -> u64 {
     let values = [after, before].into_iter().flatten().map(|(.., value)| value.len()).sum::<usize>();
     u64::try_from(key.len() + values).unwrap_or(u64::MAX)
 }
@@ -104,7 +100,7 @@ pub(super) fn batches(
     let mut found: Vec<Batch> = Vec::new();
     for (count, line) in log.range((from, 0)..)?.enumerate() {
         let (at, step) = line?;
-        let (revision, (text, after, _)) = (Revision(at.value().0), step.value());
+        let (revision, (text, after, ..)) = (Revision(at.value().0), step.value());
         let key = key(text)?;
         let change = match after {
             Some(row) => Change::Put(Held::of(row).entry(key)),
