@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redb::{Database, DatabaseError, Error as Trouble, WriteTransaction};
 
@@ -19,6 +19,8 @@ use crate::error::Error;
 
 /// The most orders of one commit.
 const GROUP_MAX: usize = 256;
+/// How long a commit waits for as many orders as the one before it had.
+const TOGETHER: Duration = Duration::from_micros(100);
 /// No order is added to a commit that has so many bytes to write already.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 /// How many revisions are forgotten at least at once: fewer would touch the far end of the log in each commit.
@@ -43,6 +45,8 @@ pub(super) struct Owner {
     waiting: Receiver<Request>,
     deadlines: Deadlines,
     history: History,
+    /// How many orders the last commit had.
+    last_group: usize,
     /// Whether a write failed: redb refuses more before the file is opened again.
     broken: bool,
 }
@@ -52,7 +56,7 @@ impl Owner {
         let Opened { shared, leases, source } = opened;
         let mut deadlines = Deadlines::default();
         deadlines.reconcile(&leases, lease::now());
-        Self { shared, source, waiting, deadlines, history, broken: false }
+        Self { shared, source, waiting, deadlines, history, last_group: 0, broken: false }
     }
 
     /// Runs until nobody can order anything any more.
@@ -74,7 +78,7 @@ impl Owner {
     }
 
     /// The orders that wait. `None` if there will be no more; none if a lease may have ended meanwhile.
-    fn gather(&self) -> Option<Vec<Request>> {
+    fn gather(&mut self) -> Option<Vec<Request>> {
         let wait = if self.broken { Some(LOOK) } else { self.deadlines.next(lease::now()) };
         let first = match wait {
             None => self.waiting.recv().ok()?,
@@ -86,11 +90,20 @@ impl Owner {
         };
         let mut bytes = first.order.size();
         let mut group = vec![first];
+        // Those who were answered together come again together, a little apart.
+        let together = Instant::now() + TOGETHER;
         while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
-            let Ok(request) = self.waiting.try_recv() else { break };
+            let rest = together.saturating_duration_since(Instant::now());
+            let next = if group.len() < self.last_group && !rest.is_zero() {
+                self.waiting.recv_timeout(rest).ok()
+            } else {
+                self.waiting.try_recv().ok()
+            };
+            let Some(request) = next else { break };
             bytes += request.order.size();
             group.push(request);
         }
+        self.last_group = group.len();
         Some(group)
     }
 
