@@ -73,11 +73,21 @@ pub(crate) fn change() -> Result {
     })
 }
 
-/// Opens it, which mends what there is to mend, and finishes what was begun.
+/// Opens it, which mends what there is to mend, and finishes what was begun; until redb has given back all the space that this set free.
 pub(crate) fn recover() -> Result {
-    if !directory()?.is_dir() {
-        return Ok(());
+    let (directory, mut before) = (directory()?, None);
+    while directory.is_dir() {
+        finish()?;
+        let size = Some(fs::metadata(directory.join("file"))?.len());
+        if size == before {
+            break;
+        }
+        before = size;
     }
+    Ok(())
+}
+
+fn finish() -> Result {
     with_store(async |store| {
         for entry in store.entries(&Scope::beneath("c")?).await?.entries {
             store.delete(&entry.key).await?;
